@@ -1,0 +1,45 @@
+"What is refused, and how it is said: one string with the value, what was expected and the mend"
+__all__ = ['check_number', 'check_rates', 'check_epochs', 'check_data']
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+
+import numpy as np
+
+def check_number(
+    v, # The value
+    name:str, # What it is called
+    low:float=0, # Values up to this are refused
+    high:float=math.inf, # So are values from this on
+    at_least:bool=False, # Is `low` itself allowed?
+):
+    "Raise unless `v` is a finite number between `low` and `high`"
+    want = f'a number {"of at least" if at_least else "above"} {low}' + (f' and below {high}' if high < math.inf else '')
+    if isinstance(v, (bool, np.bool_)) or not isinstance(v, Real): raise TypeError(f'{name}={v!r}: expected {want}, not a {type(v).__name__}')
+    if not math.isfinite(v) or v < low or v >= high or (v == low and not at_least): raise ValueError(f'{name}={v!r}: expected {want}')
+
+def check_rates(
+    lr, # A number, a `slice`, or one number a layer group
+    n_groups:int, # Number of layer groups
+    name:str='lr', # What it is called
+):
+    "Raise unless `lr` can be spread over `n_groups` layer groups as fastai does"
+    if isinstance(lr, slice):
+        for v in (lr.stop, *([] if lr.start is None else [lr.start])): check_number(v, name)
+    elif isinstance(lr, Iterable) and not isinstance(lr, str) and getattr(lr, 'ndim', 1):
+        if len(lr) != n_groups: raise ValueError(f'{name} has {len(lr)} values, expected one for each of the {n_groups} layer groups, '
+                                                 'input first: `learn.layer_groups()` lists them')
+        for v in lr: check_number(v, name)
+    else: check_number(lr, name)
+
+def check_epochs(n, name:str='n_epoch'):
+    "Raise unless `n` is a whole number of epochs"
+    if isinstance(n, bool) or not isinstance(n, Integral): raise TypeError(f'{name}={n!r}: expected a whole number of epochs, not a {type(n).__name__}')
+    if n < 1: raise ValueError(f'{name}={n!r}: expected at least 1 epoch')
+
+def check_data(learn):
+    "Raise if the training set of `learn` has no batch"
+    if len(learn.dls.train) == 0:
+        raise ValueError(f'the training set has {len(learn.dls.train_ds)} items and makes 0 batches: expected at least 1 batch; '
+                         'give it more items, or a smaller batch size')

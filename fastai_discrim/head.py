@@ -1,0 +1,90 @@
+"What is the head's rate, η_L: found by training the head alone, and nothing is left of it (ULMFiT, section 3.2)"
+__all__ = ['HeadLR', 'untouched']
+
+from collections import namedtuple
+from contextlib import contextmanager
+from copy import deepcopy
+
+import matplotlib.pyplot as plt
+import numpy as np
+from fastai.callback.schedule import valley
+from fastai.learner import Learner
+from fastai.torch_core import get_model, get_random_states, set_random_states
+from fastcore.basics import patch
+from fastcore.meta import delegates
+
+from .checks import check_data, check_epochs
+from .groups import check_groups
+from .unfreeze import train_only
+
+HeadLR = namedtuple('HeadLR', 'lr lrs losses')
+HeadLR.__doc__ = "What `head_lr_find` found: the rate `lr`, and the `losses` at the `lrs` that it was chosen from"
+
+def _loaders_state(dls):
+    "What sets the order of the batches; a language model's items are shuffled in place"
+    return [(deepcopy(dl.rng), list(dl.items.idxs) if hasattr(dl, 'make_chunks') else None) for dl in dls.loaders]
+
+def _restore_loaders(dls, state):
+    for dl,(rng,idxs) in zip(dls.loaders, state):
+        dl.rng = rng
+        if idxs is None: continue
+        dl.items.idxs[:] = idxs
+        dl.make_chunks()
+
+@contextmanager
+def untouched(learn:Learner):
+    "Whatever is trained inside leaves no trace: weights, optimiser, `requires_grad`, gradients, recorder, random states, order of the batches"
+    model,opt,rec = get_model(learn.model),learn.opt,getattr(learn, 'recorder', None)
+    attrs,states,loaders = dict(vars(learn)),get_random_states(),_loaders_state(learn.dls)
+    weights,opt_state = deepcopy(model.state_dict()),opt and deepcopy(opt.state_dict())
+    grads = [(p, p.requires_grad, p.grad if p.grad is None else p.grad.clone()) for p in model.parameters()]
+    modes = [(m, m.training) for m in model.modules()]
+    log = {k:v if k == 'learn' else deepcopy(v) for k,v in vars(rec).items()} if rec else {}
+    try: yield
+    finally:
+        model.load_state_dict(weights)
+        for p,rg,g in grads: p.requires_grad_(rg).grad = g
+        for m,mode in modes: m.training = mode
+        for o,old in ((learn, attrs), (rec, log)):
+            if o: vars(o).clear(); vars(o).update(old)
+        if opt: opt.load_state_dict(opt_state)
+        if hasattr(model, 'reset'): model.reset()
+        _restore_loaders(learn.dls, loaders)
+        set_random_states(**states)
+
+def _plot(res):
+    _,ax = plt.subplots(figsize=(6, 3.5), layout='constrained')
+    ax.plot(res.lrs, res.losses)
+    ax.axvline(res.lr, color='C1', ls='--', label=f'chosen: {res.lr:.2e}')
+    ax.set(xscale='log', xlabel='learning rate of the head', ylabel='training loss, smoothed')
+    ax.legend()
+
+@patch
+@delegates(Learner.lr_find, but='stop_div,suggest_funcs')
+def head_lr_find(self:Learner,
+    runs:int=3, # Range tests to average, each over other batches
+    num_it:int=100, # Steps of each
+    show_plot:bool=True, # Plot the loss against the rate?
+    **kwargs
+) -> HeadLR: # The chosen rate, and the rates and mean losses it was chosen from
+    "Find η_L by range tests of the head alone: the valley of their mean loss. Nothing of it is left on the learner"
+    check_epochs(runs, 'runs')
+    check_epochs(num_it, 'num_it')
+    n = len(check_groups(self))
+    check_data(self)
+    curves = []
+    with untouched(self):
+        if self.opt is None: self.create_opt()
+        train_only(self, (n-1,))
+        for _ in range(runs):
+            self.lr_find(num_it=num_it, show_plot=False, suggest_funcs=None, **kwargs)
+            lrs = self.recorder.lrs[num_it//10:-5]
+            curves.append([float(o) for o in self.recorder.losses[num_it//10:-5]])
+    # A run ends early where its loss diverges: only what all of them reached can be averaged
+    k = min(map(len, curves))
+    lrs,losses = np.array(lrs[:k]),np.mean([c[:k] for c in curves], axis=0)
+    if not np.isfinite(losses).all() or k < 2:
+        raise ValueError(f'the loss of the head was finite at {k} rates only: expected at least 2; look at the data, or start from a lower `start_lr`')
+    res = HeadLR(valley(lrs, losses, num_it)[0], lrs, losses)
+    if show_plot: _plot(res)
+    return res

@@ -1,0 +1,167 @@
+"All of it as one thing: phases as plain data that can be seen, saved, compared and run"
+__all__ = ['Phase', 'Plan', 'PlanUnfreezing', 'PlanScheduler', 'check_plan']
+
+import json
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import pandas as pd
+from fastai.callback.schedule import ParamScheduler
+from fastai.learner import Learner
+from fastcore.basics import patch
+from fastcore.foundation import L
+
+from .checks import check_data, check_epochs, check_rates
+from .groups import check_groups, group_labels
+from .rates import DiscriminativeLR
+from .record import plot_lrs
+from .schedule import STLR, Schedule, fit_scheds
+from .unfreeze import Unfreezing
+
+@dataclass(frozen=True)
+class Phase:
+    "Some epochs in which the same layer groups train under one schedule"
+    epochs: int # Length in epochs
+    groups: tuple # Indices of the layer groups that train
+    lrs: tuple # Peak rate of every layer group, input first, frozen ones too: `train_bn` keeps their norm layers training
+    sched: Schedule = STLR() # Shape of the rate over the phase
+    moms: tuple = None # Momentum: start, at the peak rate, end; None for `learn.moms`
+
+    def __post_init__(self):
+        check_epochs(self.epochs, 'epochs')
+        check_rates(self.lrs, len(self.lrs) if np.ndim(self.lrs) else 1, 'lrs')
+        n,groups = len(self.lrs),sorted(set(self.groups))
+        if not groups or groups != sorted(self.groups) or any(isinstance(g, bool) or g not in range(n) for g in groups):
+            raise ValueError(f'groups={self.groups!r}: expected the indices, each once, of some of the {n} layer groups that `lrs` is for')
+        if not isinstance(self.sched, Schedule): raise TypeError(f'sched={self.sched!r}: expected a Schedule, such as STLR() or OneCycle()')
+        # The same values in other clothes (lists, numpy) make equal phases, and write equal JSON
+        for k,v in dict(epochs=int(self.epochs), groups=tuple(map(int, groups)), lrs=tuple(map(float, self.lrs)),
+                        moms=None if self.moms is None else tuple(map(float, self.moms))).items(): object.__setattr__(self, k, v)
+
+    def curve(self,
+        steps:int, # Iterations in the phase
+    ) -> np.ndarray: # Rates, shape [steps, groups], 0 where frozen
+        "Rate of every layer group at every step of the phase"
+        rate = self.sched.scheds(np.array(self.lrs), self.moms or (0.,)*3)['lr']
+        return np.stack([rate(i/steps) for i in range(steps)]) * np.isin(range(len(self.lrs)), self.groups)
+
+@dataclass(frozen=True, repr=False)
+class Plan:
+    "What trains when, and how fast: a tuple of `Phase`s. It shows itself as a table, phase by layer group"
+    phases: tuple # `Phase`s, in order
+    names: tuple = field(default=(), compare=False) # A name for each layer group, input first; for display only
+
+    def __post_init__(self):
+        object.__setattr__(self, 'phases', tuple(self.phases))
+        object.__setattr__(self, 'names', tuple(map(str, self.names)) or tuple(map(str, range(self.n_groups))))
+        odd = [p for p in self.phases if not isinstance(p, Phase)]
+        if odd or not self.phases: raise TypeError(f'phases={self.phases!r}: expected at least one Phase')
+        if len(ns := {len(p.lrs) for p in self.phases} | {len(self.names)}) > 1:
+            raise ValueError(f'the phases and names are for {sorted(ns)} layer groups: expected the same number in all')
+
+    @property
+    def n_epoch(self) -> int: return sum(p.epochs for p in self.phases)
+    @property
+    def n_groups(self) -> int: return len(self.phases[0].lrs) if self.phases and isinstance(self.phases[0], Phase) else 0
+
+    def at(self, epoch:int) -> tuple: # The phase's first epoch, and the phase
+        "The phase that `epoch` lies in"
+        start = 0
+        for p in self.phases:
+            if epoch < start + p.epochs: return start,p
+            start += p.epochs
+        raise ValueError(f'epoch={epoch}: expected one below {self.n_epoch}, the length of the plan')
+
+    def lrs(self,
+        n_iter:int, # Iterations an epoch
+    ) -> np.ndarray: # Shape [steps, groups], 0 where frozen: exactly what `recorder.group_lrs` will hold
+        "Rate of every layer group at every step"
+        check_epochs(n_iter, 'n_iter')
+        return np.concatenate([p.curve(p.epochs*n_iter) for p in self.phases])
+
+    def table(self, frozen:str='frozen') -> pd.DataFrame: # One row a phase
+        "What trains in which phase, at which peak rate"
+        rows = [(p.epochs, *(f'{lr:.2e}' if i in p.groups else frozen for i,lr in enumerate(p.lrs)), repr(p.sched)) for p in self.phases]
+        return pd.DataFrame(rows, columns=['epochs', *self.names, 'schedule'], index=range(1, len(rows)+1)).rename_axis('phase')
+
+    def _title(self): return f'Plan: {self.n_epoch} epochs in {len(self.phases)} phases over {self.n_groups} layer groups, peak rates'
+    def __repr__(self): return f'{self._title()}\n{self.table().to_string()}'
+    def _repr_html_(self): return f'<p>{self._title()}</p>' + self.table('<span style="opacity:.45">frozen</span>').to_html(escape=False)
+
+    def plot(self,
+        n_iter:int=None, # Iterations an epoch, for an axis in iterations; None for one in epochs
+        axs=None, # Two axes, for the rates and for what trains
+        figsize:tuple=None, # Inches
+    ):
+        "Plot the rate of every layer group over time, and when it is frozen"
+        return plot_lrs(self.lrs(n_iter or 100), self.names, n_iter=None if n_iter else 100, axs=axs, figsize=figsize)
+
+    def to_json(self) -> str:
+        "The plan as text, which `Plan.from_json` reads"
+        phases = [{**asdict(p), 'sched': {'name': type(p.sched).__name__, **asdict(p.sched)}} for p in self.phases]
+        return json.dumps({'fastai_discrim': 'Plan', 'version': 1, 'names': self.names, 'phases': phases}, indent=1)
+
+    @classmethod
+    def from_json(cls, text:str): # A `Plan`
+        "The plan that `to_json` wrote; `ValueError` if `text` is no plan"
+        kinds = {c.__name__: c for c in Schedule.__subclasses__()}
+        try:
+            d = json.loads(text)
+            if (d['fastai_discrim'], d['version']) != ('Plan', 1): raise ValueError(f'it is a {d["fastai_discrim"]}, version {d["version"]}')
+            phases = [Phase(**{**p, 'sched': kinds[(s := dict(p['sched'])).pop('name')](**s)}) for p in d['phases']]
+            return cls(phases, d['names'])
+        except (ValueError, TypeError, KeyError, AttributeError) as e:
+            raise ValueError(f'{str(text)[:60]!r} is no plan ({type(e).__name__}: {e}): expected the text that `plan.to_json()` gives') from e
+
+class PlanUnfreezing(Unfreezing):
+    "Let train what the plan says"
+    def __init__(self, plan:Plan): self.plan = plan
+    def groups_at(self, epoch): return self.plan.at(epoch)[1].groups
+
+class PlanScheduler(ParamScheduler):
+    "Set the rates and momentum that the plan says"
+    def __init__(self, plan:Plan): self.plan,self.scheds = plan,{'lr': None}
+
+    def before_train(self):
+        self.start,phase = self.plan.at(self.epoch)
+        self.n_epochs = phase.epochs
+        self.scheds = fit_scheds(self.opt, phase.sched, np.array(phase.lrs), phase.moms or self.moms)
+        for k in self.scheds: self.hps.setdefault(k, [])
+
+    def before_batch(self): self._update_val(((self.epoch-self.start)*self.n_iter + self.iter) / (self.n_epochs*self.n_iter))
+
+@patch(as_prop=True)
+def phase(self:Learner) -> Phase: # None where no plan is running
+    "The phase of the plan that is being fitted"
+    for cb in self._grab_cbs(PlanUnfreezing): return cb.plan.at(self.epoch)[1]
+
+def check_plan(
+    learn:Learner, # The learner that is to run it
+    plan:Plan, # The plan
+    cbs=None, # The callbacks that are to run with it
+    reset_opt:bool=False, # Will the optimiser be created anew?
+):
+    "Raise unless `learn` can run `plan`; nothing is changed"
+    if not isinstance(plan, Plan): raise TypeError(f'plan={plan!r}: expected a Plan, such as `learn.ulmfit_plan(6, 1e-2)`')
+    groups = check_groups(learn, reset_opt)
+    if len(groups) != plan.n_groups:
+        raise ValueError(f'the plan is for {plan.n_groups} layer groups ({", ".join(plan.names)}), the learner has {len(groups)} '
+                         f'({", ".join(group_labels(learn, groups))}): make the plan from this learner, or give it the splitter the plan was made for')
+    for cb in [*learn.cbs, *L(cbs)]:
+        kind = cb if isinstance(cb, type) else type(cb)
+        if issubclass(kind, (DiscriminativeLR, Unfreezing, ParamScheduler)):
+            raise ValueError(f'{kind.__name__} together with a plan: expected none, as the plan says every rate and what trains; leave it out')
+    check_data(learn)
+
+@patch
+def fit_plan(self:Learner,
+    plan:Plan, # What to do
+    cbs=None, # One callback, many, or a class
+    wd:float=None, # Weight decay, as in `fit`
+    reset_opt:bool=False, # As in `fit`
+    start_epoch:int=0, # As in `fit`
+):
+    "Fit as `plan` says, in one go: one progress bar, one recorder; `learn.phase` tells other callbacks where they are"
+    check_plan(self, plan, cbs, reset_opt)
+    self.fit(plan.n_epoch, lr=list(plan.phases[0].lrs), wd=wd, cbs=[PlanUnfreezing(plan), PlanScheduler(plan)]+L(cbs),
+             reset_opt=reset_opt, start_epoch=start_epoch)

@@ -1,0 +1,64 @@
+"How fast every other layer goes: discriminative rates (ULMFiT, section 3.2)"
+__all__ = ['discriminative_lrs', 'DiscriminativeLR', 'step_lrs']
+
+import numpy as np
+from fastai.callback.schedule import ParamScheduler
+from fastai.learner import Learner
+from fastcore.basics import patch, store_attr
+
+from .checks import check_epochs, check_number, check_rates
+from .groups import GroupCallback
+
+def discriminative_lrs(
+    lr:float, # Rate of the last group, the head
+    n_groups:int, # Number of layer groups
+    factor:float=2.6, # Each group's rate is its upper neighbour's divided by this
+) -> np.ndarray: # Rates, shape [n_groups], input first
+    "Rates that fall by `factor` a layer group, from `lr` at the head (ULMFiT, section 3.2)"
+    check_number(lr, 'lr')
+    check_epochs(n_groups, 'n_groups')
+    check_number(factor, 'factor')
+    return np.divide.accumulate(np.array([lr] + [factor]*(n_groups-1), dtype=float))[::-1].copy()
+
+class DiscriminativeLR(GroupCallback):
+    "Every group steps at a multiple of the rate that the scheduler gives the head; hyper-parameters read as without it"
+    def __init__(self,
+        factor:float=2.6, # A group's multiplier is its upper neighbour's divided by this
+        multipliers=None, # Or the multipliers themselves, one a layer group, input first
+    ):
+        check_number(factor, 'factor')
+        if multipliers is not None: check_rates(multipliers, len(multipliers), 'multipliers')
+        store_attr()
+
+    def before_train(self):
+        super().before_train()
+        n = len(self.opt.hypers)
+        if self.multipliers is None: self.scales = discriminative_lrs(1., n, self.factor).tolist()
+        else:
+            check_rates(self.multipliers, n, 'multipliers')
+            self.scales = [float(m) for m in self.multipliers]
+        if len(set(lrs := _scheduled_lrs(self.learn))) > 1:
+            raise ValueError(f'this fit has one rate per layer group already ({", ".join(f"{o:.3g}" for o in lrs)}), which DiscriminativeLR would undo: '
+                             'give the fit one number, or leave DiscriminativeLR out (`fine_tune` always has rates of its own)')
+
+def _scheduled_lrs(learn):
+    "Every group's rate as the fit is about to set it"
+    scheds = [cb.scheds['lr'] for cb in learn.cbs if isinstance(cb, ParamScheduler) and 'lr' in cb.scheds]
+    if not scheds: return [h['lr'] for h in learn.opt.hypers]
+    return np.atleast_1d(scheds[-1](learn.pct_train)).tolist()
+
+def step_lrs(learn:Learner) -> list: # Rates, one a layer group
+    "The rate at which each layer group of `learn` steps now"
+    lrs = [h['lr'] for h in learn.opt.hypers]
+    for cb in learn._grab_cbs(DiscriminativeLR): return [s*lrs[-1] for s in cb.scales]
+    return lrs
+
+@patch
+def _step(self:Learner):
+    "As in fastai; with `DiscriminativeLR`, each group at its own rate"
+    # Scaled around the step alone: whatever breaks it off, no callback and no later fit finds a scaled rate
+    if not self._grab_cbs(DiscriminativeLR): return self._orig__step()
+    old,new = [h['lr'] for h in self.opt.hypers],step_lrs(self)
+    self.opt._set_hyper('lr', new)
+    try: self._orig__step()
+    finally: self.opt._set_hyper('lr', old)

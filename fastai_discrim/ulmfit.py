@@ -1,0 +1,63 @@
+"The whole sequence: planned, and in one line"
+__all__ = []
+
+from functools import partial
+
+from fastai.learner import Learner
+from fastai.text.learner import LMLearner
+from fastai.text.models.core import LinearDecoder
+from fastai.torch_core import get_model
+from fastcore.basics import defaults, patch
+from fastcore.meta import delegates
+
+from . import head # noqa: F401, it gives the learner `head_lr_find`
+from .checks import check_epochs
+from .groups import check_groups, group_labels
+from .plan import Phase, Plan, check_plan
+from .rates import discriminative_lrs
+from .schedule import STLR
+from .unfreeze import GradualUnfreezing
+
+def _is_lm(learn):
+    *_,last = [None, *get_model(learn.model).children()]
+    return isinstance(learn, LMLearner) or isinstance(last, LinearDecoder)
+
+@patch
+def ulmfit_plan(self:Learner,
+    n_epoch:int, # Epochs in all; the last phase has what the others leave
+    lr:float=None, # Peak rate of the head, η_L; None for `learn.lr`
+    factor:float=2.6, # Each group's rate is its upper neighbour's divided by this
+    cut_frac:float=0.1, # Fraction of each phase in which the rate rises
+    ratio:float=32, # Each phase starts and ends at its peak rates divided by this
+    epochs=1, # Epochs before each next group opens: a number, or a list, head first
+    down_to:int=0, # The lowest group that ever trains
+    gradual:bool=None, # Open one group after the other? None: yes, but for a language model (section 3.2)
+    moms:tuple=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
+) -> Plan: # Made, not run: `learn.fit_plan(plan)` does that
+    "Plan gradual unfreezing, discriminative rates and slanted triangles, one a phase (ULMFiT, sections 3.2 and 3.3)"
+    check_epochs(n_epoch)
+    groups = check_groups(self)
+    n,opening = len(groups),GradualUnfreezing(epochs, down_to)
+    if gradual is None: gradual = not _is_lm(self)
+    lrs = discriminative_lrs(self.lr if lr is None else lr, n, factor)
+    stages = opening.spread(n, n_epoch) if gradual else [(n_epoch, opening.stages(n)[-1][1])]
+    return Plan([Phase(e, g, lrs, STLR(cut_frac, ratio), moms) for e,g in stages], group_labels(self, groups))
+
+@patch
+@delegates(Learner.ulmfit_plan)
+def fit_ulmfit(self:Learner,
+    n_epoch:int, # Epochs in all
+    lr:float=None, # Peak rate of the head, η_L; None to find it by `head_lr_find`
+    cbs=None, # One callback, many, or a class
+    wd:float=None, # Weight decay, as in `fit`
+    reset_opt:bool=False, # As in `fit`
+    **kwargs
+):
+    "Fine-tune as ULMFiT does: find η_L, open one layer group after the other, each at its own rate, each phase a slanted triangle"
+    plan = partial(self.ulmfit_plan, n_epoch, **kwargs)
+    # Whatever is wrong is said before η_L is looked for
+    check_plan(self, plan(defaults.lr if lr is None else lr), cbs, reset_opt)
+    if lr is None:
+        lr = self.head_lr_find(show_plot=False).lr
+        print(f'head_lr_find: η_L = {lr:.2e}')
+    self.fit_plan(plan(lr), cbs=cbs, wd=wd, reset_opt=reset_opt)
