@@ -1,0 +1,85 @@
+"Small learners that train in seconds on a CPU"
+import matplotlib
+
+matplotlib.use('Agg')
+
+import pytest
+import torch
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.metrics import accuracy
+from fastai.text.data import LMDataLoader
+from fastai.text.learner import LMLearner, TextLearner
+from fastai.text.models import AWD_LSTM, awd_lstm_clas_config, awd_lstm_clas_split, awd_lstm_lm_config, awd_lstm_lm_split
+from fastai.text.models.core import get_language_model, get_text_classifier
+from fastai.torch_core import set_seed
+from torch import nn
+
+from fastai_discrim.all import layerwise_split
+
+SMALL = dict(emb_sz=8, n_hid=12)
+
+# Tensors this small are slower on two threads than on one
+torch.set_num_threads(1)
+
+def make_mlp(path, n=64, bs=8, norm=False, **kwargs):
+    "A 3-group MLP on two classes of points; `splitter`, `opt_func` and the like go to `Learner`"
+    set_seed(7)
+    x = torch.randn(n, 4)
+    ds = list(zip(x, (x.sum(1) > 0).long()))
+    dls = DataLoaders.from_dsets(ds, ds[:16], bs=bs, device='cpu', num_workers=0)
+    mid = [nn.Linear(8, 8), nn.BatchNorm1d(8)] if norm else [nn.Linear(8, 8)]
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), *mid, nn.ReLU(), nn.Linear(8, 2))
+    return Learner(dls, model, **{'splitter': layerwise_split, **kwargs}, loss_func=CrossEntropyLossFlat(), metrics=accuracy, path=path)
+
+def _docs(n, vocab, length=12):
+    g = torch.Generator().manual_seed(3)
+    xs = torch.randint(3, vocab, (n, length), generator=g)
+    return [(x, (x > vocab//2).float().mean().gt(0.5).long()) for x in xs]
+
+def make_clas(path, n=48, bs=8, **kwargs):
+    "An AWD-LSTM classifier, 5 groups"
+    set_seed(7)
+    docs = _docs(n, 30)
+    dls = DataLoaders.from_dsets(docs, docs[:16], bs=bs, device='cpu', drop_last=True, num_workers=0)
+    model = get_text_classifier(AWD_LSTM, 30, 2, config=dict(awd_lstm_clas_config, **SMALL), seq_len=6, drop_mult=0.3)
+    return TextLearner(dls, model, loss_func=CrossEntropyLossFlat(), splitter=awd_lstm_clas_split, metrics=accuracy, path=path, **kwargs)
+
+def make_lm(path, n=40, bs=4, **kwargs):
+    "An AWD-LSTM language model, 4 groups, the embedding tied to the decoder"
+    set_seed(7)
+    texts = [x for x,_ in _docs(n, 30)]
+    train,valid = LMDataLoader(texts, bs=bs, seq_len=6, shuffle=True), LMDataLoader(texts[:16], bs=bs, seq_len=6)
+    model = get_language_model(AWD_LSTM, 30, config=dict(awd_lstm_lm_config, **SMALL), drop_mult=0.3)
+    return LMLearner(DataLoaders(train, valid, device='cpu'), model, loss_func=CrossEntropyLossFlat(), splitter=awd_lstm_lm_split, path=path, **kwargs)
+
+MAKERS = dict(mlp=make_mlp, clas=make_clas, lm=make_lm)
+
+@pytest.fixture
+def mlp(tmp_path): return make_mlp(tmp_path)
+@pytest.fixture
+def clas(tmp_path): return make_clas(tmp_path)
+@pytest.fixture
+def lm(tmp_path): return make_lm(tmp_path)
+
+@pytest.fixture(params=MAKERS)
+def learn(request, tmp_path): return MAKERS[request.param](tmp_path)
+
+def weights(learn): return {n:p.detach().clone() for n,p in learn.model.named_parameters()}
+def moved(learn, before): return {n for n,p in learn.model.named_parameters() if not torch.equal(p, before[n])}
+def trains(learn): return [all(p.requires_grad for p in g) for g in learn.opt.param_lists]
+def in_groups(learn, idxs):
+    names = {p:n for n,p in learn.model.named_parameters()}
+    return {names[p] for i in idxs for p in learn.opt.param_lists[i]}
+def snapshot(learn):
+    "What a refused call must leave alone"
+    opt = learn.opt and [dict(h) for h in learn.opt.hypers]
+    return [p.detach().clone() for p in learn.model.parameters()], [p.requires_grad for p in learn.model.parameters()], opt, list(learn.cbs)
+def same(a, b): return all(map(torch.equal, a[0], b[0])) and a[1:] == b[1:]
+
+@pytest.fixture(autouse=True)
+def no_figures_left():
+    yield
+    import matplotlib.pyplot as plt
+    plt.close('all')

@@ -1,0 +1,134 @@
+"Discriminative rates, and the callback against fastai's own per-group rates"
+import numpy as np
+import pytest
+import torch
+from conftest import make_mlp, same, snapshot, weights
+from fastai.callback.core import Callback
+from fastai.callback.schedule import ParamScheduler
+from fastai.callback.tracker import ReduceLROnPlateau
+from fastai.callback.training import GradientAccumulation
+from fastai.optimizer import OptimWrapper, SGD, ranger
+from functools import partial
+
+from fastai_discrim.rates import DiscriminativeLR, discriminative_lrs
+from fastai_discrim.unfreeze import GradualUnfreezing
+
+def test_each_rate_is_its_upper_neighbours_divided():
+    lrs = discriminative_lrs(0.01, 5)
+    assert isinstance(lrs, np.ndarray) and lrs.shape == (5,) and lrs[-1] == 0.01
+    assert all(lo == hi/2.6 for lo,hi in zip(lrs, lrs[1:]))
+    assert discriminative_lrs(0.01, 1).tolist() == [0.01] and discriminative_lrs(1, 3, factor=2).tolist() == [.25, .5, 1]
+    # What people write instead is off for any number of groups but 5
+    assert not np.isclose(0.01/2.6**4, discriminative_lrs(0.01, 4)[0]) and np.isclose(0.01/2.6**4, lrs[0])
+
+@pytest.mark.parametrize('args,match', [((0, 5), 'lr=0'), ((-1, 5), 'lr=-1'), ((1e-2, 0), 'n_groups=0'), ((1e-2, 5, 0), 'factor=0'), ((1e-2, 5, -2.6), 'factor=-2.6'),
+                                        ((1e-2, 5, float('nan')), 'factor=nan'), ((float('nan'), 5), 'lr=nan')])
+def test_bad_numbers(args, match):
+    with pytest.raises(ValueError, match=match): discriminative_lrs(*args)
+    if len(args) == 3:
+        with pytest.raises(ValueError, match=match): DiscriminativeLR(args[2])
+
+OPTS = dict(adam=None, sgd=partial(SGD, mom=0.9), ranger=ranger, torch=partial(OptimWrapper, opt=torch.optim.AdamW))
+FITS = {
+    'fit': lambda learn, lr, **kw: learn.fit(2, lr, **kw),
+    'fit_one_cycle': lambda learn, lr, **kw: learn.fit_one_cycle(2, lr, **kw),
+    'fit_flat_cos': lambda learn, lr, **kw: learn.fit_flat_cos(2, lr, **kw),
+    'fit_sgdr': lambda learn, lr, **kw: learn.fit_sgdr(2, 1, lr, **kw),
+    'fit_stlr': lambda learn, lr, **kw: learn.fit_stlr(2, lr, **kw),
+}
+
+@pytest.mark.parametrize('fit', FITS.values(), ids=FITS)
+@pytest.mark.parametrize('opt', OPTS.values(), ids=OPTS)
+def test_callback_ends_where_an_array_of_rates_ends(tmp_path, fit, opt):
+    kw = dict(opt_func=opt) if opt else {}
+    a,b,c = (make_mlp(tmp_path, **kw) for _ in range(3))
+    with a.no_bar(): fit(a, 1e-2, cbs=DiscriminativeLR())
+    with b.no_bar(): fit(b, discriminative_lrs(1e-2, 3))
+    with c.no_bar(): fit(c, 1e-2)
+    # The scaled rate and the rate scheduled from a scaled peak differ in their last bit
+    for k in weights(a): torch.testing.assert_close(weights(a)[k], weights(b)[k], rtol=1e-5, atol=1e-7)
+    assert not torch.allclose(weights(a)['0.weight'], weights(c)['0.weight'], rtol=1e-3)
+    np.testing.assert_allclose(a.recorder.group_lrs, b.recorder.group_lrs, rtol=1e-12)
+
+class Spy(Callback):
+    order = 1000
+    def before_fit(self): self.seen = []
+    def before_step(self): self.seen.append([h['lr'] for h in self.opt.hypers])
+    def after_step(self): self.seen.append([h['lr'] for h in self.opt.hypers])
+    def after_batch(self):
+        if self.training: self.seen.append([h['lr'] for h in self.opt.hypers])
+
+def test_other_callbacks_read_the_schedulers_rates(mlp):
+    spy = Spy()
+    with mlp.no_bar(): mlp.fit(1, 1e-2, cbs=[DiscriminativeLR(), spy])
+    assert spy.seen and all(lrs == [1e-2]*3 for lrs in spy.seen)
+    assert mlp.recorder.lrs == [1e-2]*len(mlp.dls.train)
+    np.testing.assert_allclose(mlp.recorder.group_lrs, np.tile(discriminative_lrs(1e-2, 3), (len(mlp.dls.train), 1)), rtol=1e-15)
+
+def test_multipliers(mlp):
+    with mlp.no_bar(): mlp.fit(1, 1e-2, cbs=DiscriminativeLR(multipliers=[.1, 1, .5]))
+    np.testing.assert_allclose(mlp.recorder.group_lrs[0], [1e-3, 1e-2, 5e-3])
+
+def test_the_heads_rate_leads_whoever_sets_it(mlp):
+    class Halve(Callback):
+        def before_batch(self):
+            if self.training: self.opt.set_hyper('lr', 1e-2 * .5**self.train_iter)
+    with mlp.no_bar(): mlp.fit(1, 1e-2, cbs=[DiscriminativeLR(2), Halve()])
+    np.testing.assert_allclose(mlp.recorder.group_lrs[:,0], [1e-2 * .5**i / 4 for i in range(len(mlp.dls.train))])
+
+@pytest.mark.parametrize('fit', [lambda l: l.fit(1, slice(1e-4, 1e-2)), lambda l: l.fit(1, [1e-4, 1e-3, 1e-2]), lambda l: l.fit_one_cycle(1, slice(1e-2)),
+                                 lambda l: l.fit_flat_cos(1, np.array([1e-4, 1e-3, 1e-2])), lambda l: l.fine_tune(1)])
+def test_one_rate_a_group_already_is_refused(mlp, fit):
+    mlp.freeze()
+    mlp.add_cbs([DiscriminativeLR(), GradualUnfreezing()])
+    before = snapshot(mlp)
+    with pytest.raises(ValueError, match='one rate per layer group already'), mlp.no_bar(): fit(mlp)
+    after = snapshot(mlp)
+    assert all(map(torch.equal, before[0], after[0])) and before[1] == after[1] and len(before[3]) == len(after[3])
+
+@pytest.mark.parametrize('multipliers', [[1, 1], [1]*4])
+def test_multipliers_of_the_wrong_count(mlp, multipliers):
+    mlp.create_opt()
+    before = snapshot(mlp)
+    with pytest.raises(ValueError, match=f'multipliers has {len(multipliers)} values, expected one for each of the 3'), mlp.no_bar():
+        mlp.fit(1, cbs=DiscriminativeLR(multipliers=multipliers))
+    assert all(map(torch.equal, before[0], snapshot(mlp)[0]))
+
+def test_accumulation_and_plateau_see_unscaled_rates(tmp_path):
+    learn = make_mlp(tmp_path)
+    with learn.no_bar(): learn.fit(3, 1e-2, cbs=[DiscriminativeLR(), GradientAccumulation(24), ReduceLROnPlateau(patience=0, min_delta=10., factor=2)])
+    lrs = learn.recorder.group_lrs
+    np.testing.assert_allclose(lrs / lrs[:,-1:], np.tile(discriminative_lrs(1., 3), (len(lrs), 1)))
+    assert lrs[-1,-1] < lrs[0,-1]
+
+class Boom(Callback):
+    "Break off in the middle of a step's events, after everybody else"
+    order = 1000
+    def __init__(self, ex, where): self.ex,self.where = ex,where
+    def before_step(self):
+        if self.where == 'before_step' and self.train_iter == 2: raise self.ex
+    def after_step(self):
+        if self.where == 'after_step' and self.train_iter == 2: raise self.ex
+
+@pytest.mark.parametrize('where', ['before_step', 'after_step', 'in the step'])
+@pytest.mark.parametrize('attached', [False, True])
+def test_no_rate_stays_scaled_when_a_fit_is_broken_off(mlp, where, attached):
+    mlp.create_opt()
+    if where == 'in the step':
+        step,calls = mlp.opt.step,[]
+        def boom():
+            if len(calls) == 2: raise KeyboardInterrupt
+            calls.append(0); step()
+        mlp.opt.step = boom
+    cbs = [DiscriminativeLR()]
+    if attached: mlp.add_cbs(cbs)
+    with pytest.raises(KeyboardInterrupt), mlp.no_bar(): mlp.fit_one_cycle(1, 1e-2, cbs=[Boom(KeyboardInterrupt(), where), *([] if attached else cbs)])
+    assert len({h['lr'] for h in mlp.opt.hypers}) == 1
+    assert all(p.grad is None for p in mlp.model.parameters())
+    assert not mlp._grab_cbs(ParamScheduler) and bool(mlp._grab_cbs(DiscriminativeLR)) == attached
+
+def test_lr_find_goes_at_the_rates_of_the_fit(mlp):
+    mlp.add_cb(DiscriminativeLR())
+    with mlp.no_bar(): mlp.lr_find(show_plot=False, num_it=20)
+    lrs = mlp.recorder.group_lrs
+    np.testing.assert_allclose(lrs[:,0]*2.6**2, lrs[:,-1])
