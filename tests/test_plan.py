@@ -1,0 +1,221 @@
+"Plans: data that shows itself, is saved, compared and run; what ran is what was planned"
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import MAKERS, in_groups, make_clas, make_lm, make_mlp, moved, same, snapshot, trains, weights
+from fastai.callback.core import Callback
+from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.progress import CSVLogger
+from fastai.callback.schedule import ParamScheduler
+from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
+from fastai.callback.training import GradientAccumulation, GradientClip
+from fastai.optimizer import OptimWrapper, SGD, ranger
+from fastai.torch_core import set_seed
+from functools import partial
+
+from fastai_discrim.plan import Phase, Plan
+from fastai_discrim.rates import DiscriminativeLR, discriminative_lrs
+from fastai_discrim.schedule import STLR, CLRBeta, Cos, Flat, OneCycle
+from fastai_discrim.unfreeze import ChainThaw, GradualUnfreezing
+
+LRS = (1e-4, 1e-3, 1e-2)
+PLAN = Plan([Phase(1, (2,), LRS), Phase(2, (1, 2), LRS, CLRBeta()), Phase(2, (0, 1, 2), LRS, OneCycle()), Phase(1, (0,), LRS, Cos()), Phase(1, (0, 2), LRS, Flat())], 'abc')
+
+def test_equal_by_value():
+    a,b = Phase(1, (2,), LRS),Phase(np.int64(1), [2], np.array(LRS), STLR())
+    assert a == b and hash(a) == hash(b) and a != Phase(1, (2,), LRS, STLR(.2)) and a != Phase(1, (1,), LRS)
+    assert Plan([a, a]) == Plan((b, b), names='xyz') != Plan([a]) and len({Plan([a]), Plan([b])}) == 1
+    with pytest.raises(AttributeError): a.epochs = 2
+    assert repr(a) == 'Phase(epochs=1, groups=(2,), lrs=(0.0001, 0.001, 0.01), sched=STLR(cut_frac=0.1, ratio=32), moms=None)'
+
+def test_table():
+    t = PLAN.table()
+    assert t.columns.tolist() == ['epochs', 'a', 'b', 'c', 'schedule'] and t.epochs.sum() == PLAN.n_epoch == 7
+    assert t.loc[2].tolist() == [2, 'frozen', '1.00e-03', '1.00e-02', 'CLRBeta(div=10, pct=10)']
+    assert repr(PLAN).splitlines()[0] == 'Plan: 7 epochs in 5 phases over 3 layer groups, peak rates' and 'frozen  1.00e-03  1.00e-02' in repr(PLAN)
+    html = PLAN._repr_html_()
+    assert html.count('<tr') == 2+5 and html.count('>frozen<') == 2+1+2+1 and 'OneCycle(div=25.0' in html
+
+def test_json_round_trip():
+    plan = Plan([*PLAN.phases, Phase(1, (2,), LRS, STLR(.2, 20), moms=(.8, .7, .8))], 'abc')
+    back = Plan.from_json(plan.to_json())
+    assert back == plan and back.names == plan.names and json.loads(plan.to_json())['phases'][0]['sched'] == {'name': 'STLR', 'cut_frac': .1, 'ratio': 32}
+
+def doctored(**kw):
+    d = json.loads(PLAN.to_json())
+    d['phases'][0].update(kw)
+    return json.dumps(d)
+
+@pytest.mark.parametrize('text', ['', '{', '[]', '{}', 'null', '3', '{"fastai_discrim": "Plan"}', None, b'\xff', PLAN.to_json().replace('"version": 1', '"version": 2'), PLAN.to_json()[:-5],
+                                  doctored(epochs=0), doctored(groups=[7]), doctored(lrs=[1, 2]), doctored(lrs='abc'), doctored(sched={'name': 'Nope'}), doctored(sched=3), doctored(extra=1),
+                                  doctored(sched={'name': 'STLR', 'cut_frac': 2}), doctored(lrs=[1e-3, 0, 1]), doctored(epochs=True)])
+def test_json_that_is_no_plan(text):
+    with pytest.raises(ValueError, match='is no plan .*expected the text that `plan.to_json'): Plan.from_json(text)
+
+@pytest.mark.parametrize('kw,match', [(dict(epochs=0), 'epochs=0'), (dict(epochs=1.5), 'epochs=1.5'), (dict(groups=()), r'groups=\(\)'), (dict(groups=(3,)), r'groups=\(3,\)'), (dict(groups=(1, 1)), 'groups'),
+                                      (dict(groups=(-1,)), r'groups=\(-1,\)'), (dict(lrs=(1e-3, -1, 1)), 'lrs=-1'), (dict(lrs=(1e-3, float('nan'), 1)), 'lrs=nan'), (dict(lrs=()), 'groups'),
+                                      (dict(sched='stlr'), "sched='stlr'"), (dict(sched=STLR), 'sched=')])
+def test_bad_phases(kw, match):
+    with pytest.raises((ValueError, TypeError), match=f'{match}.*: expected'): Phase(**{**dict(epochs=1, groups=(2,), lrs=LRS), **kw})
+
+def test_bad_plans():
+    for phases in ([], [1], ['a']):
+        with pytest.raises(TypeError, match='expected at least one Phase'): Plan(phases)
+    with pytest.raises(ValueError, match='expected the same number'): Plan([Phase(1, (0,), (1, 1)), Phase(1, (0,), LRS)])
+    with pytest.raises(ValueError, match='expected the same number'): Plan([Phase(1, (0,), LRS)], 'ab')
+
+def test_lrs_shape_and_zeros():
+    lrs = PLAN.lrs(10)
+    assert lrs.shape == (70, 3) and ((lrs > 0) == np.repeat([[0, 0, 1], [0, 1, 1], [0, 1, 1], [1, 1, 1], [1, 1, 1], [1, 0, 0], [1, 0, 1]], 10, axis=0)).all()
+    np.testing.assert_allclose(lrs[:10,2], [STLR().scheds(1e-2, (0,)*3)['lr'](i/10) for i in range(10)])
+
+def test_plot():
+    rates,spans = PLAN.plot()
+    assert spans.get_xlim() == (0, 7) and spans.get_xlabel() == 'epoch' and len(rates.get_lines()) == 3
+    assert PLAN.plot(n_iter=8)[1].get_xlabel() == 'iteration'
+    np.testing.assert_array_equal(np.nan_to_num(PLAN.plot(n_iter=8)[0].get_lines()[0].get_ydata()), PLAN.lrs(8)[:,0])
+
+OPTS = dict(adam={}, sgd=dict(opt_func=partial(SGD, mom=.9)), ranger=dict(opt_func=ranger), torch=dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW)))
+
+@pytest.mark.parametrize('opt', OPTS.values(), ids=OPTS)
+def test_what_ran_is_what_was_planned(tmp_path, opt):
+    learn = make_mlp(tmp_path, wd=.1, **opt)
+    with learn.no_bar(): learn.lr_find(show_plot=False, num_it=10)
+    class Watch(Callback):
+        order = 100
+        def before_fit(self): self.moved = []
+        def before_train(self): self.before = weights(self.learn)
+        def after_train(self): self.moved.append(moved(self.learn, self.before))
+    watch = Watch()
+    with learn.no_bar(): learn.fit_plan(PLAN, cbs=watch)
+    np.testing.assert_array_equal(learn.recorder.group_lrs, PLAN.lrs(8))
+    assert watch.moved == [in_groups(learn, p.groups) for p in PLAN.phases for _ in range(p.epochs)]
+
+@pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS)
+@pytest.mark.parametrize('kw', [{}, dict(epochs=2), dict(factor=1.5, cut_frac=.3, ratio=7), dict(gradual=True), dict(gradual=False), dict(down_to=1)], ids=str)
+def test_ulmfit_plans_run_as_planned(tmp_path, make, kw):
+    learn = make(tmp_path)
+    plan = learn.ulmfit_plan(10, 1e-2, **kw)
+    with learn.no_bar(): learn.fit_plan(plan)
+    np.testing.assert_array_equal(learn.recorder.group_lrs, plan.lrs(len(learn.dls.train)))
+    assert learn.phase is None and len(learn.recorder.values) == 10
+
+def test_ulmfit_plan_of_a_classifier(clas):
+    plan = clas.ulmfit_plan(7, 1e-2)
+    lrs = tuple(discriminative_lrs(1e-2, 5))
+    assert plan == Plan([Phase(1, tuple(range(i, 5)), lrs) for i in (4, 3, 2, 1)] + [Phase(3, tuple(range(5)), lrs)])
+    assert plan.names == ('encoder', 'rnns.0', 'rnns.1', 'rnns.2', 'head') and clas.ulmfit_plan(7).phases[0].lrs[-1] == clas.lr
+
+def test_ulmfit_plan_of_a_language_model_opens_everything(lm):
+    assert lm.ulmfit_plan(3, 4e-3) == Plan([Phase(3, (0, 1, 2, 3), discriminative_lrs(4e-3, 4))])
+
+def test_planning_changes_nothing(clas):
+    before = snapshot(clas)
+    clas.ulmfit_plan(7, 1e-2).plot()
+    assert same(before, snapshot(clas)) and clas.opt is None
+
+def test_one_open_phase_is_fit_stlr_bit_for_bit(tmp_path):
+    a,b = make_mlp(tmp_path),make_mlp(tmp_path)
+    lrs = discriminative_lrs(1e-2, 3)
+    with a.no_bar(): a.fit_plan(Plan([Phase(1, (0, 1, 2), lrs)]))
+    with b.no_bar(): b.fit_stlr(1, lrs)
+    for k,v in weights(a).items(): torch.testing.assert_close(v, weights(b)[k], rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(a.recorder.hps['mom'], b.recorder.hps['mom'])
+
+def test_a_plan_trains_as_the_fits_by_hand_do(tmp_path):
+    a,b = make_clas(tmp_path),make_clas(tmp_path)
+    plan = a.ulmfit_plan(6, 1e-2)
+    set_seed(1)
+    with a.no_bar(): a.fit_plan(plan)
+    b.create_opt()
+    set_seed(1)
+    with b.no_bar():
+        for p in plan.phases:
+            b.opt.freeze_to(p.groups[0])
+            b.fit(p.epochs, list(p.lrs), cbs=ParamScheduler(p.sched.scheds(np.array(p.lrs), b.moms)))
+    for k,v in weights(a).items(): torch.testing.assert_close(v, weights(b)[k], rtol=1e-4, atol=1e-6)
+
+def test_momentum(mlp):
+    plan = Plan([Phase(1, (2,), LRS, moms=(.9, .5, .9)), Phase(1, (2,), LRS)])
+    with mlp.no_bar(): mlp.fit_plan(plan)
+    moms = mlp.recorder.hps['mom']
+    assert moms[0] == .9 and min(moms[:8]) < .6 and moms[8] == mlp.moms[0] and len(moms) == 16
+
+def test_phase_tells_where_it_is(mlp):
+    seen = []
+    class See(Callback):
+        def before_batch(self): seen.append((self.epoch, self.learn.phase))
+    assert mlp.phase is None
+    with mlp.no_bar(): mlp.fit_plan(PLAN, cbs=See)
+    assert all(PLAN.at(e)[1] is p for e,p in seen) and {p for _,p in seen} == set(PLAN.phases) and mlp.phase is None
+
+@pytest.mark.parametrize('cbs', [SaveModelCallback, [CSVLogger()], EarlyStoppingCallback(patience=9), GradientClip(.5), GradientAccumulation(20)], ids=str)
+def test_one_fit_with_any_callback(mlp, cbs):
+    with mlp.no_bar(): mlp.fit_plan(PLAN, cbs=cbs, wd=.2)
+    assert mlp.opt.hypers[0]['wd'] == .2 and len(mlp.recorder.values) == 7 and len(mlp.cbs) == 4
+    np.testing.assert_array_equal(mlp.recorder.group_lrs, PLAN.lrs(8))
+    if isinstance(cbs, list): assert len((mlp.path/'history.csv').read_text().splitlines()) == 8
+
+@pytest.mark.filterwarnings('ignore')
+def test_in_mixed_precision(mlp):
+    with mlp.no_bar(): mlp.fit_plan(PLAN, cbs=MixedPrecision())
+    np.testing.assert_array_equal(mlp.recorder.group_lrs, PLAN.lrs(8))
+
+def test_early_stopping_ends_the_plan(mlp):
+    with mlp.no_bar(): mlp.fit_plan(PLAN, cbs=EarlyStoppingCallback(min_delta=100., patience=1))
+    assert len(mlp.recorder.values) == 2 and trains(mlp) == [False, True, True]
+    np.testing.assert_array_equal(mlp.recorder.group_lrs, PLAN.lrs(8)[:16])
+
+def test_start_epoch(mlp):
+    with mlp.no_bar(): mlp.fit_plan(PLAN, start_epoch=4)
+    np.testing.assert_array_equal(mlp.recorder.group_lrs, PLAN.lrs(8)[32:])
+
+def test_validation_inside_a_plan(mlp):
+    class Check(Callback):
+        def after_train(self): self.learn.get_preds(inner=True, dl=self.dls.valid) if self.epoch == 1 else None
+    with mlp.no_bar(): mlp.validate(); mlp.fit_plan(PLAN); mlp.validate()
+    np.testing.assert_array_equal(mlp.recorder.group_lrs, PLAN.lrs(8))
+
+def test_ctrl_c_leaves_what_the_phase_set(mlp):
+    class Stop(Callback):
+        order = 1000
+        def before_step(self):
+            if self.epoch == 1: raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), mlp.no_bar(): mlp.fit_plan(PLAN, cbs=Stop)
+    assert trains(mlp) == [False, True, True] and mlp.phase is None and all(p.grad is None for p in mlp.model.parameters())
+    with mlp.no_bar(): mlp.fit_plan(PLAN)
+    np.testing.assert_array_equal(mlp.recorder.group_lrs, PLAN.lrs(8))
+
+REFUSED = {
+    'groups': (lambda l: l.fit_plan(Plan([Phase(1, (0,), (1e-3, 1e-3))], ['body', 'head'])), r'the plan is for 2 layer groups \(body, head\), the learner has 3 \(0, 2, head\)'),
+    'no plan': (lambda l: l.fit_plan([1]), 'expected a Plan'),
+    'discriminative': (lambda l: l.fit_plan(PLAN, cbs=DiscriminativeLR), 'DiscriminativeLR together with a plan'),
+    'unfreezing': (lambda l: l.fit_plan(PLAN, cbs=[ChainThaw()]), 'ChainThaw together with a plan'),
+    'scheduler': (lambda l: l.fit_plan(PLAN, cbs=ParamScheduler({'lr': None})), 'ParamScheduler together with a plan'),
+    'few epochs': (lambda l: l.ulmfit_plan(2, 1e-2), 'n_epoch=2: expected at least 3'), 'few in a fit': (lambda l: l.fit_ulmfit(2), 'n_epoch=2: expected at least 3'),
+    'no epochs': (lambda l: l.fit_ulmfit(0, 1e-2), 'n_epoch=0'), 'half an epoch': (lambda l: l.ulmfit_plan(3.5, 1e-2), 'n_epoch=3.5'),
+    **{f'lr {lr}': (lambda l, lr=lr: l.fit_ulmfit(3, lr), 'lr=') for lr in (-1, 0, float('nan'), float('inf'), True, '1e-3', slice(1e-3), [1e-3]*3)},
+    **{f'factor {f}': (lambda l, f=f: l.fit_ulmfit(3, factor=f), 'factor=') for f in (0, -1, float('nan'))},
+    'cut_frac': (lambda l: l.fit_ulmfit(3, cut_frac=1), 'cut_frac=1'), 'ratio': (lambda l: l.fit_ulmfit(3, ratio=.5), 'ratio=0.5'), 'epochs': (lambda l: l.fit_ulmfit(9, epochs=[1]), 'epochs='),
+    'down_to': (lambda l: l.fit_ulmfit(9, down_to=3), 'down_to=3'),
+}
+
+@pytest.mark.parametrize('call,match', REFUSED.values(), ids=REFUSED)
+def test_refused_before_anything_changes(mlp, call, match):
+    mlp.create_opt()
+    before,state = snapshot(mlp),torch.get_rng_state()
+    with pytest.raises((ValueError, TypeError), match=match): call(mlp)
+    assert same(before, snapshot(mlp)) and torch.equal(state, torch.get_rng_state())
+
+def test_an_attached_callback_is_refused_too(mlp):
+    mlp.add_cb(GradualUnfreezing())
+    with pytest.raises(ValueError, match='GradualUnfreezing together with a plan'): mlp.fit_plan(PLAN)
+
+def test_an_empty_training_set_is_refused(mlp):
+    mlp.dls.train.dataset, mlp.dls.train.n = [], 0
+    before = snapshot(mlp)
+    for call in (lambda: mlp.fit_plan(PLAN), lambda: mlp.fit_ulmfit(3), mlp.head_lr_find):
+        with pytest.raises(ValueError, match='0 items and makes 0 batches: expected at least 1 batch'): call()
+    assert same(before, snapshot(mlp))
