@@ -1,11 +1,12 @@
 "What is refused, and how it is said: one string with the value, what was expected and the mend"
-__all__ = ['check_number', 'check_rates', 'check_epochs', 'check_data']
+__all__ = []
 
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
 
 import numpy as np
+
 
 def check_number(
     v, # The value
@@ -16,7 +17,8 @@ def check_number(
 ):
     "Raise unless `v` is a finite number between `low` and `high`"
     want = f'a number {"of at least" if at_least else "above"} {low}' + (f' and below {high}' if high < math.inf else '')
-    if isinstance(v, (bool, np.bool_)) or not isinstance(v, Real): raise TypeError(f'{name}={v!r}: expected {want}, not a {type(v).__name__}')
+    odd = isinstance(v, (bool, np.bool_)) or not isinstance(v, Real)
+    if odd: raise TypeError(f'{name}={v!r}: expected {want}, not a {type(v).__name__}')
     if not math.isfinite(v) or v < low or v >= high or (v == low and not at_least): raise ValueError(f'{name}={v!r}: expected {want}')
 
 def check_rates(
@@ -34,9 +36,10 @@ def check_rates(
     else: check_number(lr, name)
 
 def check_epochs(n, name:str='n_epoch'):
-    "Raise unless `n` is a whole number of epochs"
-    if isinstance(n, bool) or not isinstance(n, Integral): raise TypeError(f'{name}={n!r}: expected a whole number of epochs, not a {type(n).__name__}')
-    if n < 1: raise ValueError(f'{name}={n!r}: expected at least 1 epoch')
+    "Raise unless `n` is a whole number, of epochs or the like, from 1 up"
+    odd = isinstance(n, bool) or not isinstance(n, Integral)
+    if odd: raise TypeError(f'{name}={n!r}: expected a whole number, not a {type(n).__name__}')
+    if n < 1: raise ValueError(f'{name}={n!r}: expected at least 1')
 
 def check_data(learn):
     "Raise if the training set of `learn` has no batch"

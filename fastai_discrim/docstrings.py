@@ -1,8 +1,10 @@
 "Docstrings of the packages installed with fastai: a text corpus that needs no download"
 
-__all__ = ['PACKAGES', 'docstrings']
+__all__ = ['docstrings']
 
-import ast,gc,warnings
+import ast
+import gc
+import warnings
 from importlib.util import find_spec
 from operator import itemgetter
 from pathlib import Path

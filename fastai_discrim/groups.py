@@ -1,5 +1,5 @@
 "What is a layer: the layer groups of a model, input first, head last"
-__all__ = ['layerwise_split', 'check_groups', 'group_names', 'group_labels', 'group_trains', 'GroupCallback']
+__all__ = ['layerwise_split']
 
 import re
 
@@ -14,6 +14,7 @@ from fastcore.foundation import L
 from torch import Tensor, nn
 
 from .checks import check_data, check_epochs
+
 
 def _text_split(model):
     "fastai's own splitter for `model`, where it is one of fastai's text models"
@@ -45,7 +46,7 @@ def layerwise_split(
     if split := _text_split(model): return L(split(model))
     if not isinstance(model, nn.Sequential) or not params(model):
         kids = ', '.join(f'{n} ({type(c).__name__})' for n,c in model.named_children()) or 'none'
-        raise ValueError(f'layerwise_split knows the order of the layers in an nn.Sequential with parameters, not in {type(model).__name__} '
+        raise ValueError(f'layerwise_split knows the order of layers in an nn.Sequential with parameters, not in {type(model).__name__} '
                          f'(its children: {kids}): write a splitter, `lambda m: L(m.stem, m.blocks, m.head).map(params)`, input first')
     seen,groups = set(),L()
     for ps in reversed(_layers(model, head=True)):
@@ -53,7 +54,8 @@ def layerwise_split(
         seen.update(ps)
     return L(g for g in reversed(groups) if g)
 
-def _short(ps, names): return ', '.join(names.get(p, 'a parameter that is not in the model') for p in ps[:3]) + (', ...' if len(ps) > 3 else '')
+def _listed(ps, names):
+    return ', '.join(names.get(p, 'one that is not in the model') for p in ps[:3]) + (', ...' if len(ps) > 3 else '')
 
 def check_groups(
     learn:Learner, # The learner whose layer groups are wanted
@@ -75,7 +77,8 @@ def check_groups(
     twice = [p for p in dict.fromkeys(flat) if sum(o is p for o in flat) > 1] if len(set(flat)) < len(flat) else []
     for ps,what,mend in [(left, 'leaves out', 'put every parameter in one group'), (twice, 'has twice', 'put it in one group only'),
                          (extra, 'holds', '`learn.create_opt()` builds the optimiser anew')]:
-        if ps and (len(groups) > 1 or what != 'leaves out'): raise ValueError(f'{who} {what} {len(ps)} of {len(names)} parameters ({_short(ps, names)}): {mend}')
+        if ps and (len(groups) > 1 or what != 'leaves out'):
+            raise ValueError(f'{who} {what} {len(ps)} of {len(names)} parameters ({_listed(ps, names)}): {mend}')
     if len(groups) < at_least:
         raise ValueError(f'{who} gives {len(groups)} layer group, expected at least {at_least}: build the learner with '
                          '`splitter=layerwise_split`, or set `learn.splitter = layerwise_split; learn.create_opt()`')
@@ -126,7 +129,7 @@ def layer_groups(self:Learner) -> pd.DataFrame: # One row a layer group, input f
     return pd.DataFrame(rows, columns=['modules', 'parameters', 'training', 'lr']).rename_axis('group')
 
 class GroupCallback(Callback):
-    "Base of the callbacks that work on layer groups: the learner is checked before its first batch, no gradient stays behind after the last"
+    "Base of the callbacks that work on layer groups: they check the learner before its first batch and leave no gradient after the last"
     order,run_valid = TrainEvalCallback.order+1,False
 
     def before_fit(self):

@@ -1,5 +1,5 @@
 "What is the head's rate, η_L: found by training the head alone, and nothing is left of it (ULMFiT, section 3.2)"
-__all__ = ['HeadLR', 'untouched']
+__all__ = ['HeadLR']
 
 from collections import namedtuple
 from contextlib import contextmanager
@@ -7,13 +7,12 @@ from copy import deepcopy
 
 import matplotlib.pyplot as plt
 import numpy as np
-from fastai.callback.schedule import valley
+from fastai.callback.schedule import minimum
 from fastai.learner import Learner
 from fastai.torch_core import get_model, get_random_states, set_random_states
 from fastcore.basics import patch
-from fastcore.meta import delegates
 
-from .checks import check_data, check_epochs
+from .checks import check_data, check_epochs, check_number
 from .groups import check_groups
 from .unfreeze import train_only
 
@@ -33,7 +32,7 @@ def _restore_loaders(dls, state):
 
 @contextmanager
 def untouched(learn:Learner):
-    "Whatever is trained inside leaves no trace: weights, optimiser, `requires_grad`, gradients, recorder, random states, order of the batches"
+    "Training inside leaves no trace: weights, optimiser, `requires_grad`, gradients, recorder, random states, order of the batches"
     model,opt,rec = get_model(learn.model),learn.opt,getattr(learn, 'recorder', None)
     attrs,states,loaders = dict(vars(learn)),get_random_states(),_loaders_state(learn.dls)
     weights,opt_state = deepcopy(model.state_dict()),opt and deepcopy(opt.state_dict())
@@ -60,16 +59,18 @@ def _plot(res):
     ax.legend()
 
 @patch
-@delegates(Learner.lr_find, but='stop_div,suggest_funcs')
 def head_lr_find(self:Learner,
     runs:int=3, # Range tests to average, each over other batches
     num_it:int=100, # Steps of each
+    start_lr:float=1e-5, # First rate
+    end_lr:float=10, # Last rate, if the loss does not diverge before
     show_plot:bool=True, # Plot the loss against the rate?
-    **kwargs
-) -> HeadLR: # The chosen rate, and the rates and mean losses it was chosen from
-    "Find η_L by range tests of the head alone: the valley of their mean loss. Nothing of it is left on the learner"
+) -> HeadLR: # The chosen rate, and the rates and mean training losses it was chosen from
+    "Find η_L by range tests of the head alone: a tenth of the rate where their mean loss is lowest. Nothing is left of it on the learner"
     check_epochs(runs, 'runs')
     check_epochs(num_it, 'num_it')
+    check_number(start_lr, 'start_lr')
+    check_number(end_lr, 'end_lr', low=start_lr)
     n = len(check_groups(self))
     check_data(self)
     curves = []
@@ -77,14 +78,14 @@ def head_lr_find(self:Learner,
         if self.opt is None: self.create_opt()
         train_only(self, (n-1,))
         for _ in range(runs):
-            self.lr_find(num_it=num_it, show_plot=False, suggest_funcs=None, **kwargs)
+            self.lr_find(start_lr, end_lr, num_it, show_plot=False, suggest_funcs=None)
             lrs = self.recorder.lrs[num_it//10:-5]
             curves.append([float(o) for o in self.recorder.losses[num_it//10:-5]])
     # A run ends early where its loss diverges: only what all of them reached can be averaged
     k = min(map(len, curves))
     lrs,losses = np.array(lrs[:k]),np.mean([c[:k] for c in curves], axis=0)
     if not np.isfinite(losses).all() or k < 2:
-        raise ValueError(f'the loss of the head was finite at {k} rates only: expected at least 2; look at the data, or start from a lower `start_lr`')
-    res = HeadLR(valley(lrs, losses, num_it)[0], lrs, losses)
+        raise ValueError(f'the loss was not finite, or at {k} rates only: expected at least 2; mend the data, or lower `start_lr`')
+    res = HeadLR(minimum(lrs, losses, num_it)[0], lrs, losses)
     if show_plot: _plot(res)
     return res

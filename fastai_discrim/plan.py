@@ -1,5 +1,5 @@
 "All of it as one thing: phases as plain data that can be seen, saved, compared and run"
-__all__ = ['Phase', 'Plan', 'PlanUnfreezing', 'PlanScheduler', 'check_plan']
+__all__ = ['Phase', 'Plan']
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -17,6 +17,7 @@ from .rates import DiscriminativeLR
 from .record import plot_lrs
 from .schedule import STLR, Schedule, fit_scheds
 from .unfreeze import Unfreezing
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -107,11 +108,12 @@ class Plan:
         kinds = {c.__name__: c for c in Schedule.__subclasses__()}
         try:
             d = json.loads(text)
-            if (d['fastai_discrim'], d['version']) != ('Plan', 1): raise ValueError(f'it is a {d["fastai_discrim"]}, version {d["version"]}')
+            kind = d['fastai_discrim'],d['version']
+            if kind != ('Plan', 1): raise ValueError(f'a {kind[0]} of version {kind[1]}')
             phases = [Phase(**{**p, 'sched': kinds[(s := dict(p['sched'])).pop('name')](**s)}) for p in d['phases']]
             return cls(phases, d['names'])
         except (ValueError, TypeError, KeyError, AttributeError) as e:
-            raise ValueError(f'{str(text)[:60]!r} is no plan ({type(e).__name__}: {e}): expected the text that `plan.to_json()` gives') from e
+            raise ValueError(f'{str(text)[:60]!r} is no plan ({type(e).__name__}: {e}), expected `plan.to_json()`') from e
 
 class PlanUnfreezing(Unfreezing):
     "Let train what the plan says"
@@ -128,7 +130,9 @@ class PlanScheduler(ParamScheduler):
         self.scheds = fit_scheds(self.opt, phase.sched, np.array(phase.lrs), phase.moms or self.moms)
         for k in self.scheds: self.hps.setdefault(k, [])
 
-    def before_batch(self): self._update_val(((self.epoch-self.start)*self.n_iter + self.iter) / (self.n_epochs*self.n_iter))
+    def before_batch(self):
+        # In whole steps, as `Phase.curve` has it: `pct_train` gathers rounding
+        self._update_val(((self.epoch-self.start)*self.n_iter + self.iter) / (self.n_epochs*self.n_iter))
 
 @patch(as_prop=True)
 def phase(self:Learner) -> Phase: # None where no plan is running
@@ -146,11 +150,11 @@ def check_plan(
     groups = check_groups(learn, reset_opt)
     if len(groups) != plan.n_groups:
         raise ValueError(f'the plan is for {plan.n_groups} layer groups ({", ".join(plan.names)}), the learner has {len(groups)} '
-                         f'({", ".join(group_labels(learn, groups))}): make the plan from this learner, or give it the splitter the plan was made for')
+                         f'({", ".join(group_labels(learn, groups))}): make the plan from this learner, or give it the plan\'s splitter')
     for cb in [*learn.cbs, *L(cbs)]:
         kind = cb if isinstance(cb, type) else type(cb)
         if issubclass(kind, (DiscriminativeLR, Unfreezing, ParamScheduler)):
-            raise ValueError(f'{kind.__name__} together with a plan: expected none, as the plan says every rate and what trains; leave it out')
+            raise ValueError(f'{kind.__name__} together with a plan, which says every rate and what trains: expected none; leave it out')
     check_data(learn)
 
 @patch

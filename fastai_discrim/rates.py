@@ -1,5 +1,5 @@
 "How fast every other layer goes: discriminative rates (ULMFiT, section 3.2)"
-__all__ = ['discriminative_lrs', 'DiscriminativeLR', 'step_lrs']
+__all__ = ['discriminative_lrs', 'DiscriminativeLR']
 
 import numpy as np
 from fastai.callback.schedule import ParamScheduler
@@ -8,6 +8,7 @@ from fastcore.basics import patch, store_attr
 
 from .checks import check_epochs, check_number, check_rates
 from .groups import GroupCallback
+
 
 def discriminative_lrs(
     lr:float, # Rate of the last group, the head
@@ -38,7 +39,8 @@ class DiscriminativeLR(GroupCallback):
             check_rates(self.multipliers, n, 'multipliers')
             self.scales = [float(m) for m in self.multipliers]
         if len(set(lrs := _scheduled_lrs(self.learn))) > 1:
-            raise ValueError(f'this fit has one rate per layer group already ({", ".join(f"{o:.3g}" for o in lrs)}), which DiscriminativeLR would undo: '
+            lrs = ', '.join(f'{o:.3g}' for o in lrs)
+            raise ValueError(f'this fit has one rate per layer group already ({lrs}), but DiscriminativeLR expected one for all: '
                              'give the fit one number, or leave DiscriminativeLR out (`fine_tune` always has rates of its own)')
 
 def _scheduled_lrs(learn):

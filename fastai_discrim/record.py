@@ -1,5 +1,5 @@
 "What every layer group's rate was: recorded in any fit, and drawn"
-__all__ = ['plot_lrs']
+__all__ = []
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,7 +25,7 @@ def after_batch(self:Recorder):
 @patch(as_prop=True)
 def group_lrs(self:Recorder) -> np.ndarray: # Shape [steps, groups], 0 where a group was frozen
     "Rate of every layer group at every step of the last fit"
-    if '_group_lrs' not in self.__dict__: raise ValueError('no rates are recorded: expected a fit of at least one batch before `group_lrs` is read')
+    if '_group_lrs' not in vars(self): raise ValueError('no rates are recorded: expected a fit of at least one batch before this')
     return np.array(self._group_lrs)
 
 @patch

@@ -1,5 +1,5 @@
 "How the rate moves in time: slanted triangles (ULMFiT, section 3.2) and the schedules they are compared with"
-__all__ = ['SchedSTLR', 'SchedCLRBeta', 'Schedule', 'STLR', 'CLRBeta', 'OneCycle', 'Cos', 'Flat']
+__all__ = ['SchedSTLR', 'SchedCLRBeta', 'STLR', 'CLRBeta', 'OneCycle', 'Cos', 'Flat']
 
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +12,7 @@ from fastcore.foundation import L
 
 from .checks import check_data, check_epochs, check_number, check_rates
 from .groups import check_groups
+
 
 # `set_hyper` takes a float or an array, but not numpy's float64
 def _floats(o): return np.array(o, dtype=float) if np.ndim(o) else float(o)
@@ -35,7 +36,7 @@ def SchedSTLR(
     cut_frac:float=0.1, # Fraction of the cycle in which the rate rises
     ratio:float=32, # The rate starts and ends at `lr_max/ratio`
 ) -> partial: # Position in [0, 1] to rate
-    "Slanted triangle: linear from `lr_max/ratio` up to `lr_max`, then down (ULMFiT, section 3.2; fastai 0.7's `use_clr=(ratio, 1/cut_frac)`)"
+    "Slanted triangle, linear up to `lr_max` and down again (ULMFiT, section 3.2; fastai 0.7's `use_clr=(ratio, 1/cut_frac)`)"
     STLR(cut_frac, ratio)
     return partial(sched_stlr, _floats(lr_max), cut_frac, ratio)
 

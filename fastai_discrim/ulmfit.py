@@ -10,13 +10,14 @@ from fastai.torch_core import get_model
 from fastcore.basics import defaults, patch
 from fastcore.meta import delegates
 
-from . import head # noqa: F401, it gives the learner `head_lr_find`
+from . import head  # noqa: F401, it gives the learner `head_lr_find`
 from .checks import check_epochs
 from .groups import check_groups, group_labels
 from .plan import Phase, Plan, check_plan
 from .rates import discriminative_lrs
 from .schedule import STLR
 from .unfreeze import GradualUnfreezing
+
 
 def _is_lm(learn):
     *_,last = [None, *get_model(learn.model).children()]

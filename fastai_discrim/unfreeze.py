@@ -1,5 +1,5 @@
 "What trains when: gradual unfreezing (ULMFiT, section 3.3) and chain-thaw (Felbo et al. 2017)"
-__all__ = ['Unfreezing', 'GradualUnfreezing', 'ChainThaw', 'train_only']
+__all__ = ['GradualUnfreezing', 'ChainThaw']
 
 import numpy as np
 from fastai.learner import Learner
@@ -7,6 +7,7 @@ from fastai.torch_core import get_model
 
 from .checks import check_epochs
 from .groups import GroupCallback, group_trains
+
 
 def _frozen_names(learn): return {n for n,p in get_model(learn.model).named_parameters() if not p.requires_grad}
 
@@ -84,10 +85,11 @@ class GradualUnfreezing(Unfreezing):
 
     def stages(self, n_groups):
         before = n_groups-1 - self.down_to
-        if before < 0: raise ValueError(f'down_to={self.down_to}: expected at most {n_groups-1}, as the learner has {n_groups} layer groups')
+        if before < 0: raise ValueError(f'down_to={self.down_to}: expected at most {n_groups-1} for {n_groups} layer groups')
         epochs = [self.epochs]*before if np.ndim(self.epochs) == 0 else list(self.epochs)
-        if len(epochs) != before: raise ValueError(f'epochs={epochs} has {len(epochs)} values, expected {before}: one for each of {n_groups} layer '
-                                                   f'groups down to {self.down_to}, head first, but for the last, which trains to the end')
+        if len(epochs) != before:
+            raise ValueError(f'epochs={epochs} has {len(epochs)} values, expected {before}: one for each of {n_groups} layer groups from '
+                             f'the head down to {self.down_to}, but for this last one, which trains to the end')
         return [(n, tuple(range(i, n_groups))) for n,i in zip([*epochs, 1], range(n_groups-1, self.down_to-1, -1))]
 
     def groups_at(self, epoch):

@@ -52,7 +52,8 @@ def make_lm(path, n=40, bs=4, **kwargs):
     texts = [x for x,_ in _docs(n, 30)]
     train,valid = LMDataLoader(texts, bs=bs, seq_len=6, shuffle=True), LMDataLoader(texts[:16], bs=bs, seq_len=6)
     model = get_language_model(AWD_LSTM, 30, config=dict(awd_lstm_lm_config, **SMALL), drop_mult=0.3)
-    return LMLearner(DataLoaders(train, valid, device='cpu'), model, loss_func=CrossEntropyLossFlat(), splitter=awd_lstm_lm_split, path=path, **kwargs)
+    return LMLearner(DataLoaders(train, valid, device='cpu'), model, loss_func=CrossEntropyLossFlat(), splitter=awd_lstm_lm_split,
+                     path=path, **kwargs)
 
 MAKERS = dict(mlp=make_mlp, clas=make_clas, lm=make_lm)
 

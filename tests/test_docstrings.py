@@ -1,13 +1,16 @@
 "The corpus of docstrings: what is read, what is left out, and that it is the same each time"
-import gc,re,sys,warnings
+import gc
+import re
+import sys
+import warnings
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError,distribution,packages_distributions
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 
 import pandas as pd
 import pytest
 from packaging.requirements import Requirement
 
-from fastai_discrim.docstrings import PACKAGES,docstrings
+from fastai_discrim.docstrings import PACKAGES, docstrings
 
 module = import_module('fastai_discrim.docstrings') # by name: the function shares it
 

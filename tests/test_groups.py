@@ -1,7 +1,7 @@
 "Layer groups: an exact partition, input first, head last; and what is refused"
 import pytest
 import torch
-from conftest import make_clas, make_lm, make_mlp, snapshot, same
+from conftest import make_mlp, same, snapshot
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import OptimWrapper
@@ -97,7 +97,8 @@ def test_other_models_are_refused_with_what_was_found():
         def __init__(self):
             super().__init__()
             self.stem,self.head = linears(2)
-    with pytest.raises(ValueError, match=r'not in Net \(its children: stem \(Linear\), head \(Linear\)\): write a splitter'): layerwise_split(Net())
+    with pytest.raises(ValueError, match=r'not in Net \(its children: stem \(Linear\), head \(Linear\)\): write a splitter'):
+        layerwise_split(Net())
     with pytest.raises(ValueError, match='with parameters, not in Sequential'): layerwise_split(nn.Sequential(nn.ReLU()))
 
 def test_layer_groups_table(clas):

@@ -1,17 +1,19 @@
 "Discriminative rates, and the callback against fastai's own per-group rates"
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
-from conftest import make_mlp, same, snapshot, weights
+from conftest import make_mlp, snapshot, weights
 from fastai.callback.core import Callback
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import ReduceLROnPlateau
 from fastai.callback.training import GradientAccumulation
-from fastai.optimizer import OptimWrapper, SGD, ranger
-from functools import partial
+from fastai.optimizer import SGD, OptimWrapper, ranger
 
 from fastai_discrim.rates import DiscriminativeLR, discriminative_lrs
 from fastai_discrim.unfreeze import GradualUnfreezing
+
 
 def test_each_rate_is_its_upper_neighbours_divided():
     lrs = discriminative_lrs(0.01, 5)
@@ -21,8 +23,9 @@ def test_each_rate_is_its_upper_neighbours_divided():
     # What people write instead is off for any number of groups but 5
     assert not np.isclose(0.01/2.6**4, discriminative_lrs(0.01, 4)[0]) and np.isclose(0.01/2.6**4, lrs[0])
 
-@pytest.mark.parametrize('args,match', [((0, 5), 'lr=0'), ((-1, 5), 'lr=-1'), ((1e-2, 0), 'n_groups=0'), ((1e-2, 5, 0), 'factor=0'), ((1e-2, 5, -2.6), 'factor=-2.6'),
-                                        ((1e-2, 5, float('nan')), 'factor=nan'), ((float('nan'), 5), 'lr=nan')])
+@pytest.mark.parametrize('args,match', [((0, 5), 'lr=0'), ((-1, 5), 'lr=-1'), ((1e-2, 0), 'n_groups=0'), ((1e-2, 5, 0), 'factor=0'),
+                                        ((1e-2, 5, -2.6), 'factor=-2.6'), ((1e-2, 5, float('nan')), 'factor=nan'),
+                                        ((float('nan'), 5), 'lr=nan')])
 def test_bad_numbers(args, match):
     with pytest.raises(ValueError, match=match): discriminative_lrs(*args)
     if len(args) == 3:
@@ -76,8 +79,11 @@ def test_the_heads_rate_leads_whoever_sets_it(mlp):
     with mlp.no_bar(): mlp.fit(1, 1e-2, cbs=[DiscriminativeLR(2), Halve()])
     np.testing.assert_allclose(mlp.recorder.group_lrs[:,0], [1e-2 * .5**i / 4 for i in range(len(mlp.dls.train))])
 
-@pytest.mark.parametrize('fit', [lambda l: l.fit(1, slice(1e-4, 1e-2)), lambda l: l.fit(1, [1e-4, 1e-3, 1e-2]), lambda l: l.fit_one_cycle(1, slice(1e-2)),
-                                 lambda l: l.fit_flat_cos(1, np.array([1e-4, 1e-3, 1e-2])), lambda l: l.fine_tune(1)])
+@pytest.mark.parametrize('fit', [lambda l: l.fit(1, slice(1e-4, 1e-2)),
+                                 lambda l: l.fit(1, [1e-4, 1e-3, 1e-2]),
+                                 lambda l: l.fit_one_cycle(1, slice(1e-2)),
+                                 lambda l: l.fit_flat_cos(1, np.array([1e-4, 1e-3, 1e-2])),
+                                 lambda l: l.fine_tune(1)])
 def test_one_rate_a_group_already_is_refused(mlp, fit):
     mlp.freeze()
     mlp.add_cbs([DiscriminativeLR(), GradualUnfreezing()])
@@ -96,7 +102,8 @@ def test_multipliers_of_the_wrong_count(mlp, multipliers):
 
 def test_accumulation_and_plateau_see_unscaled_rates(tmp_path):
     learn = make_mlp(tmp_path)
-    with learn.no_bar(): learn.fit(3, 1e-2, cbs=[DiscriminativeLR(), GradientAccumulation(24), ReduceLROnPlateau(patience=0, min_delta=10., factor=2)])
+    cbs = [DiscriminativeLR(), GradientAccumulation(24), ReduceLROnPlateau(patience=0, min_delta=10., factor=2)]
+    with learn.no_bar(): learn.fit(3, 1e-2, cbs=cbs)
     lrs = learn.recorder.group_lrs
     np.testing.assert_allclose(lrs / lrs[:,-1:], np.tile(discriminative_lrs(1., 3), (len(lrs), 1)))
     assert lrs[-1,-1] < lrs[0,-1]
@@ -122,7 +129,8 @@ def test_no_rate_stays_scaled_when_a_fit_is_broken_off(mlp, where, attached):
         mlp.opt.step = boom
     cbs = [DiscriminativeLR()]
     if attached: mlp.add_cbs(cbs)
-    with pytest.raises(KeyboardInterrupt), mlp.no_bar(): mlp.fit_one_cycle(1, 1e-2, cbs=[Boom(KeyboardInterrupt(), where), *([] if attached else cbs)])
+    with pytest.raises(KeyboardInterrupt), mlp.no_bar():
+        mlp.fit_one_cycle(1, 1e-2, cbs=[Boom(KeyboardInterrupt(), where), *([] if attached else cbs)])
     assert len({h['lr'] for h in mlp.opt.hypers}) == 1
     assert all(p.grad is None for p in mlp.model.parameters())
     assert not mlp._grab_cbs(ParamScheduler) and bool(mlp._grab_cbs(DiscriminativeLR)) == attached

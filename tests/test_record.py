@@ -2,10 +2,11 @@
 import numpy as np
 import pytest
 from conftest import make_mlp
-from fastai.callback.core import CancelFitException, Callback
+from fastai.callback.core import Callback, CancelFitException
 
 from fastai_discrim.record import plot_lrs
 from fastai_discrim.unfreeze import GradualUnfreezing
+
 
 def test_stock_fits_are_recorded(mlp):
     with mlp.no_bar(): mlp.fit(1, [1e-4, 1e-3, 1e-2])
@@ -39,7 +40,7 @@ def test_norm_layers_of_frozen_groups_do_not_count(tmp_path):
     assert learn.recorder.group_lrs[:,:-1].max() == 0
 
 def test_before_any_fit(mlp):
-    with pytest.raises(ValueError, match='no rates are recorded'): mlp.recorder.group_lrs
+    with pytest.raises(ValueError, match='no rates are recorded'): _ = mlp.recorder.group_lrs
 
 def test_plots(clas):
     with clas.no_bar(): clas.fit_one_cycle(5, 1e-2, cbs=GradualUnfreezing())

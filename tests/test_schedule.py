@@ -1,15 +1,15 @@
 "The schedules against restatements of the formulas they come from, iteration by iteration"
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from conftest import make_mlp, same, snapshot, weights
-from fastai.callback.schedule import ParamScheduler
+from conftest import make_mlp, same, snapshot
 from fastai.optimizer import OptimWrapper
-from functools import partial
 
 from fastai_discrim.schedule import STLR, CLRBeta, Cos, Flat, OneCycle, SchedCLRBeta, SchedSTLR
+
 
 def paper_stlr(t, T, lr_max, cut_frac, ratio):
     "Howard & Ruder 2018, section 3.2, as printed, floor and all"
@@ -67,21 +67,29 @@ def test_arrays_are_each_rates_schedule_and_pickle(sched):
         assert pickle.loads(pickle.dumps(sched(lrs)))(pos).tolist() == got.tolist()
 
 @pytest.mark.parametrize('call,match', [
-    (lambda: SchedSTLR(1e-2, cut_frac=0), 'cut_frac=0: expected a number above 0 and below 1'), (lambda: STLR(cut_frac=1), 'cut_frac=1'),
-    (lambda: STLR(cut_frac=-.1), 'cut_frac=-0.1'), (lambda: STLR(cut_frac=float('nan')), 'cut_frac=nan'), (lambda: STLR(ratio=.9), 'ratio=0.9: expected a number of at least 1'),
-    (lambda: SchedSTLR(1e-2, ratio=0), 'ratio=0'), (lambda: CLRBeta(div=.5), 'div=0.5'), (lambda: CLRBeta(pct=100), 'pct=100'), (lambda: OneCycle(pct_start=1), 'pct_start=1')])
+    (lambda: SchedSTLR(1e-2, cut_frac=0), 'cut_frac=0: expected a number above 0 and below 1'),
+    (lambda: STLR(cut_frac=1), 'cut_frac=1'),
+    (lambda: STLR(cut_frac=-.1), 'cut_frac=-0.1'),
+    (lambda: STLR(cut_frac=float('nan')), 'cut_frac=nan'),
+    (lambda: STLR(ratio=.9), 'ratio=0.9: expected a number of at least 1'),
+    (lambda: SchedSTLR(1e-2, ratio=0), 'ratio=0'),
+    (lambda: CLRBeta(div=.5), 'div=0.5'),
+    (lambda: CLRBeta(pct=100), 'pct=100'),
+    (lambda: OneCycle(pct_start=1), 'pct_start=1')])
 def test_shapes_that_are_none(call, match):
     with pytest.raises(ValueError, match=match): call()
 
 def test_schedules_are_data():
-    assert STLR() == STLR(.1, 32) != STLR(.1, 20) and len({STLR(), STLR(.1), CLRBeta()}) == 2 and repr(STLR(.2)) == 'STLR(cut_frac=0.2, ratio=32)'
+    assert STLR() == STLR(.1, 32) != STLR(.1, 20) and len({STLR(), STLR(.1), CLRBeta()}) == 2
+    assert repr(STLR(.2)) == 'STLR(cut_frac=0.2, ratio=32)'
 
 def test_fit_stlr_runs_the_schedule(mlp):
     with mlp.no_bar(): mlp.fit_stlr(5, 1e-2, cut_frac=.25, ratio=8)
     T = 5*len(mlp.dls.train)
     np.testing.assert_allclose(mlp.recorder.lrs, [paper_stlr(t, T, 1e-2, .25, 8) for t in range(T)], rtol=1e-9)
     hi,lo,end = mlp.moms
-    assert mlp.recorder.hps['mom'][0] == hi and min(mlp.recorder.hps['mom']) == pytest.approx(lo) and mlp.recorder.hps['mom'][-1] == pytest.approx(end, abs=.01)
+    moms = mlp.recorder.hps['mom']
+    assert moms[0] == hi and min(moms) == pytest.approx(lo) and moms[-1] == pytest.approx(end, abs=.01)
 
 def test_fit_clr_beta_runs_the_schedule(mlp):
     with mlp.no_bar(): mlp.fit_clr_beta(5, 1e-2)
@@ -112,7 +120,8 @@ def test_an_optimiser_without_momentum_has_none_scheduled(tmp_path):
     with learn.no_bar(): learn.fit_stlr(1, 1e-2)
     assert set(learn.recorder.hps) == {'lr'}
 
-BAD = [((0, 1e-2), {}), ((-1, 1e-2), {}), ((1.5, 1e-2), {}), ((1, -1e-2), {}), ((1, 0), {}), ((1, float('nan')), {}), ((1, float('inf')), {}), ((1, True), {}), ((1, '1e-2'), {}),
+BAD = [((0, 1e-2), {}), ((-1, 1e-2), {}), ((1.5, 1e-2), {}),
+       ((1, -1e-2), {}), ((1, 0), {}), ((1, float('nan')), {}), ((1, float('inf')), {}), ((1, True), {}), ((1, '1e-2'), {}),
        ((1, [1e-3, 1e-2]), {}), ((1, slice(0, 1e-2)), {})]
 
 @pytest.mark.parametrize('fit', ['fit_stlr', 'fit_clr_beta'])
@@ -130,7 +139,8 @@ def test_an_empty_training_set_is_refused(mlp):
         with pytest.raises(ValueError, match='0 items and makes 0 batches'): fit(1, 1e-2)
     assert same(before, snapshot(mlp))
 
-@pytest.mark.parametrize('sched,pos,frac', [(Flat(), .3, 1.), (Cos(), .5, .5), (Cos(), 0, 1.), (OneCycle(), 0, 1/25), (OneCycle(), .25, 1.)])
+@pytest.mark.parametrize('sched,pos,frac', [(Flat(), .3, 1.), (Cos(), .5, .5), (Cos(), 0, 1.),
+                                            (OneCycle(), 0, 1/25), (OneCycle(), .25, 1.)])
 def test_the_other_shapes(sched, pos, frac):
     lrs = np.array([1e-3, 1e-2])
     np.testing.assert_allclose(sched.scheds(lrs, (.95, .85, .95))['lr'](pos), lrs*frac, rtol=1e-6)

@@ -4,14 +4,13 @@ from functools import partial
 import pytest
 import torch
 from conftest import MAKERS, in_groups, make_clas, make_lm, make_mlp, moved, trains, weights
-from fastai.callback.core import CancelEpochException, CancelFitException, CancelTrainException, Callback
+from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import CSVLogger, ShowGraphCallback
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.callback.training import BnFreeze, GradientAccumulation, GradientClip
 from fastai.learner import load_learner
 from fastai.optimizer import SGD, Adam, OptimWrapper, ranger
-from fastai.torch_core import set_seed
 
 from fastai_discrim.rates import DiscriminativeLR
 from fastai_discrim.unfreeze import ChainThaw, GradualUnfreezing, train_only
@@ -50,7 +49,8 @@ def test_chain_stages():
 @pytest.mark.parametrize('cb', CBS.values(), ids=CBS)
 def test_exactly_the_open_groups_move(tmp_path, make, opt, cb):
     learn = make(tmp_path, opt_func=opt, wd=0.1, train_bn=False) # so that frozen norm layers are frozen too
-    with learn.no_bar(): learn.fit(1, 1e-2); learn.lr_find(show_plot=False, num_it=10) # unfrozen: gradients of zeros, momentum and slow weights stay behind
+    # unfrozen: gradients of zeros, momentum and slow weights stay behind
+    with learn.no_bar(): learn.fit(1, 1e-2); learn.lr_find(show_plot=False, num_it=10)
     watch = watched(learn, cb(), lr_max=1e-2)
     n = len(learn.opt.param_lists)
     expected = stages(cb(), n, n+2)
@@ -106,8 +106,12 @@ def test_unfreezing_alone_trains_as_a_hand_written_loop_does(tmp_path):
     assert not moved(a, weights(b))
 
 FITS = {
-    'fit': lambda l, **kw: l.fit(5, 1e-2, **kw), 'fit_one_cycle': lambda l, **kw: l.fit_one_cycle(5, 1e-2, **kw), 'fit_flat_cos': lambda l, **kw: l.fit_flat_cos(5, 1e-2, **kw),
-    'fit_sgdr': lambda l, **kw: l.fit_sgdr(3, 1, 1e-2, **kw), 'fit_stlr': lambda l, **kw: l.fit_stlr(5, 1e-2, **kw), 'fit_clr_beta': lambda l, **kw: l.fit_clr_beta(5, 1e-2, **kw),
+    'fit': lambda l, **kw: l.fit(5, 1e-2, **kw),
+    'fit_one_cycle': lambda l, **kw: l.fit_one_cycle(5, 1e-2, **kw),
+    'fit_flat_cos': lambda l, **kw: l.fit_flat_cos(5, 1e-2, **kw),
+    'fit_sgdr': lambda l, **kw: l.fit_sgdr(3, 1, 1e-2, **kw),
+    'fit_stlr': lambda l, **kw: l.fit_stlr(5, 1e-2, **kw),
+    'fit_clr_beta': lambda l, **kw: l.fit_clr_beta(5, 1e-2, **kw),
 }
 
 @pytest.mark.parametrize('added', [False, True], ids=['cbs', 'add_cb'])
@@ -126,7 +130,6 @@ def test_drops_into_every_fit(mlp, cbs, fit, added):
         torch.testing.assert_close(last[1:]/last[:-1], torch.tensor([2.6, 2.6]).double().numpy())
 
 def test_fine_tune(mlp):
-    watch = Watch()
     opened = []
     class Log(Callback):
         order = 101
@@ -138,7 +141,8 @@ def test_start_epoch_is_where_the_fit_would_have_been(mlp):
     watch = watched(mlp, GradualUnfreezing(), 5, start_epoch=3)
     assert watch.opened == [(0, 1, 2)]*2
 
-@pytest.mark.parametrize('extra', [lambda: SaveModelCallback(), lambda: CSVLogger(), lambda: EarlyStoppingCallback(patience=20), lambda: GradientClip(), lambda: GradientAccumulation(12)],
+@pytest.mark.parametrize('extra', [lambda: SaveModelCallback(), lambda: CSVLogger(), lambda: EarlyStoppingCallback(patience=20),
+                                   lambda: GradientClip(), lambda: GradientAccumulation(12)],
                          ids=['save', 'csv', 'early', 'clip', 'accumulate'])
 def test_beside_other_callbacks(clas, extra):
     watch = watched(clas, GradualUnfreezing(), 6, cbs=[DiscriminativeLR(), extra()])
@@ -294,17 +298,29 @@ def test_a_cancelled_epoch_changes_nothing_for_the_others(mlp, ex):
     watch = watched(mlp, GradualUnfreezing(), 5, cbs=[Break(ex(), 'before_batch')])
     assert watch.opened == stages(GradualUnfreezing(), 3, 5)
 
-BAD = [(GradualUnfreezing, dict(epochs=0), 'epochs=0'), (GradualUnfreezing, dict(epochs=-1), 'epochs=-1'), (GradualUnfreezing, dict(epochs=1.5), 'epochs=1.5'),
-       (GradualUnfreezing, dict(epochs=[1, 0]), 'epochs=0'), (GradualUnfreezing, dict(epochs=True), 'epochs=True'), (GradualUnfreezing, dict(epochs='2'), "epochs='2'"),
-       (GradualUnfreezing, dict(down_to=-1), 'down_to=-1'), (GradualUnfreezing, dict(down_to=.5), 'down_to=0.5'), (ChainThaw, dict(epochs=0), 'epochs=0'), (ChainThaw, dict(epochs=1.), 'epochs=1.0')]
+BAD = [(GradualUnfreezing, dict(epochs=0), 'epochs=0'),
+       (GradualUnfreezing, dict(epochs=-1), 'epochs=-1'),
+       (GradualUnfreezing, dict(epochs=1.5), 'epochs=1.5'),
+       (GradualUnfreezing, dict(epochs=[1, 0]), 'epochs=0'),
+       (GradualUnfreezing, dict(epochs=True), 'epochs=True'),
+       (GradualUnfreezing, dict(epochs='2'), "epochs='2'"),
+       (GradualUnfreezing, dict(down_to=-1), 'down_to=-1'),
+       (GradualUnfreezing, dict(down_to=.5), 'down_to=0.5'),
+       (ChainThaw, dict(epochs=0), 'epochs=0'),
+       (ChainThaw, dict(epochs=1.), 'epochs=1.0')]
 
 @pytest.mark.parametrize('cls,kw,match', BAD)
 def test_bad_arguments(cls, kw, match):
     with pytest.raises((ValueError, TypeError), match=f'{match}: expected'): cls(**kw)
 
-BAD_FITS = [(GradualUnfreezing(), 2, r'n_epoch=2: expected at least 3, as GradualUnfreezing\(epochs=1, down_to=0\) takes 2 epochs'), (GradualUnfreezing(2), 4, 'expected at least 5'),
-            (ChainThaw(), 3, 'expected at least 4'), (GradualUnfreezing([1]), 9, r'epochs=\[1\] has 1 values, expected 2'), (GradualUnfreezing([1]*3), 9, 'has 3 values, expected 2'),
-            (GradualUnfreezing(down_to=3), 9, 'down_to=3: expected at most 2'), (GradualUnfreezing(), 0, 'n_epoch=0: expected'), (GradualUnfreezing(), -1, 'n_epoch=-1: expected'),
+BAD_FITS = [(GradualUnfreezing(), 2, r'n_epoch=2: expected at least 3, as GradualUnfreezing\(epochs=1, down_to=0\) takes 2 epochs'),
+            (GradualUnfreezing(2), 4, 'expected at least 5'),
+            (ChainThaw(), 3, 'expected at least 4'),
+            (GradualUnfreezing([1]), 9, r'epochs=\[1\] has 1 values, expected 2'),
+            (GradualUnfreezing([1]*3), 9, 'has 3 values, expected 2'),
+            (GradualUnfreezing(down_to=3), 9, 'down_to=3: expected at most 2'),
+            (GradualUnfreezing(), 0, 'n_epoch=0: expected'),
+            (GradualUnfreezing(), -1, 'n_epoch=-1: expected'),
             (GradualUnfreezing(), 3.5, 'n_epoch=3.5: expected a whole number')]
 
 @pytest.mark.parametrize('frozen', [False, True])
@@ -312,7 +328,7 @@ BAD_FITS = [(GradualUnfreezing(), 2, r'n_epoch=2: expected at least 3, as Gradua
 def test_bad_fits_change_nothing(mlp, cb, n, match, frozen):
     mlp.create_opt()
     if frozen: mlp.freeze()
-    before,now,n_cbs = weights(mlp),trains(mlp),len(mlp.cbs)
+    before,now = weights(mlp),trains(mlp)
     with pytest.raises((ValueError, TypeError), match=match): watched(mlp, cb, fit=mlp.fit, **{'n_epoch': n}) if n else mlp.fit(n, cbs=cb)
     assert not moved(mlp, before) and trains(mlp) == now and not mlp._grab_cbs(type(cb))
 
