@@ -4,7 +4,7 @@ __all__ = ['layerwise_split']
 import re
 
 import pandas as pd
-from fastai.callback.core import Callback, TrainEvalCallback
+from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastai.text.models.core import LinearDecoder, SentenceEncoder, _model_meta
@@ -129,23 +129,21 @@ def layer_groups(self:Learner) -> pd.DataFrame: # One row a layer group, input f
     return pd.DataFrame(rows, columns=['modules', 'parameters', 'training', 'lr']).rename_axis('group')
 
 class GroupCallback(Callback):
-    "Base of the callbacks that work on layer groups: they check the learner before its first batch and leave no gradient after the last"
-    order,run_valid = TrainEvalCallback.order+1,False
-
-    def before_fit(self):
-        # `validate` and `predict` come here too, with the last fit's `n_epoch`
-        check_epochs(self.n_epoch, 'n_epoch')
-
-    def before_train(self):
-        if self.train_iter > 0: return
+    "Base of the callbacks that work on layer groups: a fit is checked before its first epoch and leaves no gradient after its last"
+    run_valid = False
+    def check_fit(self):
+        "Raise if the fit that is about to begin can't be done; not an event of fastai's, whose `before_fit` is for validation too"
+        check_epochs(self.n_epoch)
         check_groups(self.learn)
         check_data(self.learn)
 
 @patch
 def _do_fit(self:Learner):
-    "As in fastai; gradients that a `GroupCallback`'s fit leaves, finished or broken off, never reach the next fit"
-    # fastai calls no event when a fit ends in Ctrl-C or an error, so a callback alone can't do it
+    "As in fastai; a fit with a `GroupCallback` is checked first, and no gradient of it, finished or broken off, reaches the next"
+    cbs = self._grab_cbs(GroupCallback)
+    for cb in cbs: cb.check_fit()
+    # fastai calls no event when a fit ends in Ctrl-C or an error, so a callback alone could not clean up
     try: self._orig__do_fit()
     finally:
-        if self._grab_cbs(GroupCallback):
+        if cbs:
             for p in self.model.parameters(): p.grad = None

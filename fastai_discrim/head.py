@@ -56,6 +56,8 @@ def _plot(res):
     ax.plot(res.lrs, res.losses)
     ax.axvline(res.lr, color='C1', ls='--', label=f'chosen: {res.lr:.2e}')
     ax.set(xscale='log', xlabel='learning rate of the head', ylabel='training loss, smoothed')
+    # Where the loss diverges says little, and would flatten the rest
+    ax.set_ylim(top=min(ax.get_ylim()[1], 2*max(res.losses[:len(res.losses)//2]) - min(res.losses)))
     ax.legend()
 
 @patch

@@ -85,7 +85,9 @@ class Plan:
         rows = [(p.epochs, *(f'{lr:.2e}' if i in p.groups else frozen for i,lr in enumerate(p.lrs)), repr(p.sched)) for p in self.phases]
         return pd.DataFrame(rows, columns=['epochs', *self.names, 'schedule'], index=range(1, len(rows)+1)).rename_axis('phase')
 
-    def _title(self): return f'Plan: {self.n_epoch} epochs in {len(self.phases)} phases over {self.n_groups} layer groups, peak rates'
+    def _title(self):
+        counts = dict(epoch=self.n_epoch, phase=len(self.phases), group=self.n_groups)
+        return 'Plan: ' + ', '.join(f'{n} {what}{"s" * (n != 1)}' for what,n in counts.items()) + '; peak rates'
     def __repr__(self): return f'{self._title()}\n{self.table().to_string()}'
     def _repr_html_(self): return f'<p>{self._title()}</p>' + self.table('<span style="opacity:.45">frozen</span>').to_html(escape=False)
 

@@ -31,8 +31,8 @@ class DiscriminativeLR(GroupCallback):
         if multipliers is not None: check_rates(multipliers, len(multipliers), 'multipliers')
         store_attr()
 
-    def before_train(self):
-        super().before_train()
+    def check_fit(self):
+        super().check_fit()
         n = len(self.opt.hypers)
         if self.multipliers is None: self.scales = discriminative_lrs(1., n, self.factor).tolist()
         else:

@@ -2,6 +2,7 @@
 __all__ = ['GradualUnfreezing', 'ChainThaw']
 
 import numpy as np
+from fastai.callback.core import TrainEvalCallback
 from fastai.learner import Learner
 from fastai.torch_core import get_model
 
@@ -40,8 +41,8 @@ def train_only(
 
 class Unfreezing(GroupCallback):
     "Base of what decides which layer groups train: subclasses say it by `stages`, and it is a function of the epoch alone"
-    # After `DiscriminativeLR` has had its look, before `BnFreeze` has its own
-    order = GroupCallback.order+1
+    # Before `BnFreeze` looks at what trains
+    order,idle = TrainEvalCallback.order+1,False
 
     def stages(self,
         n_groups:int, # Layer groups of the learner
@@ -65,10 +66,15 @@ class Unfreezing(GroupCallback):
             if epoch < n: return groups
             epoch -= n
 
+    def check_fit(self):
+        # `lr_find` is for what trains now
+        self.idle = hasattr(self.learn, 'lr_finder')
+        if self.idle: return
+        super().check_fit()
+        self.groups_at(0)
+
     def before_train(self):
-        if hasattr(self.learn, 'lr_finder'): return
-        super().before_train()
-        train_only(self.learn, self.groups_at(self.epoch))
+        if not self.idle: train_only(self.learn, self.groups_at(self.epoch))
 
 class GradualUnfreezing(Unfreezing):
     "The head alone, then one more layer group from the top every `epochs` epochs, then all to the end (ULMFiT, section 3.3)"

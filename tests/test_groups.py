@@ -171,3 +171,12 @@ def test_the_optimiser_is_what_counts_once_it_is_there(mlp):
     mlp.create_opt()
     mlp.splitter = lambda m: L(m[:3], m[3:]).map(params)
     assert len(check_groups(mlp)) == 3 and len(check_groups(mlp, reset_opt=True)) == 2
+
+@pytest.mark.parametrize('n', [0, -1, 2.5])
+def test_a_refused_fit_does_not_block_what_comes_after(mlp, n):
+    "fastai keeps the `n_epoch` of a refused fit, and its `validate` never gives back the lock if `before_fit` raises"
+    mlp.add_cb(GroupCallback())
+    with mlp.no_bar():
+        with pytest.raises((ValueError, TypeError), match=f'n_epoch={n!r}: expected'): mlp.fit(n)
+        assert len(mlp.validate()) == 2 and len(mlp.get_preds()) == 2
+        mlp.fit(1)

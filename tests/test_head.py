@@ -91,7 +91,8 @@ def test_only_the_head_is_trained(clas):
 
 def test_what_it_returns(mlp):
     res = find(mlp, runs=2, num_it=40)
-    assert res._fields == ('lr', 'lrs', 'losses') and res.lr in res.lrs and res.lrs.shape == res.losses.shape and isinstance(res.lr, float)
+    assert res._fields == ('lr', 'lrs', 'losses')
+    assert res.lr == res.lrs[res.losses.argmin()]/10 and res.lrs.shape == res.losses.shape and isinstance(res.lr, float)
     assert (np.diff(res.lrs) > 0).all() and np.isfinite(res.losses).all()
 
 def test_runs_are_averaged(mlp):

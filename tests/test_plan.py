@@ -35,7 +35,7 @@ def test_table():
     t = PLAN.table()
     assert t.columns.tolist() == ['epochs', 'a', 'b', 'c', 'schedule'] and t.epochs.sum() == PLAN.n_epoch == 7
     assert t.loc[2].tolist() == [2, 'frozen', '1.00e-03', '1.00e-02', 'CLRBeta(div=10, pct=10)']
-    assert repr(PLAN).splitlines()[0] == 'Plan: 7 epochs in 5 phases over 3 layer groups, peak rates'
+    assert repr(PLAN).splitlines()[0] == 'Plan: 7 epochs, 5 phases, 3 groups; peak rates'
     assert 'frozen  1.00e-03  1.00e-02' in repr(PLAN)
     html = PLAN._repr_html_()
     assert html.count('<tr') == 2+5 and html.count('>frozen<') == 2+1+2+1 and 'OneCycle(div=25.0' in html
