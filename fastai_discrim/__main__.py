@@ -22,7 +22,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from .all import docstrings
+from .all import docstrings  # `all`, for what it adds to the learner
 
 # None of the packages to tell apart is among those the language model first learns from, and their docstrings share one format
 PRETRAIN = ['torch', 'sympy', 'beartype', 'torchvision', 'mpmath']
@@ -126,6 +126,7 @@ def main():
     parser.add_argument('--epochs', type=int, default=7, help='epochs of each classifier')
     parser.add_argument('--pretrain-docs', type=int, default=400, help='docstrings a package to pretrain on')
     args,start = parser.parse_args(),time.time()
+    if args.epochs < 5: parser.error(f'--epochs {args.epochs}: expected at least 5, one for each layer group of the classifier')
     path = args.out.resolve()
     (path/'models').mkdir(parents=True, exist_ok=True)
     set_seed(0)
@@ -138,8 +139,8 @@ def main():
             (f'learn.fine_tune({args.epochs-1})', args.epochs, *stock), ('for scale: tf-idf, logistic regression', '', *bag_of_words(df))]
     res = pd.DataFrame(rows, columns=['trained', 'epochs', 'wrong', 'of'])
     res['test error'] = (res.wrong/res.of).map('{:.1%}'.format)
-    se = 1.96 * (res.wrong/res.of * (1 - res.wrong/res.of) / res.of)**.5
-    res['95 % interval'] = se.map('± {:.1%}'.format)
+    error = res.wrong/res.of
+    res['95 % interval'] = (1.96 * (error * (1-error) / res.of)**.5).map('± {:.1%}'.format)
     print(f'\nWhich of {len(CLASSES)} packages a docstring is from: one run, on modules that are in no other split\n')
     print(res.to_string(index=False))
     print(f'\n{time.time()-start:.0f} s')

@@ -21,6 +21,26 @@ def check_number(
     if odd: raise TypeError(f'{name}={v!r}: expected {want}, not a {type(v).__name__}')
     if not math.isfinite(v) or v < low or v >= high or (v == low and not at_least): raise ValueError(f'{name}={v!r}: expected {want}')
 
+def check_list(
+    v, # The value
+    name:str, # What it is called
+    what:str, # What its items are
+) -> list: # Its items
+    "The items of `v`, or an error if it has none to give"
+    if isinstance(v, (str, bytes, slice)) or not isinstance(v, Iterable) or not getattr(v, 'ndim', 1):
+        raise TypeError(f'{name}={v!r}: expected {what}, in a list or tuple')
+    return list(v)
+
+def check_moms(
+    moms, # Momentum at the corners of a schedule
+    name:str='moms', # What it is called
+    counts:tuple=(3,), # How many there may be
+):
+    "Raise unless `moms` are as many numbers in [0, 1) as the schedule has corners"
+    moms = check_list(moms, name, f'{counts[0]} numbers')
+    if len(moms) not in counts: raise ValueError(f'{name} has {len(moms)} values, expected {counts[0]}')
+    for m in moms: check_number(m, name, high=1, at_least=True)
+
 def check_rates(
     lr, # A number, a `slice`, or one number a layer group
     n_groups:int, # Number of layer groups
@@ -30,12 +50,16 @@ def check_rates(
     if isinstance(lr, slice):
         for v in (lr.stop, *([] if lr.start is None else [lr.start])): check_number(v, name)
     elif isinstance(lr, Iterable) and not isinstance(lr, str) and getattr(lr, 'ndim', 1):
+        lr = list(lr)
         if len(lr) != n_groups: raise ValueError(f'{name} has {len(lr)} values, expected one for each of the {n_groups} layer groups, '
                                                  'input first: `learn.layer_groups()` lists them')
         for v in lr: check_number(v, name)
     else: check_number(lr, name)
 
-def check_epochs(n, name:str='n_epoch'):
+def check_count(
+    n, # The value
+    name:str='n_epoch', # What it is called
+):
     "Raise unless `n` is a whole number, of epochs or the like, from 1 up"
     odd = isinstance(n, bool) or not isinstance(n, Integral)
     if odd: raise TypeError(f'{name}={n!r}: expected a whole number, not a {type(n).__name__}')

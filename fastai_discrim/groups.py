@@ -2,18 +2,19 @@
 __all__ = ['layerwise_split']
 
 import re
+from collections import Counter
 
 import pandas as pd
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastai.text.models.core import LinearDecoder, SentenceEncoder, _model_meta
-from fastai.torch_core import get_model, norm_types, params
+from fastai.torch_core import get_model, norm_bias_params, norm_types, params
 from fastcore.basics import patch
 from fastcore.foundation import L
 from torch import Tensor, nn
 
-from .checks import check_data, check_epochs
+from .checks import check_count, check_data
 
 
 def _text_split(model):
@@ -57,40 +58,51 @@ def layerwise_split(
 def _listed(ps, names):
     return ', '.join(names.get(p, 'one that is not in the model') for p in ps[:3]) + (', ...' if len(ps) > 3 else '')
 
+def _groups(learn, reset_opt):
+    "The layer groups that `learn` trains, and where they come from"
+    if isinstance(learn.opt_func, OptimWrapper): return L(learn.opt_func.param_lists),'the optimiser'
+    if learn.opt is not None and not reset_opt: return L(learn.opt.param_lists),'the optimiser'
+    groups = L(learn.splitter(learn.model))
+    # So fastai has it: a list of parameters is one group
+    if groups and all(isinstance(p, Tensor) for p in groups): groups = L([list(groups)])
+    return groups,f'the splitter {getattr(learn.splitter, "__name__", learn.splitter)}'
+
 def check_groups(
     learn:Learner, # The learner whose layer groups are wanted
     reset_opt:bool=False, # Will its optimiser be created anew?
     at_least:int=2, # How many groups are needed
 ) -> L: # The lists of parameters that its optimiser has or would be given
     "The layer groups of `learn`, or an error that says why they can't be trained one by one; nothing is changed"
-    wrapped = isinstance(learn.opt_func, OptimWrapper)
-    opt = learn.opt_func if wrapped else None if reset_opt else learn.opt
-    groups = L(learn.splitter(learn.model) if opt is None else opt.param_lists)
-    who = 'the optimiser' if wrapped else f'the splitter {getattr(learn.splitter, "__name__", learn.splitter)}'
-    if groups and all(isinstance(p, Tensor) for p in groups): groups = L([list(groups)])
-    odd = [type(o).__name__ for g in groups for o in (g if isinstance(g, (list, L)) else [g]) if not isinstance(o, Tensor)]
-    if odd: raise TypeError(f'{who} gave layer groups made of {odd[0]}, expected a list of lists of parameters: make it return '
-                            '`L(groups).map(list)`, and let `learn.create_opt()` build the optimiser anew')
+    groups,who = _groups(learn, reset_opt)
+    odd = [o for g in groups for o in (g if isinstance(g, (list, L)) else [g]) if not isinstance(o, Tensor)]
+    if odd: raise TypeError(f'{who} gave layer groups made of {type(odd[0]).__name__}, expected a list of lists of parameters: '
+                            'make the splitter return `L(groups).map(list)`, then `learn.create_opt()`')
+    def _refuse(what, ps, mend):
+        raise ValueError(f'{who} {what} {len(ps)} of {len(names)} parameters ({_listed(ps, names)}): {mend}, then `learn.create_opt()`')
     names = {p:n for n,p in get_model(learn.model).named_parameters()}
-    flat = [p for g in groups for p in g]
-    left,extra = [p for p in names if p not in set(flat)],[p for p in flat if p not in names]
-    twice = [p for p in dict.fromkeys(flat) if sum(o is p for o in flat) > 1] if len(set(flat)) < len(flat) else []
-    for ps,what,mend in [(left, 'leaves out', 'put every parameter in one group'), (twice, 'has twice', 'put it in one group only'),
-                         (extra, 'holds', '`learn.create_opt()` builds the optimiser anew')]:
-        if ps and (len(groups) > 1 or what != 'leaves out'):
-            raise ValueError(f'{who} {what} {len(ps)} of {len(names)} parameters ({_listed(ps, names)}): {mend}')
+    count = Counter(p for g in groups for p in g)
+    if ps := [p for p in count if p not in names]: _refuse('holds', ps, 'give it the parameters of `learn.model`')
+    if ps := [p for p in count if count[p] > 1]: _refuse('has twice', ps, 'put each in one group only')
+    # fastai's default splitter leaves out what is frozen, and makes one group
+    if (ps := [p for p in names if p not in count]) and len(groups) > 1: _refuse('leaves out', ps, 'put every one in a group')
+    for i,g in enumerate(groups):
+        if not len(g): raise ValueError(f'{who} gives a layer group, {i}, without parameters: leave it out, then `learn.create_opt()`')
     if len(groups) < at_least:
         raise ValueError(f'{who} gives {len(groups)} layer group, expected at least {at_least}: build the learner with '
                          '`splitter=layerwise_split`, or set `learn.splitter = layerwise_split; learn.create_opt()`')
     return groups
 
+def norm_ids(model:nn.Module) -> set: # `id`s of parameters
+    "The parameters of norm layers, which `train_bn` keeps training in frozen groups"
+    return {id(p) for p in norm_bias_params(get_model(model), with_bias=False)}
+
 def group_trains(
-    opt, # fastai's `Optimizer` or `OptimWrapper`
     group:list, # Parameters of one layer group
-) -> bool: # Does any of them train, but for norm layers that `train_bn` keeps training in frozen groups?
+    norms:set, # What `norm_ids` gave for the model
+) -> bool: # Does any of them train, but for norm layers?
     "Whether `group` trains; read from `requires_grad`, as `opt.frozen_idx` can't be trusted"
-    own = [p for p in group if not opt.state.get(p, {}).get('force_train')] or group
-    return any(p.requires_grad for p in own)
+    if any(p.requires_grad and id(p) not in norms for p in group): return True
+    return all(id(p) in norms for p in group) and any(p.requires_grad for p in group)
 
 def _module_names(m, left, group, prefix=''):
     "Names of the largest modules that lie in `group`, each parameter named once"
@@ -123,27 +135,40 @@ def group_labels(
 def layer_groups(self:Learner) -> pd.DataFrame: # One row a layer group, input first
     "Table of the layer groups: their modules, parameters, how many of these train now, and the current rate"
     groups = check_groups(self, at_least=1)
-    if self.opt is None: self.create_opt()
-    rows = [(', '.join(ns), sum(p.numel() for p in g), sum(p.numel() for p in g if p.requires_grad), h['lr'])
-            for ns,g,h in zip(group_names(self, groups), groups, self.opt.hypers)]
+    lrs = [self.lr]*len(groups) if self.opt is None else [h['lr'] for h in self.opt.hypers]
+    rows = [(', '.join(ns), sum(p.numel() for p in g), sum(p.numel() for p in g if p.requires_grad), lr)
+            for ns,g,lr in zip(group_names(self, groups), groups, lrs)]
     return pd.DataFrame(rows, columns=['modules', 'parameters', 'training', 'lr']).rename_axis('group')
 
 class GroupCallback(Callback):
-    "Base of the callbacks that work on layer groups: a fit is checked before its first epoch and leaves no gradient after its last"
+    "Base of the callbacks that work on layer groups: a fit is checked before it changes anything, and leaves no gradient behind"
     run_valid = False
-    def check_fit(self):
-        "Raise if the fit that is about to begin can't be done; not an event of fastai's, whose `before_fit` is for validation too"
-        check_epochs(self.n_epoch)
-        check_groups(self.learn)
-        check_data(self.learn)
+    def check_fit(self,
+        learn:Learner, # The learner that is about to fit; the callback may not be on it yet
+        n_epoch:int, # What `fit` was given
+        lr, # What `fit` was given
+        cbs:list, # All callbacks of the fit
+        reset_opt:bool, # What `fit` was given
+    ):
+        "Raise if this fit can't be done"
+        check_count(n_epoch)
+        check_groups(learn, reset_opt)
+        check_data(learn)
+
+def check_alone(kind, cbs):
+    "Raise if `cbs` has two of a `kind` that decides the same thing"
+    if len(both := [o for o in cbs if isinstance(o, kind)]) > 1:
+        raise ValueError(f'{both[0]!r} and {both[1]!r} in one fit: expected one of them; leave one out, or `learn.remove_cb` it')
 
 @patch
-def _do_fit(self:Learner):
-    "As in fastai; a fit with a `GroupCallback` is checked first, and no gradient of it, finished or broken off, reaches the next"
-    cbs = self._grab_cbs(GroupCallback)
-    for cb in cbs: cb.check_fit()
-    # fastai calls no event when a fit ends in Ctrl-C or an error, so a callback alone could not clean up
-    try: self._orig__do_fit()
+def fit(self:Learner, n_epoch, lr=None, wd=None, cbs=None, reset_opt=False, start_epoch=0):
+    "As in fastai; `GroupCallback`s check it first, and no gradient of theirs, in whatever way it ends, reaches the next fit"
+    # Not by events: `before_fit` is for validation too, and none is called when a fit ends in Ctrl-C or an error
+    cbs = L(cbs).map(lambda cb: cb() if isinstance(cb, type) else cb)
+    ours = [cb for cb in [*self.cbs, *cbs] if isinstance(cb, GroupCallback)]
+    for cb in ours: cb.check_fit(self, n_epoch, lr, [*self.cbs, *cbs], reset_opt)
+    if hasattr(self, 'recorder'): self.recorder._group_lrs,self.recorder._norms = [],norm_ids(self.model)
+    try: self._orig_fit(n_epoch, lr=lr, wd=wd, cbs=cbs, reset_opt=reset_opt, start_epoch=start_epoch)
     finally:
-        if cbs:
+        if ours:
             for p in self.model.parameters(): p.grad = None

@@ -4,6 +4,7 @@ __all__ = ['HeadLR']
 from collections import namedtuple
 from contextlib import contextmanager
 from copy import deepcopy
+from itertools import chain, takewhile
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,43 +13,48 @@ from fastai.learner import Learner
 from fastai.torch_core import get_model, get_random_states, set_random_states
 from fastcore.basics import patch
 
-from .checks import check_data, check_epochs, check_number
+from .checks import check_count, check_data, check_number
 from .groups import check_groups
 from .unfreeze import train_only
 
 HeadLR = namedtuple('HeadLR', 'lr lrs losses')
 HeadLR.__doc__ = "What `head_lr_find` found: the rate `lr`, and the `losses` at the `lrs` that it was chosen from"
 
-def _loaders_state(dls):
-    "What sets the order of the batches; a language model's items are shuffled in place"
-    return [(deepcopy(dl.rng), list(dl.items.idxs) if hasattr(dl, 'make_chunks') else None) for dl in dls.loaders]
+def _loader_state(dl):
+    "What sets the order of a loader's batches: fastai's `rng` or torch's `generator`, and a language model's items, shuffled in place"
+    gen = getattr(dl, 'generator', None)
+    return deepcopy(getattr(dl, 'rng', None)),gen and gen.get_state(),list(dl.items.idxs) if hasattr(dl, 'make_chunks') else None
 
-def _restore_loaders(dls, state):
-    for dl,(rng,idxs) in zip(dls.loaders, state):
-        dl.rng = rng
-        if idxs is None: continue
+def _restore_loader(dl, rng, gen, idxs):
+    if rng: dl.rng = rng
+    if gen is not None: dl.generator.set_state(gen)
+    if idxs is not None:
         dl.items.idxs[:] = idxs
         dl.make_chunks()
 
+def _tensors(model): return {n:t for n,t in chain(model.named_parameters(), model.named_buffers())}
+
 @contextmanager
-def untouched(learn:Learner):
+def untouched(
+    learn:Learner, # The learner that is trained inside
+):
     "Training inside leaves no trace: weights, optimiser, `requires_grad`, gradients, recorder, random states, order of the batches"
     model,opt,rec = get_model(learn.model),learn.opt,getattr(learn, 'recorder', None)
-    attrs,states,loaders = dict(vars(learn)),get_random_states(),_loaders_state(learn.dls)
-    weights,opt_state = deepcopy(model.state_dict()),opt and deepcopy(opt.state_dict())
+    attrs,states,loaders = dict(vars(learn)),get_random_states(),[_loader_state(dl) for dl in learn.dls.loaders]
+    tensors,opt_state = {n: t.detach().clone() for n,t in _tensors(model).items()},opt and deepcopy(opt.state_dict())
     grads = [(p, p.requires_grad, p.grad if p.grad is None else p.grad.clone()) for p in model.parameters()]
     modes = [(m, m.training) for m in model.modules()]
     log = {k:v if k == 'learn' else deepcopy(v) for k,v in vars(rec).items()} if rec else {}
     try: yield
     finally:
-        model.load_state_dict(weights)
+        for n,t in _tensors(model).items(): t.data.copy_(tensors[n])
         for p,rg,g in grads: p.requires_grad_(rg).grad = g
         for m,mode in modes: m.training = mode
         for o,old in ((learn, attrs), (rec, log)):
             if o: vars(o).clear(); vars(o).update(old)
         if opt: opt.load_state_dict(opt_state)
         if hasattr(model, 'reset'): model.reset()
-        _restore_loaders(learn.dls, loaders)
+        for dl,state in zip(learn.dls.loaders, loaders): _restore_loader(dl, *state)
         set_random_states(**states)
 
 def _plot(res):
@@ -61,7 +67,7 @@ def _plot(res):
     ax.legend()
 
 @patch
-def head_lr_find(self:Learner,
+def head_lr_find(self:Learner, *,
     runs:int=3, # Range tests to average, each over other batches
     num_it:int=100, # Steps of each
     start_lr:float=1e-5, # First rate
@@ -69,8 +75,9 @@ def head_lr_find(self:Learner,
     show_plot:bool=True, # Plot the loss against the rate?
 ) -> HeadLR: # The chosen rate, and the rates and mean training losses it was chosen from
     "Find η_L by range tests of the head alone: a tenth of the rate where their mean loss is lowest. Nothing is left of it on the learner"
-    check_epochs(runs, 'runs')
-    check_epochs(num_it, 'num_it')
+    check_count(runs, 'runs')
+    check_count(num_it, 'num_it')
+    if num_it < 20: raise ValueError(f'num_it={num_it}: expected at least 20 steps, as the first tenth and the last 5 are not looked at')
     check_number(start_lr, 'start_lr')
     check_number(end_lr, 'end_lr', low=start_lr)
     n = len(check_groups(self))
@@ -82,12 +89,11 @@ def head_lr_find(self:Learner,
         for _ in range(runs):
             self.lr_find(start_lr, end_lr, num_it, show_plot=False, suggest_funcs=None)
             lrs = self.recorder.lrs[num_it//10:-5]
-            curves.append([float(o) for o in self.recorder.losses[num_it//10:-5]])
+            curves.append(list(takewhile(np.isfinite, map(float, self.recorder.losses[num_it//10:-5]))))
     # A run ends early where its loss diverges: only what all of them reached can be averaged
     k = min(map(len, curves))
+    if k < 2: raise ValueError(f'the loss was finite at {k} rates: expected at least 2; mend the data or the loss, or lower `start_lr`')
     lrs,losses = np.array(lrs[:k]),np.mean([c[:k] for c in curves], axis=0)
-    if not np.isfinite(losses).all() or k < 2:
-        raise ValueError(f'the loss was not finite, or at {k} rates only: expected at least 2; mend the data, or lower `start_lr`')
     res = HeadLR(minimum(lrs, losses, num_it)[0], lrs, losses)
     if show_plot: _plot(res)
     return res

@@ -3,6 +3,7 @@ __all__ = ['Phase', 'Plan']
 
 import json
 from dataclasses import asdict, dataclass, field
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from fastai.learner import Learner
 from fastcore.basics import patch
 from fastcore.foundation import L
 
-from .checks import check_data, check_epochs, check_rates
+from .checks import check_count, check_data, check_list, check_moms, check_rates
 from .groups import check_groups, group_labels
 from .rates import DiscriminativeLR
 from .record import plot_lrs
@@ -29,14 +30,16 @@ class Phase:
     moms: tuple = None # Momentum: start, at the peak rate, end; None for `learn.moms`
 
     def __post_init__(self):
-        check_epochs(self.epochs, 'epochs')
-        check_rates(self.lrs, len(self.lrs) if np.ndim(self.lrs) else 1, 'lrs')
-        n,groups = len(self.lrs),sorted(set(self.groups))
-        if not groups or groups != sorted(self.groups) or any(isinstance(g, bool) or g not in range(n) for g in groups):
-            raise ValueError(f'groups={self.groups!r}: expected the indices, each once, of some of the {n} layer groups that `lrs` is for')
+        check_count(self.epochs, 'epochs')
+        lrs = check_list(self.lrs, 'lrs', 'a rate for each layer group')
+        groups = check_list(self.groups, 'groups', 'the indices of layer groups')
+        check_rates(lrs, len(lrs), 'lrs')
+        if not groups or len(set(groups)) < len(groups) or any(isinstance(g, bool) or g not in range(len(lrs)) for g in groups):
+            raise ValueError(f'groups={self.groups!r}: expected the indices, each once, of some of the {len(lrs)} groups that `lrs` is for')
         if not isinstance(self.sched, Schedule): raise TypeError(f'sched={self.sched!r}: expected a Schedule, such as STLR() or OneCycle()')
+        if self.moms is not None: check_moms(self.moms)
         # The same values in other clothes (lists, numpy) make equal phases, and write equal JSON
-        for k,v in dict(epochs=int(self.epochs), groups=tuple(map(int, groups)), lrs=tuple(map(float, self.lrs)),
+        for k,v in dict(epochs=int(self.epochs), groups=tuple(sorted(map(int, groups))), lrs=tuple(map(float, lrs)),
                         moms=None if self.moms is None else tuple(map(float, self.moms))).items(): object.__setattr__(self, k, v)
 
     def curve(self,
@@ -53,19 +56,21 @@ class Plan:
     names: tuple = field(default=(), compare=False) # A name for each layer group, input first; for display only
 
     def __post_init__(self):
-        object.__setattr__(self, 'phases', tuple(self.phases))
+        phases = check_list(self.phases, 'phases', 'at least one Phase')
+        if not phases or not all(isinstance(p, Phase) for p in phases): raise TypeError(f'phases={phases!r}: expected at least one Phase')
+        object.__setattr__(self, 'phases', tuple(phases))
         object.__setattr__(self, 'names', tuple(map(str, self.names)) or tuple(map(str, range(self.n_groups))))
-        odd = [p for p in self.phases if not isinstance(p, Phase)]
-        if odd or not self.phases: raise TypeError(f'phases={self.phases!r}: expected at least one Phase')
         if len(ns := {len(p.lrs) for p in self.phases} | {len(self.names)}) > 1:
             raise ValueError(f'the phases and names are for {sorted(ns)} layer groups: expected the same number in all')
 
     @property
     def n_epoch(self) -> int: return sum(p.epochs for p in self.phases)
     @property
-    def n_groups(self) -> int: return len(self.phases[0].lrs) if self.phases and isinstance(self.phases[0], Phase) else 0
+    def n_groups(self) -> int: return len(self.phases[0].lrs)
 
-    def at(self, epoch:int) -> tuple: # The phase's first epoch, and the phase
+    def at(self,
+        epoch:int, # Counted from 0
+    ) -> tuple: # The phase's first epoch, and the phase
         "The phase that `epoch` lies in"
         start = 0
         for p in self.phases:
@@ -77,19 +82,24 @@ class Plan:
         n_iter:int, # Iterations an epoch
     ) -> np.ndarray: # Shape [steps, groups], 0 where frozen: exactly what `recorder.group_lrs` will hold
         "Rate of every layer group at every step"
-        check_epochs(n_iter, 'n_iter')
+        check_count(n_iter, 'n_iter')
         return np.concatenate([p.curve(p.epochs*n_iter) for p in self.phases])
 
-    def table(self, frozen:str='frozen') -> pd.DataFrame: # One row a phase
+    def table(self,
+        frozen:str='frozen', # What stands where a group does not train
+    ) -> pd.DataFrame: # One row a phase
         "What trains in which phase, at which peak rate"
-        rows = [(p.epochs, *(f'{lr:.2e}' if i in p.groups else frozen for i,lr in enumerate(p.lrs)), repr(p.sched)) for p in self.phases]
+        def _sched(p): return repr(p.sched) + ('' if p.moms is None else f', moms={p.moms}')
+        rows = [(p.epochs, *(f'{lr:.2e}' if i in p.groups else frozen for i,lr in enumerate(p.lrs)), _sched(p)) for p in self.phases]
         return pd.DataFrame(rows, columns=['epochs', *self.names, 'schedule'], index=range(1, len(rows)+1)).rename_axis('phase')
 
     def _title(self):
         counts = dict(epoch=self.n_epoch, phase=len(self.phases), group=self.n_groups)
         return 'Plan: ' + ', '.join(f'{n} {what}{"s" * (n != 1)}' for what,n in counts.items()) + '; peak rates'
     def __repr__(self): return f'{self._title()}\n{self.table().to_string()}'
-    def _repr_html_(self): return f'<p>{self._title()}</p>' + self.table('<span style="opacity:.45">frozen</span>').to_html(escape=False)
+    def _repr_html_(self):
+        table = self.table('<span style="opacity:.45">frozen</span>').rename(columns=escape)
+        return f'<p>{self._title()}</p>' + table.to_html(escape=False)
 
     def plot(self,
         n_iter:int=None, # Iterations an epoch, for an axis in iterations; None for one in epochs
@@ -97,15 +107,18 @@ class Plan:
         figsize:tuple=None, # Inches
     ):
         "Plot the rate of every layer group over time, and when it is frozen"
-        return plot_lrs(self.lrs(n_iter or 100), self.names, n_iter=None if n_iter else 100, axs=axs, figsize=figsize)
+        steps,scale = (100, 100) if n_iter is None else (n_iter, None)
+        return plot_lrs(self.lrs(steps), self.names, n_iter=scale, axs=axs, figsize=figsize)
 
     def to_json(self) -> str:
         "The plan as text, which `Plan.from_json` reads"
         phases = [{**asdict(p), 'sched': {'name': type(p.sched).__name__, **asdict(p.sched)}} for p in self.phases]
-        return json.dumps({'fastai_discrim': 'Plan', 'version': 1, 'names': self.names, 'phases': phases}, indent=1)
+        return json.dumps({'fastai_discrim': 'Plan', 'version': 1, 'names': self.names, 'phases': phases}, indent=1, default=float)
 
     @classmethod
-    def from_json(cls, text:str): # A `Plan`
+    def from_json(cls,
+        text:str, # What `to_json` gave
+    ): # A `Plan`
         "The plan that `to_json` wrote; `ValueError` if `text` is no plan"
         kinds = {c.__name__: c for c in Schedule.__subclasses__()}
         try:
@@ -120,7 +133,7 @@ class Plan:
 class PlanUnfreezing(Unfreezing):
     "Let train what the plan says"
     def __init__(self, plan:Plan): self.plan = plan
-    def groups_at(self, epoch): return self.plan.at(epoch)[1].groups
+    def stages(self, n_groups): return [(p.epochs, p.groups) for p in self.plan.phases]
 
 class PlanScheduler(ParamScheduler):
     "Set the rates and momentum that the plan says"
@@ -156,7 +169,8 @@ def check_plan(
     for cb in [*learn.cbs, *L(cbs)]:
         kind = cb if isinstance(cb, type) else type(cb)
         if issubclass(kind, (DiscriminativeLR, Unfreezing, ParamScheduler)):
-            raise ValueError(f'{kind.__name__} together with a plan, which says every rate and what trains: expected none; leave it out')
+            raise ValueError(f'{kind.__name__} together with a plan, which says every rate and what trains: expected none; '
+                             'leave it out, or `learn.remove_cb` it')
     check_data(learn)
 
 @patch
@@ -164,6 +178,7 @@ def fit_plan(self:Learner,
     plan:Plan, # What to do
     cbs=None, # One callback, many, or a class
     wd:float=None, # Weight decay, as in `fit`
+    *,
     reset_opt:bool=False, # As in `fit`
     start_epoch:int=0, # As in `fit`
 ):

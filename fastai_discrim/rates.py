@@ -6,8 +6,8 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Learner
 from fastcore.basics import patch, store_attr
 
-from .checks import check_epochs, check_number, check_rates
-from .groups import GroupCallback
+from .checks import check_count, check_list, check_number, check_rates
+from .groups import GroupCallback, check_alone, check_groups
 
 
 def discriminative_lrs(
@@ -17,7 +17,7 @@ def discriminative_lrs(
 ) -> np.ndarray: # Rates, shape [n_groups], input first
     "Rates that fall by `factor` a layer group, from `lr` at the head (ULMFiT, section 3.2)"
     check_number(lr, 'lr')
-    check_epochs(n_groups, 'n_groups')
+    check_count(n_groups, 'n_groups')
     check_number(factor, 'factor')
     return np.divide.accumulate(np.array([lr] + [factor]*(n_groups-1), dtype=float))[::-1].copy()
 
@@ -28,26 +28,22 @@ class DiscriminativeLR(GroupCallback):
         multipliers=None, # Or the multipliers themselves, one a layer group, input first
     ):
         check_number(factor, 'factor')
-        if multipliers is not None: check_rates(multipliers, len(multipliers), 'multipliers')
+        if multipliers is not None:
+            multipliers = check_list(multipliers, 'multipliers', 'one number for each layer group')
+            for m in multipliers: check_number(m, 'multipliers')
         store_attr()
 
-    def check_fit(self):
-        super().check_fit()
-        n = len(self.opt.hypers)
-        if self.multipliers is None: self.scales = discriminative_lrs(1., n, self.factor).tolist()
-        else:
-            check_rates(self.multipliers, n, 'multipliers')
-            self.scales = [float(m) for m in self.multipliers]
-        if len(set(lrs := _scheduled_lrs(self.learn))) > 1:
-            lrs = ', '.join(f'{o:.3g}' for o in lrs)
-            raise ValueError(f'this fit has one rate per layer group already ({lrs}), but DiscriminativeLR expected one for all: '
+    def check_fit(self, learn, n_epoch, lr, cbs, reset_opt):
+        super().check_fit(learn, n_epoch, lr, cbs, reset_opt)
+        check_alone(DiscriminativeLR, cbs)
+        n = len(check_groups(learn, reset_opt))
+        if self.multipliers is not None: check_rates(self.multipliers, n, 'multipliers')
+        self.scales = self.multipliers or discriminative_lrs(1., n, self.factor).tolist()
+        scheds = [cb.scheds['lr'] for cb in cbs if isinstance(cb, ParamScheduler) and 'lr' in cb.scheds]
+        lr = scheds[-1](0.) if scheds else learn.lr if lr is None else lr
+        if isinstance(lr, slice) or len(set(np.atleast_1d(lr).tolist())) > 1:
+            raise ValueError(f'this fit has one rate per layer group already ({lr}), but DiscriminativeLR expected one for all: '
                              'give the fit one number, or leave DiscriminativeLR out (`fine_tune` always has rates of its own)')
-
-def _scheduled_lrs(learn):
-    "Every group's rate as the fit is about to set it"
-    scheds = [cb.scheds['lr'] for cb in learn.cbs if isinstance(cb, ParamScheduler) and 'lr' in cb.scheds]
-    if not scheds: return [h['lr'] for h in learn.opt.hypers]
-    return np.atleast_1d(scheds[-1](learn.pct_train)).tolist()
 
 def step_lrs(learn:Learner) -> list: # Rates, one a layer group
     "The rate at which each layer group of `learn` steps now"

@@ -6,26 +6,23 @@ import numpy as np
 from fastai.learner import Recorder
 from fastcore.basics import patch
 
-from .groups import group_labels, group_trains
+from .groups import check_groups, group_labels, group_trains
 from .rates import step_lrs
 
 # Part of the recorder's state, which `export` leaves out
-Recorder._stateattrs = (*Recorder._stateattrs, '_group_lrs')
+Recorder._stateattrs = (*Recorder._stateattrs, '_group_lrs', '_norms')
 
 @patch
 def after_batch(self:Recorder):
-    "As in fastai, and the rate of every layer group is recorded"
+    "As in fastai, and the rate of every layer group is recorded, from where the patched `fit` begins the record"
     self._orig_after_batch()
     if not self.training or len(self.yb) == 0: return
-    # `validate` calls `before_fit` too, so the record is begun anew here, at the first batch of a fit
-    if self.train_iter == 1: self._group_lrs = []
-    trains = [group_trains(self.opt, g) for g in self.opt.param_lists]
-    self._group_lrs.append([lr if t else 0. for lr,t in zip(step_lrs(self.learn), trains)])
+    self._group_lrs.append([lr if group_trains(g, self._norms) else 0. for lr,g in zip(step_lrs(self.learn), self.opt.param_lists)])
 
 @patch(as_prop=True)
 def group_lrs(self:Recorder) -> np.ndarray: # Shape [steps, groups], 0 where a group was frozen
     "Rate of every layer group at every step of the last fit"
-    if '_group_lrs' not in vars(self): raise ValueError('no rates are recorded: expected a fit of at least one batch before this')
+    if not vars(self).get('_group_lrs'): raise ValueError('no rates are recorded: expected a fit of at least one batch before this')
     return np.array(self._group_lrs)
 
 @patch
@@ -34,7 +31,7 @@ def plot_group_lrs(self:Recorder,
     figsize:tuple=None, # Inches
 ):
     "Plot the rate of every layer group over the steps of the last fit, and which of them trained when"
-    return plot_lrs(self.group_lrs, group_labels(self.learn, self.opt.param_lists), axs=axs, figsize=figsize)
+    return plot_lrs(self.group_lrs, group_labels(self.learn, check_groups(self.learn, at_least=1)), axs=axs, figsize=figsize)
 
 def plot_lrs(
     lrs:np.ndarray, # Rates, shape [steps, groups], 0 where frozen

@@ -10,7 +10,7 @@ from fastai.learner import Learner
 from fastcore.basics import patch
 from fastcore.foundation import L
 
-from .checks import check_data, check_epochs, check_number, check_rates
+from .checks import check_count, check_data, check_moms, check_number, check_rates
 from .groups import check_groups
 
 
@@ -38,6 +38,7 @@ def SchedSTLR(
 ) -> partial: # Position in [0, 1] to rate
     "Slanted triangle, linear up to `lr_max` and down again (ULMFiT, section 3.2; fastai 0.7's `use_clr=(ratio, 1/cut_frac)`)"
     STLR(cut_frac, ratio)
+    check_rates(lr_max, np.size(lr_max), 'lr_max')
     return partial(sched_stlr, _floats(lr_max), cut_frac, ratio)
 
 def SchedCLRBeta(
@@ -47,10 +48,12 @@ def SchedCLRBeta(
 ) -> partial: # Position in [0, 1] to rate
     "Linear from `lr_max/div` up to `lr_max` and back, then down to a hundredth of that (fastai 0.7's `use_clr_beta=(div, pct, ...)`)"
     CLRBeta(div, pct)
+    check_rates(lr_max, np.size(lr_max), 'lr_max')
     return partial(sched_clr_beta, _floats(lr_max), div, pct)
 
 class Schedule:
     "A shape that rates and momentum take over a cycle, as data: `scheds` turns it into what `ParamScheduler` runs"
+    n_moms = (3,)
     def scheds(self,
         lrs, # Peak rate, a number or an array of one a layer group
         moms, # Momentum: start, at the peak rate, end
@@ -73,6 +76,7 @@ class CLRBeta(Schedule):
     "The triangle and tail of `SchedCLRBeta`; momentum turns where the rate does and stays at its start in the tail"
     div: float = 10
     pct: float = 10
+    n_moms = (2, 3)
     def __post_init__(self):
         check_number(self.div, 'div', low=1, at_least=True)
         check_number(self.pct, 'pct', high=100)
@@ -110,15 +114,16 @@ def fit_scheds(opt, sched, lrs, moms):
 
 def _fit_sched(self, n_epoch, lr_max, sched, wd, moms, cbs, reset_opt, start_epoch):
     "`fit_one_cycle` with any `Schedule`, and with its arguments checked first"
-    lr_max = self.lr if lr_max is None else lr_max
-    check_epochs(n_epoch)
-    check_rates(lr_max, len(check_groups(self, at_least=1)), 'lr_max')
+    lr_max,moms = self.lr if lr_max is None else lr_max,self.moms if moms is None else moms
+    check_count(n_epoch)
+    check_rates(lr_max, len(check_groups(self, reset_opt, at_least=1)), 'lr_max')
+    check_moms(moms, counts=sched.n_moms)
     check_data(self)
-    if self.opt is None: self.create_opt()
+    # Here rather than in `fit`, for the rates are spread over its groups
+    if self.opt is None or reset_opt: self.create_opt()
     self.opt.set_hyper('lr', lr_max)
     lrs = np.array([h['lr'] for h in self.opt.hypers])
-    scheds = fit_scheds(self.opt, sched, lrs, self.moms if moms is None else moms)
-    self.fit(n_epoch, cbs=ParamScheduler(scheds)+L(cbs), reset_opt=reset_opt, wd=wd, start_epoch=start_epoch)
+    self.fit(n_epoch, cbs=ParamScheduler(fit_scheds(self.opt, sched, lrs, moms))+L(cbs), wd=wd, start_epoch=start_epoch)
 
 @patch
 def fit_stlr(self:Learner,

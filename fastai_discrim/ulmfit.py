@@ -2,16 +2,18 @@
 __all__ = []
 
 from functools import partial
+from warnings import warn
 
 from fastai.learner import Learner
 from fastai.text.learner import LMLearner
 from fastai.text.models.core import LinearDecoder
 from fastai.torch_core import get_model
 from fastcore.basics import defaults, patch
+from fastcore.imports import noop
 from fastcore.meta import delegates
 
 from . import head  # noqa: F401, it gives the learner `head_lr_find`
-from .checks import check_epochs
+from .checks import check_count
 from .groups import check_groups, group_labels
 from .plan import Phase, Plan, check_plan
 from .rates import discriminative_lrs
@@ -20,8 +22,7 @@ from .unfreeze import GradualUnfreezing
 
 
 def _is_lm(learn):
-    *_,last = [None, *get_model(learn.model).children()]
-    return isinstance(learn, LMLearner) or isinstance(last, LinearDecoder)
+    return isinstance(learn, LMLearner) or any(isinstance(m, LinearDecoder) for m in get_model(learn.model).children())
 
 @patch
 def ulmfit_plan(self:Learner,
@@ -36,10 +37,11 @@ def ulmfit_plan(self:Learner,
     moms:tuple=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
 ) -> Plan: # Made, not run: `learn.fit_plan(plan)` does that
     "Plan gradual unfreezing, discriminative rates and slanted triangles, one a phase (ULMFiT, sections 3.2 and 3.3)"
-    check_epochs(n_epoch)
+    check_count(n_epoch)
     groups = check_groups(self)
     n,opening = len(groups),GradualUnfreezing(epochs, down_to)
     if gradual is None: gradual = not _is_lm(self)
+    if not gradual and epochs != 1: warn(f'epochs={epochs} is ignored: with `gradual=True` there would be several phases', stacklevel=2)
     lrs = discriminative_lrs(self.lr if lr is None else lr, n, factor)
     stages = opening.spread(n, n_epoch) if gradual else [(n_epoch, opening.stages(n)[-1][1])]
     return Plan([Phase(e, g, lrs, STLR(cut_frac, ratio), moms) for e,g in stages], group_labels(self, groups))
@@ -60,5 +62,5 @@ def fit_ulmfit(self:Learner,
     check_plan(self, plan(defaults.lr if lr is None else lr), cbs, reset_opt)
     if lr is None:
         lr = self.head_lr_find(show_plot=False).lr
-        print(f'head_lr_find: η_L = {lr:.2e}')
+        if self.logger != noop: print(f'head_lr_find: η_L = {lr:.2e}')
     self.fit_plan(plan(lr), cbs=cbs, wd=wd, reset_opt=reset_opt)

@@ -1,48 +1,57 @@
 "What trains when: gradual unfreezing (ULMFiT, section 3.3) and chain-thaw (Felbo et al. 2017)"
 __all__ = ['GradualUnfreezing', 'ChainThaw']
 
+from numbers import Integral, Number
+from warnings import warn
+
 import numpy as np
 from fastai.callback.core import TrainEvalCallback
+from fastai.callback.schedule import LRFinder
 from fastai.learner import Learner
 from fastai.torch_core import get_model
+from fastcore.basics import patch
+from fastcore.foundation import L
+from fastcore.meta import delegates
 
-from .checks import check_epochs
-from .groups import GroupCallback, group_trains
+from .checks import check_count, check_list
+from .groups import GroupCallback, check_alone, check_groups, group_trains, norm_ids
 
 
 def _frozen_names(learn): return {n for n,p in get_model(learn.model).named_parameters() if not p.requires_grad}
 
 def _frozen_by_hand(learn):
     "Names of the parameters that are frozen in a group that otherwise trains, or were when `train_only` shut their group"
-    by_hand,left = getattr(learn, '_by_hand', (set(), None))
-    frozen = _frozen_names(learn)
-    # Only while nothing else has touched `requires_grad`: `learn.unfreeze()` says that all is to train
-    if frozen == left: return by_hand
-    names = {p:n for n,p in get_model(learn.model).named_parameters()}
-    return {names[p] for g in learn.opt.param_lists if group_trains(learn.opt, g) for p in g if not p.requires_grad}
+    names,norms = {p:n for n,p in get_model(learn.model).named_parameters()},norm_ids(learn.model)
+    now = {names[p] for g in learn.opt.param_lists if group_trains(g, norms) for p in g if not p.requires_grad}
+    # What fastai has unfrozen since is to train
+    known = getattr(learn, '_by_hand', set()) & _frozen_names(learn)
+    if new := now - known:
+        warn(f'{len(new)} parameters are frozen in a layer group that otherwise trains, and stay so ({", ".join(sorted(new)[:3])}): '
+             '`learn.unfreeze()` lets all of them train', stacklevel=2)
+    return known | now
 
 def train_only(
     learn:Learner, # A learner that has its optimiser
     groups, # Indices of the layer groups that are to train
 ):
     "Let only `groups` train. The others are frozen bit for bit, but for norm layers under `train_bn`; the optimiser keeps its state"
-    opt,by_hand = learn.opt,_frozen_by_hand(learn)
+    opt,by_hand,train_bn = learn.opt,_frozen_by_hand(learn),lambda p: learn.opt.state.get(p, {}).get('force_train', False)
     names = {p:n for n,p in get_model(learn.model).named_parameters()}
     for i,g in enumerate(opt.param_lists):
         for p in g:
-            p.requires_grad_(names[p] not in by_hand and (i in groups or opt.state.get(p, {}).get('force_train', False)))
+            p.requires_grad_(names[p] not in by_hand and (i in groups or train_bn(p)))
             # fastai's optimisers step, and so decay, whatever has a gradient, also one of zeros
             if not p.requires_grad: p.grad = None
     # Lookahead pulls all weights to its slow ones, whether they have a gradient or not
     for slow,fast in zip(getattr(opt, 'slow_weights', None) or [], opt.param_lists):
         for s,f in zip(slow, fast):
             if not f.requires_grad: s.data.copy_(f.data)
-    learn._by_hand = by_hand,_frozen_names(learn)
+    learn._by_hand = by_hand
 
 class Unfreezing(GroupCallback):
     "Base of what decides which layer groups train: subclasses say it by `stages`, and it is a function of the epoch alone"
     # Before `BnFreeze` looks at what trains
-    order,idle = TrainEvalCallback.order+1,False
+    order,idle,head_only = TrainEvalCallback.order+1,False,False
 
     def stages(self,
         n_groups:int, # Layer groups of the learner
@@ -62,19 +71,37 @@ class Unfreezing(GroupCallback):
         return [*first, (n_epoch-done, groups)]
 
     def groups_at(self, epoch):
-        for n,groups in self.spread(len(self.opt.param_lists), self.n_epoch):
-            if epoch < n: return groups
-            epoch -= n
+        n = len(self.opt.param_lists)
+        if self.head_only: return (n-1,)
+        for n_epoch,groups in self.spread(n, self.n_epoch):
+            if epoch < n_epoch: return groups
+            epoch -= n_epoch
 
-    def check_fit(self):
+    def check_fit(self, learn, n_epoch, lr, cbs, reset_opt):
         # `lr_find` is for what trains now
-        self.idle = hasattr(self.learn, 'lr_finder')
+        self.idle = any(isinstance(cb, LRFinder) for cb in cbs)
         if self.idle: return
-        super().check_fit()
-        self.groups_at(0)
+        super().check_fit(learn, n_epoch, lr, cbs, reset_opt)
+        check_alone(Unfreezing, cbs)
+        *body,_ = check_groups(learn, reset_opt)
+        # Of the two fits of `fine_tune`, the one that is frozen
+        self.head_only = hasattr(learn, '_fine_tuning') and not any(group_trains(g, norm_ids(learn.model)) for g in body)
+        if not self.head_only: self.spread(len(body)+1, n_epoch)
 
     def before_train(self):
         if not self.idle: train_only(self.learn, self.groups_at(self.epoch))
+
+@patch
+@delegates(Learner.fine_tune)
+def fine_tune(self:Learner, epochs, *args, cbs=None, **kwargs):
+    "As in fastai; an `Unfreezing` leaves the frozen epochs to the head, and what can't be done is said before them"
+    cbs = L(cbs).map(lambda cb: cb() if isinstance(cb, type) else cb)
+    every = [*self.cbs, *cbs]
+    for cb in every:
+        if isinstance(cb, GroupCallback): cb.check_fit(self, epochs, slice(self.lr), every, kwargs.get('reset_opt', False))
+    self._fine_tuning = True
+    try: self._orig_fine_tune(epochs, *args, cbs=cbs, **kwargs)
+    finally: del self._fine_tuning
 
 class GradualUnfreezing(Unfreezing):
     "The head alone, then one more layer group from the top every `epochs` epochs, then all to the end (ULMFiT, section 3.3)"
@@ -82,8 +109,9 @@ class GradualUnfreezing(Unfreezing):
         epochs=1, # Epochs before each next group opens: a number, or a list, head first
         down_to:int=0, # The lowest group that ever trains
     ):
-        for n in np.atleast_1d(epochs).tolist(): check_epochs(n, 'epochs')
-        if isinstance(down_to, bool) or not isinstance(down_to, int) or down_to < 0:
+        several = [epochs] if isinstance(epochs, (Number, str)) else check_list(epochs, 'epochs', 'a number, or several')
+        for n in several: check_count(n, 'epochs')
+        if isinstance(down_to, bool) or not isinstance(down_to, Integral) or down_to < 0:
             raise ValueError(f'down_to={down_to!r}: expected the index of a layer group, 0 for the input')
         self.epochs,self.down_to = epochs,down_to
 
@@ -98,19 +126,12 @@ class GradualUnfreezing(Unfreezing):
                              f'the head down to {self.down_to}, but for this last one, which trains to the end')
         return [(n, tuple(range(i, n_groups))) for n,i in zip([*epochs, 1], range(n_groups-1, self.down_to-1, -1))]
 
-    def groups_at(self, epoch):
-        *body,_ = self.opt.param_lists
-        (head,groups),*_ = self.stages(len(body)+1)
-        # `fine_tune` fits a frozen learner first: those epochs are the head's, too few or not
-        if self.n_epoch <= head and not any(group_trains(self.opt, g) for g in body): return groups
-        return super().groups_at(epoch)
-
 class ChainThaw(Unfreezing):
     "The head alone, then each other layer group alone from the input up, then all to the end (Felbo et al. 2017)"
     def __init__(self,
         epochs:int=1, # Epochs for each group
     ):
-        check_epochs(epochs, 'epochs')
+        check_count(epochs, 'epochs')
         self.epochs = epochs
 
     def __repr__(self): return f'ChainThaw(epochs={self.epochs})'

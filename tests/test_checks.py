@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from fastai_discrim.checks import check_epochs, check_number, check_rates
+from fastai_discrim.checks import check_count, check_number, check_rates
 
 
 @pytest.mark.parametrize('v,error', [(-1e-3, ValueError), (0, ValueError), (float('nan'), ValueError), (float('inf'), ValueError),
@@ -23,7 +23,7 @@ def test_rates_of_the_wrong_count(lr):
 @pytest.mark.parametrize('n,error', [(0, ValueError), (-1, ValueError), (1.5, TypeError), (2., TypeError),
                                      (True, TypeError), ('3', TypeError), (None, TypeError)])
 def test_epochs(n, error):
-    with pytest.raises(error, match=f'n_epoch={n!r}: expected'): check_epochs(n)
+    with pytest.raises(error, match=f'n_epoch={n!r}: expected'): check_count(n)
 
 def test_number_bounds():
     check_number(1, 'ratio', low=1, at_least=True)

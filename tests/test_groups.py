@@ -12,7 +12,7 @@ from fastai.vision.models.xresnet import xresnet18
 from fastcore.foundation import L
 from torch import nn
 
-from fastai_discrim.groups import GroupCallback, check_groups, group_labels, group_trains, layerwise_split
+from fastai_discrim.groups import GroupCallback, check_groups, group_labels, group_trains, layerwise_split, norm_ids
 
 CFG = dict(emb_sz=8, n_hid=12)
 
@@ -124,7 +124,7 @@ def test_group_trains_ignores_norm_layers_that_train_bn_keeps(tmp_path):
     learn = make_mlp(tmp_path, norm=True)
     learn.freeze()
     assert any(p.requires_grad for p in learn.opt.param_lists[1])
-    assert [group_trains(learn.opt, g) for g in learn.opt.param_lists] == [False, False, True]
+    assert [group_trains(g, norm_ids(learn.model)) for g in learn.opt.param_lists] == [False, False, True]
 
 SPLITTERS = {
     'tuples': (lambda m: [tuple(m[0].parameters()), tuple(m[2:].parameters())], TypeError, 'made of tuple'),
@@ -132,8 +132,9 @@ SPLITTERS = {
     'modules': (lambda m: [m[0], m[2:]], TypeError, 'made of'),
     'left out': (lambda m: [params(m[0]), params(m[4])], ValueError, r'leaves out 2 of 6 parameters \(2.weight, 2.bias\)'),
     'doubled': (lambda m: [params(m[0]), params(m[2:])+params(m[0])], ValueError, r'has twice 2 of 6 parameters \(0.weight, 0.bias\)'),
+    'an empty group': (lambda m: L(m[0], m[1], m[2:]).map(params), ValueError, 'gives a layer group, 1, without parameters'),
     'one group': (lambda m: [params(m)], ValueError, r'gives 1 layer group, expected at least 2: .*splitter=layerwise_split'),
-    'the default': (trainable_params, ValueError, r'trainable_params gives 1 layer group'),
+    'the default': (trainable_params, ValueError, 'gives 1 layer group, expected at least 2'),
 }
 
 CALLS = {
@@ -151,7 +152,7 @@ def test_bad_splitters_are_refused_before_anything_changes(tmp_path, case, call)
     with pytest.raises(error, match=match): call(learn)
     assert same(before, snapshot(learn)) and learn.opt is None
 
-@pytest.mark.parametrize('name', ['left out', 'doubled', 'one group', 'the default'])
+@pytest.mark.parametrize('name', ['left out', 'doubled', 'an empty group', 'one group', 'the default'])
 def test_bad_splitters_are_refused_in_a_stock_fit(tmp_path, name):
     splitter,error,match = SPLITTERS[name]
     learn = make_mlp(tmp_path, splitter=splitter)
@@ -180,3 +181,6 @@ def test_a_refused_fit_does_not_block_what_comes_after(mlp, n):
         with pytest.raises((ValueError, TypeError), match=f'n_epoch={n!r}: expected'): mlp.fit(n)
         assert len(mlp.validate()) == 2 and len(mlp.get_preds()) == 2
         mlp.fit(1)
+
+def test_layer_groups_makes_no_optimiser(mlp):
+    assert mlp.layer_groups().lr.tolist() == [mlp.lr]*3 and mlp.opt is None

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import MAKERS, make_clas, moved, trains, weights
 from fastai.callback.core import Callback
+from fastai.data.core import DataLoaders
 from fastai.optimizer import SGD, OptimWrapper, ranger
 from fastai.torch_core import set_seed
 
@@ -19,7 +20,7 @@ OPTS = dict(adam={}, sgd=dict(opt_func=partial(SGD, mom=.9)), ranger=dict(opt_fu
             torch=dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW)))
 
 def find(learn, **kw):
-    with learn.no_bar(): return learn.head_lr_find(**{'num_it': 12, 'runs': 2, 'show_plot': False, **kw})
+    with learn.no_bar(): return learn.head_lr_find(**{'num_it': 20, 'runs': 2, 'show_plot': False, **kw})
 
 def everything(learn):
     "All that a reader, or the next fit, could tell a difference by"
@@ -134,15 +135,33 @@ def test_fit_ulmfit_uses_what_it_finds(tmp_path, capsys):
     with b.no_bar(): b.fit_ulmfit(6, lr)
     assert not moved(a, weights(b))
 
-@pytest.mark.parametrize('kw', [dict(runs=0), dict(runs=1.5), dict(num_it=0)])
+@pytest.mark.parametrize('kw', [dict(runs=0), dict(runs=1.5), dict(num_it=0), dict(num_it=19), dict(start_lr=0),
+                                dict(start_lr=1, end_lr=.5)])
 def test_bad_numbers(mlp, kw):
     with pytest.raises((ValueError, TypeError), match='expected'): find(mlp, **kw)
 
 def test_a_loss_that_is_not_finite_is_said(mlp):
     w = weights(mlp)
     mlp.loss_func = lambda *a: torch.tensor(float('nan'), requires_grad=True)
-    with pytest.raises(ValueError, match='the loss was not finite'): find(mlp)
+    with pytest.raises(ValueError, match='the loss was finite at 0 rates'): find(mlp)
     assert not moved(mlp, w)
+
+def test_a_loss_that_is_not_finite_at_high_rates_is_cut_off(mlp):
+    stock = mlp.loss_func
+    mlp.loss_func = lambda p,y: stock(p, y) if p.abs().max() < 1.2 else (p*float('nan')).sum()
+    res = find(mlp, num_it=60)
+    assert np.isfinite(res.losses).all() and 2 <= len(res.lrs) < 60-6-5
+
+def test_torch_loaders_and_unsaved_buffers(mlp):
+    ds = mlp.dls.train.dataset
+    def loader(seed): return torch.utils.data.DataLoader(ds, 8, shuffle=True, generator=torch.Generator().manual_seed(seed))
+    mlp.dls = DataLoaders(loader(0), loader(1))
+    mlp.model.register_buffer('count', torch.zeros(1), persistent=False)
+    def count(m, *args): m.count += 1
+    mlp.model.register_forward_hook(count)
+    state = mlp.dls.train.generator.get_state()
+    find(mlp)
+    assert mlp.model.count == 0 and torch.equal(mlp.dls.train.generator.get_state(), state)
 
 def test_untouched_restores_a_language_models_order(lm):
     order = list(lm.dls.train.items.idxs)

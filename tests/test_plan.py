@@ -74,7 +74,25 @@ def test_json_that_is_no_plan(text):
 def test_bad_phases(kw, match):
     with pytest.raises((ValueError, TypeError), match=f'{match}.*: expected'): Phase(**{**dict(epochs=1, groups=(2,), lrs=LRS), **kw})
 
+@pytest.mark.parametrize('kw,match', [
+    (dict(lrs=1e-3), 'lrs=0.001: expected a rate for each layer group'), (dict(lrs='abc'), 'lrs='),
+    (dict(groups=2), 'groups=2: expected'), (dict(groups=None), 'groups=None: expected'), (dict(groups=[0, 'a']), 'groups='),
+    (dict(moms=(.9, .8)), 'moms has 2 values, expected 3'), (dict(moms='abc'), "moms='abc': expected 3 numbers"),
+    (dict(moms=(.9, float('nan'), .9)), 'moms=nan'), (dict(moms=(.9, 1, .9)), 'moms=1')])
+def test_phases_of_the_wrong_kind(kw, match):
+    with pytest.raises((ValueError, TypeError), match=match): Phase(**{**dict(epochs=1, groups=(2,), lrs=LRS), **kw})
+
+def test_numpy_in_a_schedule_is_written():
+    plan = Plan([Phase(1, (2,), LRS, STLR(ratio=np.int64(20)))])
+    assert Plan.from_json(plan.to_json()) == plan
+
+def test_names_are_escaped(): assert '<script>' not in Plan([Phase(1, (0,), (1.,))], ['<script>'])._repr_html_()
+
+def test_momentum_is_in_the_table(): assert 'moms=(0.9, 0.8, 0.9)' in repr(Plan([Phase(1, (0,), (1.,), moms=(.9, .8, .9))]))
+
 def test_bad_plans():
+    for phases in (5, None, Phase(1, (2,), LRS)):
+        with pytest.raises(TypeError, match='expected at least one Phase'): Plan(phases)
     for phases in ([], [1], ['a']):
         with pytest.raises(TypeError, match='expected at least one Phase'): Plan(phases)
     with pytest.raises(ValueError, match='expected the same number'): Plan([Phase(1, (0,), (1, 1)), Phase(1, (0,), LRS)])

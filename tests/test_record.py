@@ -21,6 +21,12 @@ def test_validation_does_not_wipe_the_record(mlp):
     with mlp.no_bar(): mlp.validate(); mlp.get_preds()
     np.testing.assert_array_equal(mlp.recorder.group_lrs, before)
 
+def test_predicting_during_a_fit_does_not_wipe_the_record(mlp):
+    class Peek(Callback):
+        def after_train(self): self.learn.get_preds(dl=self.dls.valid)
+    with mlp.no_bar(): mlp.fit(3, 1e-2, cbs=Peek)
+    assert mlp.recorder.group_lrs.shape == (24, 3)
+
 def test_the_record_is_there_while_the_fit_runs_and_when_it_breaks_off(mlp):
     class Stop(Callback):
         def after_batch(self):

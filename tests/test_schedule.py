@@ -132,6 +132,24 @@ def test_bad_input_changes_nothing(mlp, fit, args, kw):
     with pytest.raises((ValueError, TypeError), match='expected'): getattr(mlp, fit)(*args, **kw)
     assert same(before, snapshot(mlp))
 
+@pytest.mark.parametrize('moms', [(.9, .8), (.9, .8, 1.), (.9, float('nan'), .9), .9, 'abc'])
+def test_bad_momentum_changes_nothing(mlp, moms):
+    mlp.create_opt()
+    before = snapshot(mlp)
+    with pytest.raises((ValueError, TypeError), match='moms.*expected'): mlp.fit_stlr(1, 1e-2, moms=moms)
+    assert same(before, snapshot(mlp))
+
+def test_rates_are_for_the_groups_of_a_new_optimiser(mlp):
+    mlp.create_opt()
+    mlp.splitter = lambda m: [list(m[:3].parameters()), list(m[3:].parameters())]
+    with mlp.no_bar(): mlp.fit_stlr(1, [1e-3, 1e-2], reset_opt=True)
+    assert mlp.recorder.group_lrs.shape == (8, 2)
+
+@pytest.mark.parametrize('lr', [-1., 0, float('nan'), '1e-3', [1e-3, -1]])
+def test_rates_that_are_none(lr):
+    for sched in (SchedSTLR, SchedCLRBeta):
+        with pytest.raises((ValueError, TypeError), match='lr_max=.*expected'): sched(lr)
+
 def test_an_empty_training_set_is_refused(mlp):
     mlp.dls.train.dataset, mlp.dls.train.n = [], 0
     before = snapshot(mlp)

@@ -129,13 +129,32 @@ def test_drops_into_every_fit(mlp, cbs, fit, added):
         last = mlp.recorder.group_lrs[-1]
         torch.testing.assert_close(last[1:]/last[:-1], torch.tensor([2.6, 2.6]).double().numpy())
 
-def test_fine_tune(mlp):
-    opened = []
-    class Log(Callback):
-        order = 101
-        def before_train(self): opened.append(tuple(i for i,t in enumerate(trains(self.learn)) if t))
-    with mlp.no_bar(): mlp.fine_tune(4, 1e-2, cbs=[GradualUnfreezing(), Log()])
-    assert opened == [(2,), (2,), (1, 2), (0, 1, 2), (0, 1, 2)]
+class Opened(Callback):
+    "Which groups may train in each epoch, over several fits"
+    order = 101
+    def __init__(self): self.seen = []
+    def before_train(self): self.seen.append(tuple(i for i,t in enumerate(trains(self.learn)) if t))
+
+@pytest.mark.parametrize('cb', [GradualUnfreezing, GradualUnfreezing()], ids=['class', 'instance'])
+@pytest.mark.parametrize('freeze_epochs', [1, 2, 4])
+@pytest.mark.parametrize('added', [False, True])
+def test_fine_tune(mlp, cb, freeze_epochs, added):
+    opened = Opened()
+    if added: mlp.add_cb(cb)
+    with mlp.no_bar(): mlp.fine_tune(4, 1e-2, freeze_epochs=freeze_epochs, cbs=[opened] if added else [cb, opened])
+    assert opened.seen == [(2,)]*freeze_epochs + [(2,), (1, 2), (0, 1, 2), (0, 1, 2)]
+
+def test_fine_tune_says_what_it_can_not_do_before_it_begins(mlp):
+    mlp.create_opt()
+    before,now = weights(mlp),trains(mlp)
+    for cb,match in [(GradualUnfreezing(), 'n_epoch=2: expected at least 3'), (DiscriminativeLR, 'one rate per layer group already')]:
+        with pytest.raises(ValueError, match=match), mlp.no_bar(): mlp.fine_tune(2, cbs=cb)
+        assert not moved(mlp, before) and trains(mlp) == now and len(mlp.cbs) == 4
+
+def test_after_fine_tune_a_frozen_learner_is_nothing_special(mlp):
+    with mlp.no_bar(): mlp.fine_tune(1)
+    mlp.freeze()
+    with pytest.raises(ValueError, match='n_epoch=1: expected at least 3'), mlp.no_bar(): mlp.fit(1, cbs=GradualUnfreezing())
 
 def test_start_epoch_is_where_the_fit_would_have_been(mlp):
     watch = watched(mlp, GradualUnfreezing(), 5, start_epoch=3)
@@ -208,6 +227,25 @@ class TestByHand:
         learn = self.learner(tmp_path)
         watched(learn, GradualUnfreezing(down_to=2), 2)
         assert watched(learn, GradualUnfreezing(), 5).moved[-1] == in_groups(learn, range(3))-{'2.bias'}
+
+    def test_a_second_one_does_not_hide_the_first(self, tmp_path):
+        learn = self.learner(tmp_path)
+        watched(learn, GradualUnfreezing(down_to=2), 2)
+        learn.model[4].bias.requires_grad_(False)
+        assert watched(learn, GradualUnfreezing(), 5).moved[-1] == in_groups(learn, range(3))-{'2.bias', '4.bias'}
+
+    def test_it_is_said_once(self, tmp_path):
+        learn = self.learner(tmp_path)
+        with pytest.warns(UserWarning, match=r'1 parameters are frozen in a layer group .* stay so \(2.bias\)') as said:
+            watched(learn, GradualUnfreezing(), 5)
+            watched(learn, GradualUnfreezing(), 5)
+        assert len([w for w in said if 'stay so' in str(w.message)]) == 1
+
+    def test_groups_that_fastai_froze_but_for_norm_layers_are_no_such_case(self, tmp_path):
+        learn = make_mlp(tmp_path, norm=True)
+        learn.freeze()
+        learn.train_bn = False
+        assert watched(learn, GradualUnfreezing(), 5, reset_opt=True).moved[-1] == in_groups(learn, range(3))
 
     def test_until_it_is_unfrozen(self, tmp_path):
         learn = self.learner(tmp_path)
@@ -336,3 +374,16 @@ def test_train_only_by_hand(clas):
     clas.create_opt()
     train_only(clas, [1, 4])
     assert trains(clas) == [False, True, False, False, True]
+
+def test_a_refused_fit_changes_no_file(mlp):
+    with mlp.no_bar(): mlp.fit(2, cbs=CSVLogger())
+    before = (mlp.path/'history.csv').read_text()
+    with pytest.raises(ValueError, match='n_epoch=1'), mlp.no_bar(): mlp.fit(1, cbs=[CSVLogger(), GradualUnfreezing()])
+    assert (mlp.path/'history.csv').read_text() == before
+
+@pytest.mark.parametrize('cbs', [[GradualUnfreezing(), ChainThaw()], [GradualUnfreezing, GradualUnfreezing],
+                                 [DiscriminativeLR(), DiscriminativeLR(10)]], ids=str)
+def test_two_that_decide_the_same_are_refused(mlp, cbs):
+    with pytest.raises(ValueError, match='in one fit: expected one of them'), mlp.no_bar(): mlp.fit(5, cbs=cbs)
+    mlp.add_cb(cbs[0])
+    with pytest.raises(ValueError, match='in one fit: expected one of them'), mlp.no_bar(): mlp.fit(5, cbs=cbs[1])
