@@ -143,6 +143,10 @@ def layer_groups(self:Learner) -> pd.DataFrame: # One row a layer group, input f
 class GroupCallback(Callback):
     "Base of the callbacks that work on layer groups: a fit is checked before it changes anything, and leaves no gradient behind"
     run_valid = False
+    def __call__(self, event_name):
+        # fastai's own look-up, for every event of every batch, costs more than what these callbacks do
+        if hasattr(type(self), event_name): return super().__call__(event_name)
+
     def check_fit(self,
         learn:Learner, # The learner that is about to fit; the callback may not be on it yet
         n_epoch:int, # What `fit` was given

@@ -45,17 +45,18 @@ class DiscriminativeLR(GroupCallback):
             raise ValueError(f'this fit has one rate per layer group already ({lr}), but DiscriminativeLR expected one for all: '
                              'give the fit one number, or leave DiscriminativeLR out (`fine_tune` always has rates of its own)')
 
+def _discriminative(learn): return next((cb for cb in learn.cbs if isinstance(cb, DiscriminativeLR)), None)
+
 def step_lrs(learn:Learner) -> list: # Rates, one a layer group
     "The rate at which each layer group of `learn` steps now"
-    lrs = [h['lr'] for h in learn.opt.hypers]
-    for cb in learn._grab_cbs(DiscriminativeLR): return [s*lrs[-1] for s in cb.scales]
-    return lrs
+    lrs,cb = [h['lr'] for h in learn.opt.hypers],_discriminative(learn)
+    return [s*lrs[-1] for s in cb.scales] if cb else lrs
 
 @patch
 def _step(self:Learner):
     "As in fastai; with `DiscriminativeLR`, each group at its own rate"
     # Scaled around the step alone: whatever breaks it off, no callback and no later fit finds a scaled rate
-    if not self._grab_cbs(DiscriminativeLR): return self._orig__step()
+    if not _discriminative(self): return self._orig__step()
     old,new = [h['lr'] for h in self.opt.hypers],step_lrs(self)
     self.opt._set_hyper('lr', new)
     try: self._orig__step()

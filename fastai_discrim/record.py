@@ -16,8 +16,9 @@ Recorder._stateattrs = (*Recorder._stateattrs, '_group_lrs', '_norms')
 def after_batch(self:Recorder):
     "As in fastai, and the rate of every layer group is recorded, from where the patched `fit` begins the record"
     self._orig_after_batch()
-    if not self.training or len(self.yb) == 0: return
-    self._group_lrs.append([lr if group_trains(g, self._norms) else 0. for lr,g in zip(step_lrs(self.learn), self.opt.param_lists)])
+    learn = self.learn
+    if not learn.training or len(learn.yb) == 0: return
+    self._group_lrs.append([lr if group_trains(g, self._norms) else 0. for lr,g in zip(step_lrs(learn), learn.opt.param_lists)])
 
 @patch(as_prop=True)
 def group_lrs(self:Recorder) -> np.ndarray: # Shape [steps, groups], 0 where a group was frozen
