@@ -123,8 +123,8 @@ def bag_of_words(df):
 def main():
     parser = argparse.ArgumentParser(prog='python -m fastai_discrim', description=__doc__)
     parser.add_argument('--out', type=Path, default=Path('fastai_discrim_demo'), help='folder for models and pictures')
-    parser.add_argument('--epochs', type=int, default=7, help='epochs of each classifier')
-    parser.add_argument('--pretrain-docs', type=int, default=400, help='docstrings a package to pretrain on')
+    parser.add_argument('--epochs', type=int, default=6, help='epochs of each classifier')
+    parser.add_argument('--pretrain-docs', type=int, default=300, help='docstrings a package to pretrain on')
     args,start = parser.parse_args(),time.time()
     if args.epochs < 5: parser.error(f'--epochs {args.epochs}: expected at least 5, one for each layer group of the classifier')
     path = args.out.resolve()
