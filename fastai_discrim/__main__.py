@@ -29,7 +29,9 @@ PRETRAIN = ['torch', 'sympy', 'beartype', 'torchvision', 'mpmath']
 CLASSES = ['numpy', 'scipy', 'pandas', 'sklearn', 'networkx', 'matplotlib']
 SMALL = dict(emb_sz=96, n_hid=192)
 
-def head_of(text, words): return ' '.join(text.split(' ')[:words])
+def head_of(text, words):
+    "The first `words` words of `text`"
+    return ' '.join(text.split(' ')[:words])
 
 def target_docs(n=600, words=30):
     "The first `words` words of `n` docstrings a package, and a `split`; a module lies in one split, as its docstrings resemble each other"
@@ -41,16 +43,19 @@ def target_docs(n=600, words=30):
     return df.assign(split=module.map(split))
 
 def lm_loaders(df, path, bs=32):
+    "Loaders of a language model, a tenth of the texts held out"
     block = TextBlock.from_df('text', is_lm=True, seq_len=40, max_vocab=5000)
     return DataBlock(block, get_x=ColReader('text'), splitter=RandomSplitter(0.1, seed=0)).dataloaders(df, path=path, bs=bs, num_workers=0)
 
 def clas_loaders(df, vocab, path, bs=16):
+    "Loaders of the classifier; the test split is in neither"
     df = df[df.split != 'test'].assign(is_valid=lambda d: d.split == 'valid')
     blocks = TextBlock.from_df('text', seq_len=72, vocab=vocab),CategoryBlock
     block = DataBlock(blocks, get_x=ColReader('text'), get_y=ColReader('package'), splitter=ColSplitter())
     return block.dataloaders(df, path=path, bs=bs, num_workers=0)
 
 def language_model(dls, **kwargs):
+    "A small AWD-LSTM language model"
     config = {**awd_lstm_lm_config, **SMALL}
     return language_model_learner(dls, AWD_LSTM, config=config, drop_mult=0.3, pretrained=False, metrics=Perplexity(), **kwargs)
 
@@ -63,6 +68,7 @@ def classifier(df, vocab, path, encoder='encoder'):
     return learn.load_encoder(encoder)
 
 def save_plot(axs, file):
+    "Save the figure that `axs` are in, and say so"
     (axs if hasattr(axs, 'figure') else axs[0]).figure.savefig(file, dpi=110)
     print(f'saved {file}')
 
@@ -73,6 +79,7 @@ def test_error(learn, df):
     return round((1-acc)*len(test)),len(test)
 
 def pretrain(path, n):
+    "A language model of general text, saved with its vocabulary as fastai's published ones are"
     print(f'\n== 1. A language model of {", ".join(PRETRAIN)}')
     dls = lm_loaders(docstrings(PRETRAIN, n_max=n), path)
     learn = language_model(dls)
@@ -81,6 +88,7 @@ def pretrain(path, n):
     save_pickle(path/learn.model_dir/'pretrained_vocab.pkl', dls.vocab)
 
 def finetune_lm(df, path):
+    "The pretrained model fine-tuned on the target text; its vocabulary"
     print(f'\n== 2. Fine-tuned on {", ".join(CLASSES)}: all layers, discriminative rates, slanted triangle')
     dls = lm_loaders(df[df.split != 'test'], path)
     learn = language_model(dls, pretrained_fnames=['pretrained', 'pretrained_vocab'])
@@ -92,6 +100,7 @@ def finetune_lm(df, path):
     return dls.vocab
 
 def finetune_classifier(df, vocab, path, epochs):
+    "Test errors of the head-only phase and of the whole sequence"
     print('\n== 3. The classifier: the head tuned, then gradual unfreezing')
     learn = classifier(df, vocab, path)
     print(learn.layer_groups())
@@ -108,6 +117,7 @@ def finetune_classifier(df, vocab, path, epochs):
     return test_error(learn, df),whole
 
 def fine_tune(df, vocab, path, epochs):
+    "Test errors of fastai's `fine_tune`, from the same encoder and for as many epochs"
     print(f'\n== 4. `learn.fine_tune({epochs-1})`: the same encoder, and {epochs} epochs in all')
     learn = classifier(df, vocab, path)
     learn.fine_tune(epochs-1)
@@ -121,6 +131,7 @@ def bag_of_words(df):
     return int((model.predict(test.text) != test.package).sum()),len(test)
 
 def main():
+    "Run it all, and print the table"
     parser = argparse.ArgumentParser(prog='python -m fastai_discrim', description=__doc__)
     parser.add_argument('--out', type=Path, default=Path('fastai_discrim_demo'), help='folder for models and pictures')
     parser.add_argument('--epochs', type=int, default=6, help='epochs of each classifier')

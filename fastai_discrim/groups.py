@@ -164,11 +164,15 @@ def check_alone(kind, cbs):
     if len(both := [o for o in cbs if isinstance(o, kind)]) > 1:
         raise ValueError(f'{both[0]!r} and {both[1]!r} in one fit: expected one of them; leave one out, or `learn.remove_cb` it')
 
+def made(cbs) -> L: # Callbacks
+    "One callback, many, or classes, as callbacks that exist"
+    return L(cbs).map(lambda cb: cb() if isinstance(cb, type) else cb)
+
 @patch
 def fit(self:Learner, n_epoch, lr=None, wd=None, cbs=None, reset_opt=False, start_epoch=0):
     "As in fastai; `GroupCallback`s check it first, and no gradient of theirs, in whatever way it ends, reaches the next fit"
     # Not by events: `before_fit` is for validation too, and none is called when a fit ends in Ctrl-C or an error
-    cbs = L(cbs).map(lambda cb: cb() if isinstance(cb, type) else cb)
+    cbs = made(cbs)
     ours = [cb for cb in [*self.cbs, *cbs] if isinstance(cb, GroupCallback)]
     for cb in ours: cb.check_fit(self, n_epoch, lr, [*self.cbs, *cbs], reset_opt)
     if hasattr(self, 'recorder'): self.recorder._group_lrs,self.recorder._norms = [],norm_ids(self.model)

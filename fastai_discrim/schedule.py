@@ -17,16 +17,20 @@ from .groups import check_groups
 # `set_hyper` takes a float or an array, but not numpy's float64
 def _floats(o): return np.array(o, dtype=float) if np.ndim(o) else float(o)
 
-def sched_lines(xs, ys, pos): return float(np.interp(pos, xs, ys))
+def sched_lines(xs, ys, pos):
+    "Straight lines through the points (`xs`, `ys`), at `pos`"
+    return float(np.interp(pos, xs, ys))
 
 def _climb(lo, hi, up):
     "From `lo` at `up`=0 to `hi` at `up`=1, and by no rounding above"
     return _floats(np.minimum(sched_lin(lo, hi, up), hi))
 
 def sched_stlr(lr_max, cut_frac, ratio, pos):
+    "The slanted triangle at `pos` in [0, 1]"
     return _climb(lr_max/ratio, lr_max, sched_lines([0, cut_frac, 1], [0, 1, 0], pos))
 
 def sched_clr_beta(lr_max, div, pct, pos):
+    "The triangle and its tail at `pos` in [0, 1]"
     end = 1 - pct/100
     if pos <= end: return _climb(lr_max/div, lr_max, sched_lines([0, end/2, end], [0, 1, 0], pos))
     return sched_lin(lr_max/div, lr_max/div/100, (pos-end) / (1-end))

@@ -10,11 +10,10 @@ from fastai.callback.schedule import LRFinder
 from fastai.learner import Learner
 from fastai.torch_core import get_model
 from fastcore.basics import patch
-from fastcore.foundation import L
 from fastcore.meta import delegates
 
 from .checks import check_count, check_list
-from .groups import GroupCallback, check_alone, check_groups, group_trains, norm_ids
+from .groups import GroupCallback, check_alone, check_groups, group_trains, made, norm_ids
 
 
 def _frozen_names(learn): return {n for n,p in get_model(learn.model).named_parameters() if not p.requires_grad}
@@ -95,7 +94,7 @@ class Unfreezing(GroupCallback):
 @delegates(Learner.fine_tune)
 def fine_tune(self:Learner, epochs, *args, cbs=None, **kwargs):
     "As in fastai; an `Unfreezing` leaves the frozen epochs to the head, and what can't be done is said before them"
-    cbs = L(cbs).map(lambda cb: cb() if isinstance(cb, type) else cb)
+    cbs = made(cbs)
     every = [*self.cbs, *cbs]
     for cb in every:
         if isinstance(cb, GroupCallback): cb.check_fit(self, epochs, slice(self.lr), every, kwargs.get('reset_opt', False))
