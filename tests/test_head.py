@@ -31,7 +31,9 @@ def everything(learn):
                 rg=[p.requires_grad for p in learn.model.parameters()],
                 grad=[p.grad if p.grad is None else p.grad.tolist() for p in learn.model.parameters()],
                 modes=[m.training for m in learn.model.modules()],
-                rec={k: str(v) for k,v in vars(learn.recorder).items() if k not in ('learn', 'loss', 'smooth_loss')},
+                # A set that was copied may come in another order
+                rec={k: str(sorted(v) if isinstance(v, set) else v) for k,v in vars(learn.recorder).items()
+                     if k not in ('learn', 'loss', 'smooth_loss')},
                 smooth=str(vars(learn.recorder.smooth_loss)),
                 attrs={k: str(v) for k,v in vars(learn).items() if k not in ('lock', 'opt', 'model', 'dls', 'progress', 'cbs')},
                 cbs={type(c) for c in learn.cbs},
