@@ -107,7 +107,7 @@ def finetune_classifier(df, vocab, path, epochs):
     head = learn.head_lr_find()
     save_plot(matplotlib.pyplot.gca(), path/'head_lr.png')
     print(f'head_lr_find: η_L = {head.lr:.2e}')
-    plan = learn.ulmfit_plan(epochs, head.lr)
+    plan = learn.ulmfit_plan(epochs, head)
     print(plan)
     save_plot(plan.plot(), path/'plan.png')
     learn.fit_plan(plan, cbs=SaveModelCallback(every_epoch=True, fname='ulmfit'))

@@ -175,7 +175,7 @@ def fit(self:Learner, n_epoch, lr=None, wd=None, cbs=None, reset_opt=False, star
     cbs = made(cbs)
     ours = [cb for cb in [*self.cbs, *cbs] if isinstance(cb, GroupCallback)]
     for cb in ours: cb.check_fit(self, n_epoch, lr, [*self.cbs, *cbs], reset_opt)
-    if hasattr(self, 'recorder'): self.recorder._group_lrs,self.recorder._norms = [],norm_ids(self.model)
+    if hasattr(self, 'recorder'): self.recorder._group_lrs,self.recorder._norms,self.recorder.plan = [],norm_ids(self.model),None
     try: self._orig_fit(n_epoch, lr=lr, wd=wd, cbs=cbs, reset_opt=reset_opt, start_epoch=start_epoch)
     finally:
         if ours:

@@ -1,99 +1,145 @@
-"What is the head's rate, η_L: found by training the head alone, and nothing is left of it (ULMFiT, section 3.2)"
+"What is the head's rate, η_L: found by fine-tuning the head alone, and nothing is left of it (ULMFiT, section 3.2)"
 __all__ = ['HeadLR']
 
 from collections import namedtuple
-from contextlib import contextmanager
-from copy import deepcopy
-from itertools import chain, takewhile
+from itertools import takewhile
+from warnings import warn
 
 import matplotlib.pyplot as plt
 import numpy as np
 from fastai.callback.schedule import minimum
 from fastai.learner import Learner
-from fastai.torch_core import get_model, get_random_states, set_random_states
-from fastcore.basics import patch
+from fastai.torch_core import find_bs, get_random_states, set_random_states
+from fastcore.basics import ifnone, patch
+from fastcore.imports import noop
+from fastprogress.fastprogress import progress_bar
 
-from .checks import check_count, check_data, check_number
+from .candidates import candidate_losses
+from .checks import check_count, check_data, check_list, check_moms, check_number
 from .groups import check_groups
+from .kept import keep, split_head
+from .schedule import STLR, Schedule
 from .unfreeze import train_only
+from .untouched import untouched
 
-HeadLR = namedtuple('HeadLR', 'lr lrs losses')
-HeadLR.__doc__ = "What `head_lr_find` found: the rate `lr`, and the `losses` at the `lrs` that it was chosen from"
+HeadLR = namedtuple('HeadLR', 'lr lrs losses how')
+HeadLR.__doc__ = "What `head_lr_find` found: the rate `lr`, the `losses` at the `lrs` that it was chosen from, and in words `how`"
 
-def _loader_state(dl):
-    "What sets the order of a loader's batches: fastai's `rng` or torch's `generator`, and a language model's items, shuffled in place"
-    gen = getattr(dl, 'generator', None)
-    return deepcopy(getattr(dl, 'rng', None)),gen and gen.get_state(),list(dl.items.idxs) if hasattr(dl, 'make_chunks') else None
+def _range_test(learn, lo, hi, runs=3, num_it=100):
+    "A tenth of the rate where the mean loss of range tests, each over other batches, is lowest; the rates and these losses"
+    curves = []
+    for _ in range(runs):
+        learn.lr_find(lo, hi, num_it, show_plot=False, suggest_funcs=None)
+        lrs = learn.recorder.lrs[num_it//10:-5]
+        curves.append(list(takewhile(np.isfinite, map(float, learn.recorder.losses[num_it//10:-5]))))
+    # A run ends early where its loss diverges: only what all of them reached can be averaged
+    k = min(map(len, curves))
+    if k < 2: raise ValueError(f'the loss was finite at {k} rates: expected at least 2; mend the data or the loss, or try lower `lrs`')
+    lrs,losses = np.array(lrs[:k]),np.mean([c[:k] for c in curves], axis=0)
+    return minimum(lrs, losses, num_it)[0],lrs,losses
 
-def _restore_loader(dl, rng, gen, idxs):
-    if rng: dl.rng = rng
-    if gen is not None: dl.generator.set_state(gen)
-    if idxs is not None:
-        dl.items.idxs[:] = idxs
-        dl.make_chunks()
+def _say(learn, text):
+    if learn.logger != noop: print(f'head_lr_find: {text}')
 
-def _tensors(model): return {n:t for n,t in chain(model.named_parameters(), model.named_buffers())}
+def _kept_data(learn, entry, n_batch):
+    "What goes into the head, and the targets, from a share of the training set and of the validation set, in batches"
+    train = keep(learn, entry, learn.dls.train, n_batch)
+    if len(learn.dls.loaders) > 1 and len(dl := learn.dls.valid):
+        n = max(sum(find_bs(b[1:]) for b in train)//4, 1)
+        # The first items may be of one class
+        if hasattr(dl, 'new') and len(learn.dls.valid_ds) > n: dl = dl.new(shuffle=True)
+        return train,keep(learn, entry, dl, n_items=n)
+    k = -(-len(train)//5)
+    if k == len(train): raise ValueError('there is no validation set, and 1 batch to train on: expected 2, one to be held out; '
+                                         'give the learner a validation set, or smaller batches')
+    _say(learn, f'no validation set, so {k} of {len(train)} training batches are held out')
+    return train[k:],train[:k]
 
-@contextmanager
-def untouched(
-    learn:Learner, # The learner that is trained inside
-):
-    "Training inside leaves no trace: weights, optimiser, `requires_grad`, gradients, recorder, random states, order of the batches"
-    model,opt,rec = get_model(learn.model),learn.opt,getattr(learn, 'recorder', None)
-    attrs,states,loaders = dict(vars(learn)),get_random_states(),[_loader_state(dl) for dl in learn.dls.loaders]
-    tensors,opt_state = {n: t.detach().clone() for n,t in _tensors(model).items()},opt and deepcopy(opt.state_dict())
-    grads = [(p, p.requires_grad, p.grad if p.grad is None else p.grad.clone()) for p in model.parameters()]
-    modes = [(m, m.training) for m in model.modules()]
-    log = {k:v if k == 'learn' else deepcopy(v) for k,v in vars(rec).items()} if rec else {}
-    try: yield
-    finally:
-        for n,t in _tensors(model).items(): t.data.copy_(tensors[n])
-        for p,rg,g in grads: p.requires_grad_(rg).grad = g
-        for m,mode in modes: m.training = mode
-        for o,old in ((learn, attrs), (rec, log)):
-            if o: vars(o).clear(); vars(o).update(old)
-        if opt: opt.load_state_dict(opt_state)
-        if hasattr(model, 'reset'): model.reset()
-        for dl,state in zip(learn.dls.loaders, loaders): _restore_loader(dl, *state)
-        set_random_states(**states)
+def _centre(lrs, losses, idle):
+    "The middle, on a log scale, of the rates that gain about as much as the best over an `idle` head: there losses are flat and noisy"
+    lrs,losses = lrs[ok := np.isfinite(losses)],losses[ok]
+    low = losses.min()
+    # What is meant by about: a fifth of the gain. The choice then hardly changes from run to run, at no cost in loss
+    scale = max(0.2*(idle-low), 1e-9) if np.isfinite(idle) else 1e-9
+    return float(np.exp(np.average(np.log(lrs), weights=np.exp((low-losses)/scale))))
+
+def _check(learn, lrs, n_epoch, n_batch, runs, sched, moms):
+    "The rates in order, and the number of layer groups; or an error, before anything is changed"
+    if lrs is not None:
+        lrs = check_list(lrs, 'lrs', 'rates to try')
+        for lr in lrs: check_number(lr, 'lrs')
+        lrs = np.unique(lrs)
+        if len(lrs) < 2: raise ValueError(f'lrs={lrs.tolist()}: expected at least 2 rates to choose from; give more, or None')
+    for k,v in dict(n_epoch=n_epoch, n_batch=n_batch, runs=runs).items(): check_count(v, k)
+    if not isinstance(sched, Schedule): raise TypeError(f'sched={sched!r}: expected a Schedule, such as STLR() or OneCycle()')
+    if moms is not None: check_moms(moms)
+    n = len(check_groups(learn))
+    check_data(learn)
+    return lrs,n
+
+def _search(find, lrs):
+    "The rates, the losses that `find` gives for them and for none; without `lrs` from 1e-3 to 1, and on until the best is not near an end"
+    fixed,step = lrs is not None,10**0.25
+    if not fixed: lrs = np.geomspace(1e-3, 1, 13)
+    # A rate of almost 0 moves nothing but a batch norm's statistics
+    idle,*losses = find(np.array([1e-12, *lrs]))
+    losses = np.array(losses)
+    while not fixed and np.isfinite(losses).any():
+        i = np.nanargmin(losses)
+        new = lrs[0]/step**np.arange(4, 0, -1) if i < 2 else lrs[-1]*step**np.arange(1, 5) if i > len(lrs)-3 else None
+        if new is None or new[0] < 1e-7 or new[-1] > 1e3: break
+        order = np.argsort(lrs := np.concatenate([lrs, new]))
+        lrs,losses = lrs[order],np.concatenate([losses, find(new)])[order]
+    return lrs,losses,idle
 
 def _plot(res):
     _,ax = plt.subplots(figsize=(6, 3.5), layout='constrained')
-    ax.plot(res.lrs, res.losses)
+    kept = not res.how.startswith('range')
+    ax.plot(res.lrs, res.losses, marker='o' if kept else None, ms=4)
     ax.axvline(res.lr, color='C1', ls='--', label=f'chosen: {res.lr:.2e}')
-    ax.set(xscale='log', xlabel='learning rate of the head', ylabel='training loss, smoothed')
+    ax.set(xscale='log', xlabel='learning rate of the head', ylabel='validation loss' if kept else 'training loss, smoothed')
     # Where the loss diverges says little, and would flatten the rest
-    ax.set_ylim(top=min(ax.get_ylim()[1], 2*max(res.losses[:len(res.losses)//2]) - min(res.losses)))
+    low,start = np.nanmin(res.losses),np.nanmax(res.losses[:len(res.losses)//2])
+    ax.set_ylim(top=min(ax.get_ylim()[1], low + 2*(start-low)))
     ax.legend()
 
 @patch
-def head_lr_find(self:Learner, *,
-    runs:int=3, # Range tests to average, each over other batches
-    num_it:int=100, # Steps of each
-    start_lr:float=1e-5, # First rate
-    end_lr:float=10, # Last rate, if the loss does not diverge before
+def head_lr_find(self:Learner,
+    lrs=None, # Rates to try; None for 13 from 1e-3 to 1, and further where the best is near an end
+    n_epoch:int=1, # Epochs that the head is trained at each
     show_plot:bool=True, # Plot the loss against the rate?
-) -> HeadLR: # The chosen rate, and the rates and mean training losses it was chosen from
-    "Find η_L by range tests of the head alone: a tenth of the rate where their mean loss is lowest. Nothing is left of it on the learner"
-    check_count(runs, 'runs')
-    check_count(num_it, 'num_it')
-    if num_it < 20: raise ValueError(f'num_it={num_it}: expected at least 20 steps, as the first tenth and the last 5 are not looked at')
-    check_number(start_lr, 'start_lr')
-    check_number(end_lr, 'end_lr', low=start_lr)
-    n = len(check_groups(self))
-    check_data(self)
-    curves = []
+    *,
+    n_batch:int=60, # Training batches, at most, that run through the body, and validation items a quarter as many: bounds time and memory
+    runs:int=2, # Trainings at each rate, each in another order: their mean loss counts
+    sched:Schedule=None, # Schedule of the training; None for the paper's, `STLR()`
+    moms:tuple=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
+    wd:float=None, # Weight decay, as in `fit`
+) -> HeadLR: # The chosen rate, the rates tried and their losses, and how they were found
+    "Find η_L by fine-tuning the head alone, once per rate, on what the frozen body gives it: the body runs once, and what it gives is kept"
+    sched = ifnone(sched, STLR())
+    lrs,n = _check(self, lrs, n_epoch, n_batch, runs, sched, moms)
     with untouched(self):
         if self.opt is None: self.create_opt()
         train_only(self, (n-1,))
-        for _ in range(runs):
-            self.lr_find(start_lr, end_lr, num_it, show_plot=False, suggest_funcs=None)
-            lrs = self.recorder.lrs[num_it//10:-5]
-            curves.append(list(takewhile(np.isfinite, map(float, self.recorder.losses[num_it//10:-5]))))
-    # A run ends early where its loss diverges: only what all of them reached can be averaged
-    k = min(map(len, curves))
-    if k < 2: raise ValueError(f'the loss was finite at {k} rates: expected at least 2; mend the data or the loss, or lower `start_lr`')
-    lrs,losses = np.array(lrs[:k]),np.mean([c[:k] for c in curves], axis=0)
-    res = HeadLR(minimum(lrs, losses, num_it)[0], lrs, losses)
+        head,why = split_head(self, self.opt.param_lists[-1])
+        if head is None:
+            _say(self, f'{why}, so this is a range test, averaged over 3 runs')
+            lo,hi = (1e-5, 10) if lrs is None else map(float, lrs[[0, -1]])
+            res = HeadLR(*_range_test(self, lo, hi), f'range test of the head, as {why}')
+        else:
+            data,states = _kept_data(self, head, n_batch),get_random_states()
+            def _find(rates):
+                set_random_states(**states)
+                bar = progress_bar(range(runs), leave=False, display=hasattr(self, 'progress'))
+                return np.mean([candidate_losses(self, head, *data, rates, n_epoch, sched, moms, wd) for _ in bar], axis=0)
+            lrs,losses,idle = _search(_find, lrs)
+            if not np.isfinite(losses).any():
+                raise ValueError(f'the validation loss is not finite at any of {len(lrs)} rates from {lrs[0]:.1e} to {lrs[-1]:.1e}: '
+                                 'expected one at which it is; mend the data or the loss, or try lower `lrs`')
+            if not idle-np.nanmin(losses) > 0.01*abs(idle):
+                warn(f'no rate lowers the validation loss of an untrained head, {idle:.4g}, by 1 %: this one says little; train it for longer '
+                     'by `n_epoch`, or look at the data', stacklevel=2)
+            how = f'best validation loss of the head, {n_epoch} epoch{"s"*(n_epoch > 1)} at each of {len(lrs)} rates'
+            res = HeadLR(_centre(lrs, losses, idle), lrs, losses, how)
     if show_plot: _plot(res)
     return res

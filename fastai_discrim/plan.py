@@ -54,6 +54,7 @@ class Plan:
     "What trains when, and how fast: a tuple of `Phase`s. It shows itself as a table, phase by layer group"
     phases: tuple # `Phase`s, in order
     names: tuple = field(default=(), compare=False) # A name for each layer group, input first; for display only
+    lr_from: str = field(default='', compare=False) # Where the head's rate, η_L, came from; for display only
 
     def __post_init__(self):
         phases = check_list(self.phases, 'phases', 'at least one Phase')
@@ -95,11 +96,12 @@ class Plan:
 
     def _title(self):
         counts = dict(epoch=self.n_epoch, phase=len(self.phases), group=self.n_groups)
-        return 'Plan: ' + ', '.join(f'{n} {what}{"s" * (n != 1)}' for what,n in counts.items()) + '; peak rates'
+        title = 'Plan: ' + ', '.join(f'{n} {what}{"s" * (n != 1)}' for what,n in counts.items()) + '; peak rates'
+        return title + (f'; η_L: {self.lr_from}' if self.lr_from else '')
     def __repr__(self): return f'{self._title()}\n{self.table().to_string()}'
     def _repr_html_(self):
         table = self.table('<span style="opacity:.45">frozen</span>').rename(columns=escape)
-        return f'<p>{self._title()}</p>' + table.to_html(escape=False)
+        return f'<p>{escape(self._title())}</p>' + table.to_html(escape=False)
 
     def plot(self,
         n_iter:int=None, # Iterations an epoch, for an axis in iterations; None for one in epochs
@@ -113,7 +115,8 @@ class Plan:
     def to_json(self) -> str:
         "The plan as text, which `Plan.from_json` reads"
         phases = [{**asdict(p), 'sched': {'name': type(p.sched).__name__, **asdict(p.sched)}} for p in self.phases]
-        return json.dumps({'fastai_discrim': 'Plan', 'version': 1, 'names': self.names, 'phases': phases}, indent=1, default=float)
+        d = dict(fastai_discrim='Plan', version=1, names=self.names, lr_from=self.lr_from, phases=phases)
+        return json.dumps(d, indent=1, default=float)
 
     @classmethod
     def from_json(cls,
@@ -126,7 +129,7 @@ class Plan:
             kind = d['fastai_discrim'],d['version']
             if kind != ('Plan', 1): raise ValueError(f'a {kind[0]} of version {kind[1]}')
             phases = [Phase(**{**p, 'sched': kinds[(s := dict(p['sched'])).pop('name')](**s)}) for p in d['phases']]
-            return cls(phases, d['names'])
+            return cls(phases, d['names'], str(d.get('lr_from', '')))
         except (ValueError, TypeError, KeyError, AttributeError) as e:
             raise ValueError(f'{str(text)[:60]!r} is no plan ({type(e).__name__}: {e}), expected `plan.to_json()`') from e
 
@@ -138,6 +141,10 @@ class PlanUnfreezing(Unfreezing):
 class PlanScheduler(ParamScheduler):
     "Set the rates and momentum that the plan says"
     def __init__(self, plan:Plan): self.plan,self.scheds = plan,{'lr': None}
+
+    def before_fit(self):
+        super().before_fit()
+        self.recorder.plan = self.plan
 
     def before_train(self):
         self.start,phase = self.plan.at(self.epoch)

@@ -12,9 +12,9 @@ from fastcore.basics import defaults, patch
 from fastcore.imports import noop
 from fastcore.meta import delegates
 
-from . import head  # noqa: F401, it gives the learner `head_lr_find`
 from .checks import check_count
 from .groups import check_groups, group_labels
+from .head import HeadLR
 from .plan import Phase, Plan, check_plan
 from .rates import discriminative_lrs
 from .schedule import STLR
@@ -27,7 +27,7 @@ def _is_lm(learn):
 @patch
 def ulmfit_plan(self:Learner,
     n_epoch:int, # Epochs in all; the last phase has what the others leave
-    lr:float=None, # Peak rate of the head, η_L; None for `learn.lr`
+    lr:float|HeadLR=None, # Peak rate of the head, η_L, or what `head_lr_find` gave, which the plan then says; None for `learn.lr`
     factor:float=2.6, # Each group's rate is its upper neighbour's divided by this
     cut_frac:float=0.1, # Fraction of each phase in which the rate rises
     ratio:float=32, # Each phase starts and ends at its peak rates divided by this
@@ -42,25 +42,29 @@ def ulmfit_plan(self:Learner,
     n,opening = len(groups),GradualUnfreezing(epochs, down_to)
     if gradual is None: gradual = not _is_lm(self)
     if not gradual and epochs != 1: warn(f'epochs={epochs} is ignored: with `gradual=True` there would be several phases', stacklevel=2)
-    lrs = discriminative_lrs(self.lr if lr is None else lr, n, factor)
+    lr,lr_from = (lr.lr, f'head_lr_find, {lr.how}') if isinstance(lr, HeadLR) else (self.lr, 'learn.lr') if lr is None else (lr, 'given')
+    lrs = discriminative_lrs(lr, n, factor)
     stages = opening.spread(n, n_epoch) if gradual else [(n_epoch, opening.stages(n)[-1][1])]
-    return Plan([Phase(e, g, lrs, STLR(cut_frac, ratio), moms) for e,g in stages], group_labels(self, groups))
+    return Plan([Phase(e, g, lrs, STLR(cut_frac, ratio), moms) for e,g in stages], group_labels(self, groups), lr_from)
 
 @patch
 @delegates(Learner.ulmfit_plan)
 def fit_ulmfit(self:Learner,
     n_epoch:int, # Epochs in all
-    lr:float=None, # Peak rate of the head, η_L; None to find it by `head_lr_find`
+    lr:float|HeadLR=None, # Peak rate of the head, η_L, or what `head_lr_find` gave; None to find it by that, as in the head's phase
     cbs=None, # One callback, many, or a class
     wd:float=None, # Weight decay, as in `fit`
     reset_opt:bool=False, # As in `fit`
     **kwargs
 ):
     "Fine-tune as ULMFiT does: find η_L, open one layer group after the other, each at its own rate, each phase a slanted triangle"
-    plan = partial(self.ulmfit_plan, n_epoch, **kwargs)
+    make = partial(self.ulmfit_plan, n_epoch, **kwargs)
     # Whatever is wrong is said before η_L is looked for
-    check_plan(self, plan(defaults.lr if lr is None else lr), cbs, reset_opt)
+    plan = make(defaults.lr if lr is None else lr)
+    check_plan(self, plan, cbs, reset_opt)
     if lr is None:
-        lr = self.head_lr_find(show_plot=False).lr
-        if self.logger != noop: print(f'head_lr_find: η_L = {lr:.2e}')
-    self.fit_plan(plan(lr), cbs=cbs, wd=wd, reset_opt=reset_opt)
+        p = plan.phases[0]
+        alone = p.groups == (plan.n_groups-1,)
+        lr = self.head_lr_find(n_epoch=p.epochs if alone else 1, sched=p.sched, moms=p.moms, wd=wd, show_plot=False)
+        if self.logger != noop: print(f'head_lr_find: η_L = {lr.lr:.2e}, {lr.how}')
+    self.fit_plan(make(lr), cbs=cbs, wd=wd, reset_opt=reset_opt)

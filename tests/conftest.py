@@ -1,8 +1,11 @@
 "Small learners that train in seconds on a CPU"
+import random
+
 import matplotlib
 
 matplotlib.use('Agg')
 
+import numpy as np
 import pytest
 import torch
 from fastai.data.core import DataLoaders
@@ -78,6 +81,25 @@ def snapshot(learn):
     opt = learn.opt and [dict(h) for h in learn.opt.hypers]
     return [p.detach().clone() for p in learn.model.parameters()], [p.requires_grad for p in learn.model.parameters()], opt, list(learn.cbs)
 def same(a, b): return all(map(torch.equal, a[0], b[0])) and a[1:] == b[1:]
+
+def everything(learn):
+    "All that a reader, or the next fit, could tell a difference by"
+    opt = learn.opt and [{k: v.tolist() if torch.is_tensor(v) else v for k,v in learn.opt.state[p].items()}
+                         for g in learn.opt.param_lists for p in g if p in learn.opt.state]
+    return dict(buffers=[b.tolist() for b in learn.model.buffers()],
+                opt=opt, hypers=learn.opt and [dict(h) for h in learn.opt.hypers],
+                rg=[p.requires_grad for p in learn.model.parameters()],
+                grad=[p.grad if p.grad is None else p.grad.tolist() for p in learn.model.parameters()],
+                modes=[m.training for m in learn.model.modules()],
+                # A set that was copied may come in another order
+                rec={k: str(sorted(v) if isinstance(v, set) else v) for k,v in vars(learn.recorder).items()
+                     if k not in ('learn', 'loss', 'smooth_loss')},
+                smooth=str(vars(learn.recorder.smooth_loss)),
+                params={n: p.tolist() for n,p in learn.model.named_parameters()},
+                attrs={k: str(v) for k,v in vars(learn).items() if k not in ('lock', 'opt', 'model', 'dls', 'progress', 'cbs')},
+                cbs={type(c) for c in learn.cbs},
+                rng=[dl.rng.getstate() for dl in learn.dls.loaders],
+                py=random.getstate(), np=str(np.random.get_state()), torch=torch.get_rng_state().tolist())
 
 @pytest.fixture(autouse=True)
 def no_figures_left():

@@ -1,44 +1,27 @@
 "η_L is found, and nothing is left of the search"
-import random
 from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from conftest import MAKERS, make_clas, moved, trains, weights
+from conftest import MAKERS, everything, make_clas, make_lm, make_mlp, moved, weights
 from fastai.callback.core import Callback
+from fastai.callback.progress import CSVLogger
 from fastai.data.core import DataLoaders
 from fastai.optimizer import SGD, OptimWrapper, ranger
 from fastai.torch_core import set_seed
 
-from fastai_discrim.head import untouched
+from fastai_discrim.head import HeadLR, _centre, _search
 from fastai_discrim.rates import DiscriminativeLR
+from fastai_discrim.schedule import Flat
 from fastai_discrim.unfreeze import GradualUnfreezing
 
 OPTS = dict(adam={}, sgd=dict(opt_func=partial(SGD, mom=.9)), ranger=dict(opt_func=ranger),
             torch=dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW)))
 
 def find(learn, **kw):
-    with learn.no_bar(): return learn.head_lr_find(**{'num_it': 20, 'runs': 2, 'show_plot': False, **kw})
-
-def everything(learn):
-    "All that a reader, or the next fit, could tell a difference by"
-    opt = learn.opt and [{k: v.tolist() if torch.is_tensor(v) else v for k,v in learn.opt.state[p].items()}
-                         for g in learn.opt.param_lists for p in g if p in learn.opt.state]
-    return dict(buffers=[b.tolist() for b in learn.model.buffers()],
-                opt=opt, hypers=learn.opt and [dict(h) for h in learn.opt.hypers],
-                rg=[p.requires_grad for p in learn.model.parameters()],
-                grad=[p.grad if p.grad is None else p.grad.tolist() for p in learn.model.parameters()],
-                modes=[m.training for m in learn.model.modules()],
-                # A set that was copied may come in another order
-                rec={k: str(sorted(v) if isinstance(v, set) else v) for k,v in vars(learn.recorder).items()
-                     if k not in ('learn', 'loss', 'smooth_loss')},
-                smooth=str(vars(learn.recorder.smooth_loss)),
-                attrs={k: str(v) for k,v in vars(learn).items() if k not in ('lock', 'opt', 'model', 'dls', 'progress', 'cbs')},
-                cbs={type(c) for c in learn.cbs},
-                rng=[dl.rng.getstate() for dl in learn.dls.loaders],
-                py=random.getstate(), np=str(np.random.get_state()), torch=torch.get_rng_state().tolist())
+    with learn.no_bar(),learn.no_logging(): return learn.head_lr_find(**{'show_plot': False, **kw})
 
 @pytest.mark.parametrize('state', ['new', 'trained', 'frozen'])
 @pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS)
@@ -47,11 +30,11 @@ def test_it_leaves_no_trace(tmp_path, make, state):
     if state != 'new':
         with learn.no_bar(): learn.fit(2, 1e-2)
     if state == 'frozen': learn.freeze()
-    before,w = everything(learn),weights(learn)
+    before,hooks = everything(learn),sum(len(m._forward_pre_hooks) for m in learn.model.modules())
     find(learn)
     after = everything(learn)
     for k in before: assert before[k] == after[k], k
-    assert not moved(learn, w)
+    assert hooks == sum(len(m._forward_pre_hooks) for m in learn.model.modules())
 
 @pytest.mark.parametrize('opt', OPTS.values(), ids=OPTS)
 @pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS)
@@ -66,108 +49,221 @@ def test_the_training_that_follows_is_what_it_would_have_been(tmp_path, make, op
             learn.fit_one_cycle(2, 1e-2)
     assert not moved(a, weights(b)) and a.recorder.losses == b.recorder.losses
 
+class Stop(Callback):
+    "Break off the `n`th batch that it sees"
+    def __init__(self, ex, n): self.ex,self.n = ex,n
+    def after_pred(self):
+        self.n -= 1
+        if not self.n: raise self.ex('stop')
+
+@pytest.mark.parametrize('n', [1, 3, 8])
 @pytest.mark.parametrize('ex', [KeyboardInterrupt, ZeroDivisionError])
-def test_also_when_it_is_broken_off(clas, ex):
-    class Stop(Callback):
-        def after_step(self):
-            if self.train_iter == 5: raise ex('stop')
-    with clas.no_bar(): clas.fit(1, 1e-2)
-    stop = Stop()
-    clas.add_cb(stop)
-    before,w = everything(clas),weights(clas)
-    with pytest.raises(ex): find(clas)
-    after = everything(clas)
+@pytest.mark.parametrize('make', [make_clas, make_lm])
+def test_also_when_it_is_broken_off(tmp_path, make, ex, n):
+    learn = make(tmp_path)
+    with learn.no_bar(): learn.fit(1, 1e-2)
+    learn.add_cb(Stop(ex, n))
+    before,hooks = everything(learn),sum(len(m._forward_pre_hooks) for m in learn.model.modules())
+    with pytest.raises(ex): find(learn)
+    learn.stop.n = 0
+    after = everything(learn)
+    # Left behind by fastai's `no_logging`, as after any fit
     before['attrs'].pop('logger'), after['attrs'].pop('logger')
     for k in before: assert before[k] == after[k], k
-    assert not moved(clas, w)
+    assert hooks == sum(len(m._forward_pre_hooks) for m in learn.model.modules())
 
-def test_only_the_head_is_trained(clas):
-    seen = []
-    class See(Callback):
-        def before_train(self):
-            seen.append(trains(self.learn))
-            self.body = {k:v for k,v in weights(self.learn).items() if k.startswith('0')}
-        def after_batch(self): assert not moved(self.learn, {**weights(self.learn), **self.body}), 'the body moved'
-    clas.add_cb(See())
-    find(clas, runs=3)
-    assert seen and all(s == [False]*4 + [True] for s in seen)
+def test_also_when_the_heads_are_broken_off(clas, monkeypatch):
+    def interrupt(*args): raise KeyboardInterrupt
+    monkeypatch.setattr('fastai_discrim.candidates.SumLoss.__call__', interrupt)
+    before = everything(clas)
+    with pytest.raises(KeyboardInterrupt): find(clas)
+    assert before == everything(clas)
 
-def test_what_it_returns(mlp):
-    res = find(mlp, runs=2, num_it=40)
-    assert res._fields == ('lr', 'lrs', 'losses')
-    assert res.lr == res.lrs[res.losses.argmin()]/10 and res.lrs.shape == res.losses.shape and isinstance(res.lr, float)
-    assert (np.diff(res.lrs) > 0).all() and np.isfinite(res.losses).all()
+def test_what_it_returns(clas):
+    res = find(clas)
+    assert res._fields == ('lr', 'lrs', 'losses', 'how') and isinstance(res.lr, float)
+    assert len(res.lrs) == len(res.losses) >= 12 and (np.diff(res.lrs) > 0).all() and np.isfinite(res.losses[:5]).all()
 
-def test_runs_are_averaged(mlp):
-    set_seed(1); one = find(mlp, runs=1)
-    set_seed(1); two = find(mlp, runs=2)
-    k = min(len(one.lrs), len(two.lrs))
-    np.testing.assert_array_equal(one.lrs[:k], two.lrs[:k])
-    assert not np.array_equal(one.losses[:k], two.losses[:k])
+def test_candidates_are_sorted_and_taken_once(mlp):
+    res = find(mlp, lrs=[1e-1, 1e-3, 1e-2, 1e-1])
+    np.testing.assert_array_equal(res.lrs, [1e-3, 1e-2, 1e-1])
+    assert res.how == 'best validation loss of the head, 1 epoch at each of 3 rates'
 
-def test_range(mlp):
-    res = find(mlp, start_lr=1e-4, end_lr=1e-1, num_it=30)
-    assert res.lrs[0] >= 1e-4 and res.lrs[-1] <= 1e-1
+def test_the_same_seed_gives_the_same_rate(clas):
+    set_seed(3); a = find(clas)
+    set_seed(3); b = find(clas)
+    assert a.lr == b.lr and np.array_equal(a.losses, b.losses)
 
-def test_plot(mlp):
-    with mlp.no_bar(): res = mlp.head_lr_find(num_it=30)
+def test_the_best_rate_is_found(tmp_path):
+    # Full batches of a linear problem: the higher the rate the better, up to where it diverges
+    learn = make_mlp(tmp_path, n=64, bs=64, opt_func=partial(SGD, mom=0.))
+    res = find(learn, lrs=[1e-4, 1e-2, 1, 1e4], n_epoch=10)
+    assert res.losses.argmin() == 2 and .3 < res.lr < 3
+
+@pytest.mark.parametrize('best', [1e-6, 1e-4, 2e-3, 1e-2, .5, 1, 30, 900])
+def test_it_looks_further_where_the_best_is_near_an_end(best):
+    lrs,losses,idle = _search(lambda lrs: np.log10(lrs/best)**2, None)
+    assert losses.argmin() not in (0, len(lrs)-1) and abs(np.log10(lrs[losses.argmin()]/best)) <= .125+1e-9
+    assert np.allclose(np.diff(np.log10(lrs)), .25) and idle == np.log10(1e-12/best)**2
+    np.testing.assert_array_equal(losses, np.log10(lrs/best)**2)
+
+@pytest.mark.parametrize('find', [lambda lrs: lrs, lambda lrs: -lrs, lambda lrs: lrs*np.nan])
+def test_it_does_not_look_for_ever(find):
+    lrs,_,_ = _search(find, None)
+    assert 1e-7 <= lrs[0] and lrs[-1] <= 1e3
+
+def test_given_rates_are_all_that_is_looked_at():
+    assert _search(lambda lrs: lrs, np.array([1e-2, 1e-1]))[0].tolist() == [1e-2, 1e-1]
+
+def test_no_gain_is_said(clas):
+    # Random documents, and steps too small to tell
+    with pytest.warns(UserWarning, match='no rate lowers the validation loss of an untrained head'): find(clas, lrs=[1e-9, 1e-8])
+
+def test_centre():
+    lrs = np.array([1e-3, 1e-2, 1e-1, 1])
+    assert _centre(lrs, np.array([9, 1., 1., 9]), 9.) == pytest.approx(10**-1.5)
+    assert _centre(lrs, np.array([9, 5, 1., np.nan]), 3.) == pytest.approx(1e-1, rel=1e-3)
+    assert _centre(lrs, np.array([-1., -5, -1., np.inf]), -1.) == pytest.approx(1e-2, rel=.05)
+    assert 1e-2 < _centre(lrs, np.array([9, 1., 1.05, 9]), 2.) < 10**-1.5
+    # Nothing is gained: the best of what is bad
+    for idle in (1., .5, np.nan): assert _centre(lrs, np.array([1., 1.2, 1.4, 9]), idle) == pytest.approx(1e-3)
+
+def test_runs_are_averaged(clas):
+    lrs = [1e-3, 1e-2]
+    set_seed(1); one = find(clas, lrs=lrs, runs=1)
+    set_seed(1); two = find(clas, lrs=lrs, runs=2)
+    other = 2*two.losses - one.losses
+    assert not np.array_equal(one.losses, other) and np.allclose(one.losses, other, rtol=.2)
+
+def test_schedule_epochs_and_weight_decay_matter(clas):
+    losses = []
+    for kw in ({}, dict(sched=Flat()), dict(n_epoch=2), dict(wd=1.), dict(moms=(.5, .5, .5))):
+        set_seed(1)
+        losses.append(tuple(find(clas, lrs=[1e-2, 1e-1], **kw).losses))
+    assert len(set(losses)) == len(losses)
+
+def test_plot(clas):
+    with clas.no_bar(): res = clas.head_lr_find()
     ax = plt.gca()
-    assert ax.get_xscale() == 'log' and ax.get_xlabel() == 'learning rate of the head'
+    assert ax.get_xscale() == 'log' and ax.get_xlabel() == 'learning rate of the head' and ax.get_ylabel() == 'validation loss'
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), res.lrs)
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), res.losses)
     assert f'{res.lr:.2e}' in ax.get_legend().get_texts()[0].get_text()
     plt.close('all')
-    find(mlp)
+    find(clas)
     assert not plt.get_fignums()
+
+def test_a_language_model_gets_a_range_test_that_says_so(lm, capsys):
+    with lm.no_bar(): res = lm.head_lr_find(lrs=[1e-4, 1e-1])
+    assert 'the head is also at work before the end of the model, so this is a range test, averaged over 3 runs' in capsys.readouterr().out
+    assert res.how.startswith('range test') and plt.gca().get_ylabel() == 'training loss, smoothed'
+    assert res.lr == res.lrs[res.losses.argmin()]/10 and res.lrs[0] >= 1e-4 and res.lrs[-1] <= 1e-1
+
+def test_an_optimiser_that_is_there_already_gets_a_range_test(tmp_path):
+    learn = make_mlp(tmp_path)
+    groups = [{'params': list(g)} for g in learn.splitter(learn.model)]
+    learn.opt_func = OptimWrapper(opt=torch.optim.SGD(groups, lr=.1))
+    assert 'the optimiser' in find(learn).how
+
+def test_without_a_validation_set_a_part_is_held_out(tmp_path, capsys):
+    learn = make_clas(tmp_path, n=80)
+    learn.dls = DataLoaders(learn.dls.train, device='cpu')
+    with learn.no_bar(): res = learn.head_lr_find(show_plot=False)
+    assert 'no validation set, so 2 of 10 training batches are held out' in capsys.readouterr().out
+    assert np.isfinite(res.losses[:5]).all()
+
+def test_an_empty_validation_set_is_none(tmp_path):
+    learn = make_mlp(tmp_path)
+    learn.dls = DataLoaders.from_dsets(learn.dls.train_ds, [], bs=8, device='cpu', num_workers=0)
+    assert len(find(learn).lrs) >= 13
+
+def test_one_batch_and_no_validation_set(tmp_path):
+    learn = make_mlp(tmp_path, n=8)
+    learn.dls = DataLoaders(learn.dls.train, device='cpu')
+    with pytest.raises(ValueError, match='no validation set, and 1 batch'): find(learn)
+
+def test_no_more_batches_run_than_asked_for(tmp_path):
+    seen = {True: 0, False: 0}
+    class Count(Callback):
+        def after_batch(self): seen[self.dl is self.dls.train] += len(self.yb[0])
+    learn = make_clas(tmp_path, n=320, cbs=Count())
+    find(learn, n_batch=10)
+    # The others are two passes of two items
+    assert seen == {True: 80, False: 16+2+2} or seen == {True: 80, False: 24+2+2}, seen
+
+def test_a_share_of_the_validation_set_is_drawn_from_all_of_it(tmp_path):
+    seen = []
+    class See(Callback):
+        def after_batch(self):
+            if self.dl is not self.dls.train and len(self.yb[0]) > 2: seen.extend(self.yb[0].tolist())
+    learn = make_mlp(tmp_path)
+    ds = sorted(learn.dls.train_ds, key=lambda o: int(o[1]))
+    learn.dls = DataLoaders.from_dsets(learn.dls.train_ds, ds, bs=8, device='cpu', num_workers=0)
+    learn.add_cb(See())
+    find(learn)
+    assert len(seen) == 16 and set(seen) == {0, 1}
+
+def test_loggers_stand_aside(clas):
+    clas.add_cb(CSVLogger())
+    with clas.no_bar(): clas.fit(1, 1e-2)
+    log = (clas.path/'history.csv').read_text()
+    find(clas)
+    assert (clas.path/'history.csv').read_text() == log
 
 def test_with_our_callbacks_attached(clas):
     clas.add_cbs([GradualUnfreezing(), DiscriminativeLR()])
-    w = weights(clas)
+    before = everything(clas)
     find(clas)
-    assert not moved(clas, w)
+    assert before == everything(clas)
 
 def test_fit_ulmfit_uses_what_it_finds(tmp_path, capsys):
     a,b = make_clas(tmp_path),make_clas(tmp_path)
     for learn in (a, b): set_seed(2); learn.create_opt()
     set_seed(2)
-    with b.no_bar(): lr = b.head_lr_find(show_plot=False).lr
+    with b.no_bar(): found = b.head_lr_find(show_plot=False)
     set_seed(2)
     with a.no_bar(): a.fit_ulmfit(6)
-    assert f'η_L = {lr:.2e}' in capsys.readouterr().out
-    np.testing.assert_array_equal(a.recorder.group_lrs, b.ulmfit_plan(6, lr).lrs(len(a.dls.train)))
+    assert f'η_L = {found.lr:.2e}' in capsys.readouterr().out
+    np.testing.assert_array_equal(a.recorder.group_lrs, b.ulmfit_plan(6, found.lr).lrs(len(a.dls.train)))
+    assert a.recorder.plan == b.ulmfit_plan(6, found) and a.recorder.plan.lr_from == f'head_lr_find, {found.how}'
     set_seed(2)
-    with b.no_bar(): b.fit_ulmfit(6, lr)
+    with b.no_bar(): b.fit_ulmfit(6, found.lr)
     assert not moved(a, weights(b))
 
-@pytest.mark.parametrize('kw', [dict(runs=0), dict(runs=1.5), dict(num_it=0), dict(num_it=19), dict(start_lr=0),
-                                dict(start_lr=1, end_lr=.5)])
-def test_bad_numbers(mlp, kw):
-    with pytest.raises((ValueError, TypeError), match='expected'): find(mlp, **kw)
+@pytest.mark.parametrize('kw,want', [({}, 1), (dict(epochs=2), 2), (dict(gradual=False), 1)])
+def test_fit_ulmfit_searches_as_the_heads_phase_will_be(clas, monkeypatch, kw, want):
+    seen = {}
+    def found(self, **kwargs):
+        seen.update(kwargs)
+        return HeadLR(1e-2, [1e-2], [1.], 'as told')
+    monkeypatch.setattr(type(clas), 'head_lr_find', found)
+    with clas.no_bar(): clas.fit_ulmfit(10, cut_frac=.3, moms=(.7, .6, .7), wd=.2, **kw)
+    assert seen['n_epoch'] == want and seen['sched'].cut_frac == .3 and seen['moms'] == (.7, .6, .7) and seen['wd'] == .2
 
-def test_a_loss_that_is_not_finite_is_said(mlp):
-    w = weights(mlp)
-    mlp.loss_func = lambda *a: torch.tensor(float('nan'), requires_grad=True)
-    with pytest.raises(ValueError, match='the loss was finite at 0 rates'): find(mlp)
-    assert not moved(mlp, w)
+@pytest.mark.parametrize('kw', [dict(lrs=[]), dict(lrs=[1e-2]), dict(lrs=[1e-2, 1e-2]), dict(lrs=1e-2), dict(lrs='1e-2'),
+                                dict(lrs=['1e-2', 1]), dict(lrs=slice(1e-3, 1e-2)), dict(lrs=[1e-2, 0]), dict(lrs=[1e-2, -1]),
+                                dict(lrs=[1e-2, float('nan')]), dict(lrs=[1e-2, float('inf')]), dict(lrs=[True, 2]), dict(n_epoch=0), dict(n_epoch=1.5), dict(n_batch=0),
+                                dict(runs=0), dict(runs=1.5), dict(sched='STLR'), dict(moms=(1, 2, 3)), dict(moms=.9)])
+def test_bad_input(clas, kw):
+    before = everything(clas)
+    with pytest.raises((ValueError, TypeError), match='expected'): find(clas, **kw)
+    assert before == everything(clas)
 
-def test_a_loss_that_is_not_finite_at_high_rates_is_cut_off(mlp):
+def test_one_group_and_no_batch(tmp_path):
+    with pytest.raises(ValueError, match='1 layer group'): find(make_mlp(tmp_path, splitter=lambda m: [list(m.parameters())]))
+    learn = make_clas(tmp_path, n=6)
+    with pytest.raises(ValueError, match='0 batches'): find(learn)
+
+@pytest.mark.parametrize('make', [make_clas, make_lm])
+def test_a_loss_that_is_never_finite_is_said(tmp_path, make):
+    learn = make(tmp_path)
+    learn.loss_func = lambda p,y: p.sum()*float('nan')
+    before = everything(learn)
+    with pytest.raises(ValueError, match='finite'): find(learn)
+    assert before == everything(learn)
+
+def test_rates_at_which_the_loss_is_not_finite_are_out(mlp):
     stock = mlp.loss_func
-    mlp.loss_func = lambda p,y: stock(p, y) if p.abs().max() < 1.2 else (p*float('nan')).sum()
-    res = find(mlp, num_it=60)
-    assert np.isfinite(res.losses).all() and 2 <= len(res.lrs) < 60-6-5
-
-def test_torch_loaders_and_unsaved_buffers(mlp):
-    ds = mlp.dls.train.dataset
-    def loader(seed): return torch.utils.data.DataLoader(ds, 8, shuffle=True, generator=torch.Generator().manual_seed(seed))
-    mlp.dls = DataLoaders(loader(0), loader(1))
-    mlp.model.register_buffer('count', torch.zeros(1), persistent=False)
-    def count(m, *args): m.count += 1
-    mlp.model.register_forward_hook(count)
-    state = mlp.dls.train.generator.get_state()
-    find(mlp)
-    assert mlp.model.count == 0 and torch.equal(mlp.dls.train.generator.get_state(), state)
-
-def test_untouched_restores_a_language_models_order(lm):
-    order = list(lm.dls.train.items.idxs)
-    with untouched(lm):
-        for _ in range(3): list(lm.dls.train)
-        assert list(lm.dls.train.items.idxs) != order
-    assert list(lm.dls.train.items.idxs) == order
+    mlp.loss_func = lambda p,y: stock(p, y) if p.abs().max() < 5 else (p*float('nan')).sum()
+    res = find(mlp)
+    assert np.isnan(res.losses[-1]) and np.isfinite(res.losses[:8]).all() and np.isfinite(res.lr)

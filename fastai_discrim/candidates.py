@@ -1,0 +1,83 @@
+"Copies of one head, each trained at its own rate, all in one fit"
+__all__ = []
+
+import numpy as np
+import torch
+from fastai.callback.core import Callback, CancelValidException
+from fastai.callback.schedule import ParamScheduler
+from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
+from fastai.learner import Learner
+from fastai.torch_core import find_bs
+from fastcore.imports import noop
+from torch import nn
+
+from .schedule import Schedule, fit_scheds
+
+
+class Heads(nn.Module):
+    "Heads that are fed alike: the same inputs, under the same dropout"
+    def __init__(self,
+        heads:list, # `KeptHead`s
+    ):
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+
+    def forward(self, kept):
+        # `torch.random.fork_rng` asks for the devices each time, which takes as long as a small head
+        cpu,cuda,res = torch.get_rng_state(),torch.cuda.get_rng_state_all(),[]
+        for head in self.heads:
+            torch.set_rng_state(cpu)
+            torch.cuda.set_rng_state_all(cuda)
+            res.append(head(kept))
+        return res
+
+class SumLoss:
+    "The losses of all heads as one: no two share a weight, so each gets the gradient of its own"
+    def __init__(self,
+        loss_func, # Loss of one head
+    ): self.loss_func = loss_func
+
+    def __call__(self, preds, *yb):
+        self.each = [self.loss_func(p, *yb).as_subclass(torch.Tensor) for p in preds]
+        return sum(self.each)
+
+class HeadLosses(Callback):
+    "Validation loss of every head after the last epoch, in `losses`"
+    def before_validate(self):
+        if self.epoch < self.n_epoch-1: raise CancelValidException()
+        self.losses,self.n_items = 0.,0
+
+    def after_batch(self):
+        if self.training: return
+        n = find_bs(self.yb)
+        self.losses = self.losses + n*np.array([l.item() for l in self.loss_func.each])
+        self.n_items += n
+
+    def after_validate(self):
+        if self.epoch == self.n_epoch-1: self.losses = self.losses/self.n_items
+
+def _loader(batches, device, shuffle=False):
+    return DataLoader(batches, bs=None, shuffle=shuffle, num_workers=0, device=device, create_batch=noop, retain=lambda res,b: res)
+
+def candidate_losses(
+    learn:Learner, # The learner whose head it is: its loss, optimiser and weight decay are used, not its callbacks
+    head, # Makes a `KeptHead`
+    train:list, # Batches to train on: what goes into the head, and the targets
+    valid:list, # Batches to validate on
+    lrs:np.ndarray, # Peak rates
+    n_epoch:int, # Epochs that each head is trained
+    sched:Schedule, # Schedule of the training
+    moms:tuple, # Momentum: start, at the peak rate, end; None for `learn.moms`
+    wd:float, # Weight decay, as in `fit`
+) -> np.ndarray: # Validation losses, one a rate
+    "Validation loss of copies of a head, each trained at its own one of `lrs`, from one start and on the same batches"
+    device = next(learn.model.parameters()).device
+    dls = DataLoaders(_loader(train, device, True), _loader(valid, device))
+    dls.n_inp = 1
+    tuner = Learner(dls, Heads([head() for _ in lrs]), loss_func=SumLoss(learn.loss_func), opt_func=learn.opt_func, path=learn.path,
+                    splitter=lambda m: [h.trainable() for h in m.heads], wd=learn.wd, wd_bn_bias=learn.wd_bn_bias)
+    tuner.create_opt()
+    cbs = [ParamScheduler(fit_scheds(tuner.opt, sched, np.array(lrs), moms or learn.moms)), HeadLosses()]
+    with tuner.no_bar(),tuner.no_logging(): tuner.fit(n_epoch, wd=wd, cbs=cbs)
+    return cbs[1].losses

@@ -1,0 +1,47 @@
+"Training that leaves no trace on the learner"
+__all__ = []
+
+from contextlib import contextmanager
+from copy import deepcopy
+from itertools import chain
+
+from fastai.learner import Learner
+from fastai.torch_core import get_model, get_random_states, set_random_states
+
+
+def _loader_state(dl):
+    "What sets the order of a loader's batches: fastai's `rng` or torch's `generator`, and a language model's items, shuffled in place"
+    gen = getattr(dl, 'generator', None)
+    return deepcopy(getattr(dl, 'rng', None)),gen and gen.get_state(),list(dl.items.idxs) if hasattr(dl, 'make_chunks') else None
+
+def _restore_loader(dl, rng, gen, idxs):
+    if rng: dl.rng = rng
+    if gen is not None: dl.generator.set_state(gen)
+    if idxs is not None:
+        dl.items.idxs[:] = idxs
+        dl.make_chunks()
+
+def _tensors(model): return {n:t for n,t in chain(model.named_parameters(), model.named_buffers())}
+
+@contextmanager
+def untouched(
+    learn:Learner, # The learner that is trained inside
+):
+    "Training inside leaves no trace: weights, optimiser, `requires_grad`, gradients, recorder, random states, order of the batches"
+    model,opt,rec = get_model(learn.model),learn.opt,getattr(learn, 'recorder', None)
+    attrs,states,loaders = dict(vars(learn)),get_random_states(),[_loader_state(dl) for dl in learn.dls.loaders]
+    tensors,opt_state = {n: t.detach().clone() for n,t in _tensors(model).items()},opt and deepcopy(opt.state_dict())
+    grads = [(p, p.requires_grad, p.grad if p.grad is None else p.grad.clone()) for p in model.parameters()]
+    modes = [(m, m.training) for m in model.modules()]
+    log = {k:v if k == 'learn' else deepcopy(v) for k,v in vars(rec).items()} if rec else {}
+    try: yield
+    finally:
+        for n,t in _tensors(model).items(): t.data.copy_(tensors[n])
+        for p,rg,g in grads: p.requires_grad_(rg).grad = g
+        for m,mode in modes: m.training = mode
+        for o,old in ((learn, attrs), (rec, log)):
+            if o: vars(o).clear(); vars(o).update(old)
+        if opt: opt.load_state_dict(opt_state)
+        if hasattr(model, 'reset'): model.reset()
+        for dl,state in zip(learn.dls.loaders, loaders): _restore_loader(dl, *state)
+        set_random_states(**states)

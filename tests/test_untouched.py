@@ -1,0 +1,34 @@
+"Training inside `untouched` leaves nothing behind"
+import torch
+from conftest import everything
+from fastai.data.core import DataLoaders
+
+from fastai_discrim.untouched import untouched
+
+
+def test_a_language_models_order(lm):
+    order = list(lm.dls.train.items.idxs)
+    with untouched(lm):
+        for _ in range(3): list(lm.dls.train)
+        assert list(lm.dls.train.items.idxs) != order
+    assert list(lm.dls.train.items.idxs) == order
+
+def test_torch_loaders_and_unsaved_buffers(mlp):
+    ds = mlp.dls.train.dataset
+    def loader(seed): return torch.utils.data.DataLoader(ds, 8, shuffle=True, generator=torch.Generator().manual_seed(seed))
+    mlp.dls = DataLoaders(loader(0), loader(1))
+    mlp.model.register_buffer('count', torch.zeros(1), persistent=False)
+    def count(m, *args): m.count += 1
+    mlp.model.register_forward_hook(count)
+    state = mlp.dls.train.generator.get_state()
+    with untouched(mlp),mlp.no_bar(): mlp.fit(1, 1e-2)
+    assert mlp.model.count == 0 and torch.equal(mlp.dls.train.generator.get_state(), state)
+
+def test_a_whole_fit(learn):
+    with learn.no_bar(): learn.fit(1, 1e-2)
+    before = everything(learn)
+    with untouched(learn),learn.no_bar():
+        learn.freeze()
+        learn.fit_one_cycle(2, 1e-2)
+    after = everything(learn)
+    for k in before: assert before[k] == after[k], k
