@@ -137,8 +137,8 @@ def head_lr_find(self:Learner,
                 raise ValueError(f'the validation loss is not finite at any of {len(lrs)} rates from {lrs[0]:.1e} to {lrs[-1]:.1e}: '
                                  'expected one at which it is; mend the data or the loss, or try lower `lrs`')
             if not idle-np.nanmin(losses) > 0.01*abs(idle):
-                warn(f'no rate lowers the validation loss of an untrained head, {idle:.4g}, by 1 %: this one says little; train it for longer '
-                     'by `n_epoch`, or look at the data', stacklevel=2)
+                warn(f'no rate lowers the validation loss of an untrained head, {idle:.4g}, by 1 %: this one says little; '
+                     'give the head more epochs by `n_epoch`, or look at the data', stacklevel=2)
             how = f'best validation loss of the head, {n_epoch} epoch{"s"*(n_epoch > 1)} at each of {len(lrs)} rates'
             res = HeadLR(_centre(lrs, losses, idle), lrs, losses, how)
     if show_plot: _plot(res)

@@ -73,41 +73,46 @@ def _validate(learn, dl, cbs=()):
 
 def _own(m): return set(m.parameters(recurse=False))
 
-def _trace(learn, root, b):
-    "The calls of `root` and of all modules that have parameters, with what goes in, for the batch `b`, and the prediction"
+def _plain(m, inp):
+    "Copies of what goes into `m`, in its precision and without fastai's types, which would double the time of a small head"
+    dtype = next(m.parameters()).dtype
+    return _map(lambda o: o.detach().as_subclass(Tensor).to(dtype if o.is_floating_point() else o.dtype, copy=True), inp)
+
+def _trace(learn, b, modules):
+    "The calls of `modules` with what goes in, for the batch `b`, and the prediction"
     calls = []
     with ExitStack() as hooks, learn.no_bar():
-        for m in get_model(learn.model).modules():
-            if m is root or _own(m):
-                hooks.enter_context(m.register_forward_pre_hook(lambda *call: calls.append(call), with_kwargs=True))
+        for m in modules: hooks.enter_context(m.register_forward_pre_hook(lambda *call: calls.append(call), with_kwargs=True))
         _validate(learn, [b])
     return calls,learn.pred
 
 def split_head(
     learn:Learner, # The learner whose head is wanted
     group:list, # Parameters of the head
-) -> tuple: # A function that makes `KeptHead`s, and why there is none if it is None
+) -> tuple: # What makes `KeptHead`s, and '', or None and why there is none
     "Where the head of `learn` begins and what it is from there on, found by running two items through the model"
-    root,group = get_model(learn.model),set(group)
     if isinstance(learn.opt_func, OptimWrapper): return None,'the optimiser can not be made anew for the head'
-    while inner := first(c for c in root.children() if group <= set(c.parameters())): root = inner
-    b = _items(2, first(learn.dls.train))
-    calls,pred = _trace(learn, root, b)
+    group,b,roots = set(group),_items(2, first(learn.dls.train)),[get_model(learn.model)]
+    while inner := first(c for c in roots[-1].children() if group <= set(c.parameters())): roots.append(inner)
+    modules = [m for m in roots[0].modules() if m in roots or _own(m)]
+    calls,pred = _trace(learn, b, modules)
     i = next((i for i,(m,*_) in enumerate(calls) if _own(m) & group), None)
     if i is None or any(_own(m) - group for m,*_ in calls[i:]): return None,'the head is also at work before the end of the model'
-    entry,*kept = calls[i]
-    item = next((_items(1, inp) for m,*inp in calls if m is root), None)
-    make = partial(KeptHead, root, entry, group, item)
-    with torch.no_grad(): same = [j for j,o in enumerate(make().eval()(kept)) if _alike(o, pred)]
-    if not same: return None,'the head takes more from the body than goes into its first module with parameters'
     # A tied weight is at work in the body too, maybe where its module is not called: then another head gets another input
     with torch.no_grad():
         weights = [(p, p.clone()) for p in group]
         for p in group: p.add_(1)
-        other = _trace(learn, root, b)[0][i][1:]
+        other = _trace(learn, b, modules)[0][i][1:]
         for p,w in weights: p.copy_(w)
+    entry,*kept = calls[i]
     if not all(map(torch.equal, _tensors(kept), _tensors(other))): return None,'the head is also at work before the end of the model'
-    return partial(make, which=same[0]),None
+    # From the smallest module that has all of the head outwards: there may be an activation, as for `y_range`, around it
+    for root in reversed(roots):
+        for item in (_items(1, inp) for m,*inp in calls if m is root):
+            make = partial(KeptHead, root, entry, group, item)
+            with torch.no_grad(): same = [j for j,o in enumerate(make().eval()(_plain(entry, kept))) if _alike(o, pred)]
+            if same: return partial(make, which=same[0]),''
+    return None,'the head takes more from the body than goes into its first module with parameters'
 
 class KeepInputs(Callback):
     "Keep what goes into a module, and the targets, of some batches"
@@ -117,11 +122,9 @@ class KeepInputs(Callback):
         n_items:float, # Or items, if these are reached before
     ): self.most,self.batches,self.n_items = (n_batch, n_items),[],0
 
-    def catch(self, m, args, kwargs):
-        "Forward pre-hook of the module. Plain tensors are kept, in its precision: fastai's types would double the time of a small head"
-        dtype = next(m.parameters()).dtype
-        def _copy(o): return o.detach().as_subclass(Tensor).to(dtype if o.is_floating_point() else o.dtype, copy=True)
-        self.inp = _map(_copy, [args, kwargs])
+    def catch(self, m, *inp):
+        "Forward pre-hook of the module"
+        self.inp = _plain(m, list(inp))
 
     def after_batch(self):
         self.batches.append((self.inp, *_map(lambda o: o.as_subclass(Tensor), self.yb)))

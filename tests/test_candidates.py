@@ -1,0 +1,73 @@
+"Many heads in one fit are as many fits of one head"
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, make_mlp
+from fastai.data.core import DataLoaders
+from fastai.losses import CrossEntropyLossFlat
+from fastai.optimizer import SGD, OptimWrapper, ranger
+from fastai.text.learner import TextLearner
+from fastai.text.models import AWD_LSTM, awd_lstm_clas_config, awd_lstm_clas_split
+from fastai.text.models.core import get_text_classifier
+from fastai.torch_core import set_seed
+
+from fastai_discrim.candidates import Heads
+from fastai_discrim.schedule import OneCycle
+
+# fastai fails at a `weight_p` of 0
+NO_DROPOUT = {**awd_lstm_clas_config, **SMALL, **{k: 0. for k in awd_lstm_clas_config if k.endswith('_p')}, 'weight_p': 1e-12}
+
+def _clas(path, **kwargs):
+    set_seed(7)
+    x = torch.randint(3, 30, (24, 12))
+    ds = list(zip(x, (x.float().mean(1) > 16).long()))
+    # One batch, and in order: what else may differ is rounding
+    dls = DataLoaders.from_dsets(ds, ds[:16], bs=24, shuffle=False, device='cpu', num_workers=0)
+    model = get_text_classifier(AWD_LSTM, 30, 2, config=NO_DROPOUT, seq_len=6, ps=[0.])
+    return TextLearner(dls, model, loss_func=CrossEntropyLossFlat(), splitter=awd_lstm_clas_split, path=path, **kwargs)
+
+def _mlp(path, **kwargs):
+    learn = make_mlp(path, n=24, bs=24, **kwargs)
+    learn.dls = DataLoaders.from_dsets(learn.dls.train_ds, learn.dls.valid_ds, bs=24, shuffle=False, device='cpu', num_workers=0)
+    return learn
+
+OPTS = dict(adam={}, sgd=dict(opt_func=partial(SGD, mom=.9)), ranger=dict(opt_func=ranger),
+            torch=dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW)), bn_decay=dict(wd_bn_bias=True, wd=.3))
+
+@pytest.mark.parametrize('opt', OPTS.values(), ids=OPTS)
+@pytest.mark.parametrize('make', [_clas, _mlp])
+def test_each_is_what_fitting_the_frozen_learner_at_that_rate_gives(tmp_path, make, opt):
+    # Where a rate is so high that training is chaotic, rounding grows
+    lrs,n = [1e-3, 1e-2, 5e-2],6
+    with (found := make(tmp_path, **opt)).no_bar(): res = found.head_lr_find(lrs, n, show_plot=False, wd=.1)
+    for lr,loss in zip(lrs, res.losses):
+        learn = make(tmp_path, **opt)
+        learn.create_opt()
+        learn.freeze()
+        with learn.no_bar(): learn.fit_stlr(n, lr, wd=.1)
+        assert loss == pytest.approx(learn.recorder.values[-1][1], rel=1e-5)
+
+def test_so_it_is_under_other_schedules_and_momentum(tmp_path):
+    moms = .8,.6,.8
+    with (found := _clas(tmp_path)).no_bar():
+        res = found.head_lr_find([1e-3, 3e-2], 6, show_plot=False, sched=OneCycle(pct_start=.4), moms=moms)
+    learn = _clas(tmp_path)
+    learn.create_opt()
+    learn.freeze()
+    with learn.no_bar(): learn.fit_one_cycle(6, 3e-2, pct_start=.4, moms=moms)
+    assert res.losses[1] == pytest.approx(learn.recorder.values[-1][1], rel=1e-5)
+
+def test_a_rate_does_not_depend_on_the_others(clas):
+    losses = []
+    for lrs in ([1e-3, 1e-2], [1e-2, 1e-1], [1e-2, 1e3]):
+        set_seed(3)
+        with clas.no_bar(): res = clas.head_lr_find(lrs, show_plot=False, runs=1)
+        losses.append(res.losses[list(res.lrs).index(1e-2)])
+    assert np.ptp(losses) < 1e-6
+
+def test_heads_are_fed_alike_and_differently_each_time():
+    heads = Heads([torch.nn.Dropout(.5) for _ in range(3)])
+    a,b = heads(torch.ones(50)),heads(torch.ones(50))
+    assert torch.equal(a[0], a[1]) and torch.equal(a[0], a[2]) and not torch.equal(a[0], b[0])

@@ -1,0 +1,191 @@
+"Where the head of a model begins, and what goes in there"
+import pytest
+import torch
+from conftest import make_clas, make_lm, make_mlp
+from fastai.callback.core import Callback
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, MSELossFlat
+from fastai.tabular.model import TabularModel
+from fastai.text.learner import TextLearner
+from fastai.text.models import AWD_LSTM, awd_lstm_clas_config, awd_lstm_clas_split
+from fastai.text.models.core import get_text_classifier
+from fastai.torch_core import params, set_seed
+from fastai.vision.learner import create_head
+from fastcore.foundation import L
+from torch import nn
+
+from fastai_discrim.kept import keep, split_head
+
+
+class Bert(nn.Module):
+    "As transformers have it: all tokens go into a head that looks at the first, beside a body that takes keywords, and a dict comes out"
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.dense,self.drop,self.out = nn.Linear(6, 6),nn.Dropout(.5),nn.Linear(6, 2)
+        def forward(self, features, scale=1.): return self.out(self.drop(torch.tanh(self.dense(self.drop(features[:,0]*scale)))))
+
+    def __init__(self):
+        super().__init__()
+        self.body,self.classifier = nn.Sequential(nn.Embedding(20, 6), nn.LayerNorm(6)),self.Head()
+    def forward(self, x): return {'hidden': (h := self.body(x)), 'logits': self.classifier(features=h, scale=2.)}
+    def groups(self): return L(self.body, self.classifier).map(params)
+
+class Siblings(Bert):
+    "A head of two modules that have no module of their own around them"
+    def __init__(self):
+        super().__init__()
+        self.pooler,self.classifier = nn.Linear(6, 6),nn.Linear(6, 2)
+        self.drop = nn.Dropout(.5)
+    def forward(self, x): return {'logits': self.classifier(self.drop(torch.tanh(self.pooler(self.body(x).mean(1)))))}
+    def groups(self): return L(params(self.body), params(self.pooler)+params(self.classifier))
+
+class Skip(Siblings):
+    "A head that takes from the body again, further up"
+    def forward(self, x): return {'logits': self.classifier(torch.tanh(self.pooler((h := self.body(x)).mean(1))) + h[:,0])}
+
+class Late(Siblings):
+    "A body that goes on after the head has begun"
+    def forward(self, x): return {'logits': self.classifier(self.body[1](self.pooler(self.body[0](x).mean(1))))}
+
+class Uncalled(Siblings):
+    "A head whose weight is used, but not as a module"
+    def forward(self, x): return {'logits': self.body(x).mean(1) @ self.classifier.weight.T + self.pooler.weight.sum()}
+
+class Logits(Callback):
+    def after_pred(self): self.learn.pred = self.pred['logits']
+
+def tokens(model):
+    set_seed(1)
+    x = torch.randint(0, 20, (64, 5))
+    ds = list(zip(x, (x[:,0] > 9).long()))
+    return Learner(DataLoaders.from_dsets(ds, ds[:16], bs=8, device='cpu', num_workers=0), model, loss_func=CrossEntropyLossFlat(),
+                   splitter=lambda m: m.groups(), cbs=Logits())
+
+def images():
+    set_seed(1)
+    x = torch.randn(32, 3, 8, 8)
+    ds = list(zip(x, (x.mean((1, 2, 3)) > 0).long()))
+    body = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU())
+    return Learner(DataLoaders.from_dsets(ds, ds[:16], bs=8, device='cpu', num_workers=0), nn.Sequential(body, create_head(6, 2)),
+                   loss_func=CrossEntropyLossFlat(), splitter=lambda m: L(m[0], m[1]).map(params))
+
+def table():
+    set_seed(1)
+    cat,cont = torch.randint(0, 4, (64, 2)),torch.randn(64, 3)
+    ds = list(zip(cat, cont, cont.sum(1, keepdim=True)))
+    dls = DataLoaders.from_dsets(ds, ds[:16], bs=8, device='cpu', num_workers=0)
+    dls.n_inp = 2
+    model = TabularModel([(4, 2), (4, 2)], 3, 1, [8, 4], y_range=(-5, 5))
+    return Learner(dls, model, loss_func=MSELossFlat(), splitter=lambda m: [params(m.embeds)+params(m.bn_cont)+params(m.layers[:2]),
+                                                                            params(m.layers[2:])])
+
+def begin(learn):
+    learn.create_opt()
+    learn.freeze()
+    return split_head(learn, learn.opt.param_lists[-1])
+
+# What goes in for a batch of 8 or 16, and the module that it goes into
+HEADS = dict(mlp=(lambda p: make_mlp(p), (8,), nn.Linear), clas=(lambda p: make_clas(p), (24,), nn.BatchNorm1d),
+             bert=(lambda p: tokens(Bert()), (6,), nn.Linear), siblings=(lambda p: tokens(Siblings()), (6,), nn.Linear),
+             vision=(lambda p: images(), (12,), nn.BatchNorm1d), table=(lambda p: table(), (4,), nn.Linear))
+
+@pytest.mark.parametrize('make,shape,kind', HEADS.values(), ids=HEADS)
+def test_the_input_of_the_heads_first_module_with_parameters_is_kept(tmp_path, make, shape, kind):
+    learn = make(tmp_path)
+    head,why = begin(learn)
+    assert not why and type(head.args[1]) is kind
+    with learn.no_bar(): batches = keep(learn, head, learn.dls.valid)
+    (((x,),kwargs),y),*_ = batches
+    assert x.shape[1:] == shape and not kwargs and sum(len(b[1]) for b in batches) == 16
+    assert type(x) is type(y) is torch.Tensor and not x.requires_grad
+
+@pytest.mark.parametrize('make', [o[0] for o in HEADS.values()], ids=HEADS)
+def test_a_head_on_what_was_kept_predicts_as_the_model(tmp_path, make):
+    learn = make(tmp_path)
+    head,_ = begin(learn)
+    with learn.no_bar():
+        batches = keep(learn, head, learn.dls.valid)
+        preds,_ = learn.get_preds(act=lambda o: o)
+    with torch.no_grad(): ours = torch.cat([head().eval()(inp) for inp,*_ in batches])
+    torch.testing.assert_close(ours, preds.as_subclass(torch.Tensor))
+
+@pytest.mark.parametrize('make', [o[0] for o in HEADS.values()], ids=HEADS)
+def test_a_heads_weights_are_its_own(tmp_path, make):
+    learn = make(tmp_path)
+    head,_ = begin(learn)
+    a,b = head(),head()
+    group = learn.opt.param_lists[-1]
+    assert not {id(p) for p in a.trainable()} & {id(p) for p in [*learn.model.parameters(), *b.trainable()]}
+    def values(ps): return sorted((p.flatten().tolist(), p.requires_grad) for p in ps)
+    assert values(a.trainable()) == values(group)
+
+def test_the_body_within_a_head_stays_in_evaluation_mode():
+    head,_ = begin(tokens(Siblings()))
+    head = head().train()
+    assert not head.root.body.training and not head.root.body[1].training and head.root.drop.training and head.root.pooler.training
+
+def test_what_is_frozen_by_hand_in_the_head_stays_so(mlp):
+    mlp.create_opt()
+    mlp.model[-1].bias.requires_grad_(False)
+    assert [p.requires_grad for p in split_head(mlp, mlp.opt.param_lists[-1])[0]().trainable()] == [True, False]
+
+@pytest.mark.parametrize('learn,why', [(lambda p: tokens(Skip()), 'the head takes more from the body'),
+                                       (lambda p: tokens(Late()), 'the head is also at work'),
+                                       (lambda p: tokens(Uncalled()), 'the head is also at work'),
+                                       (make_lm, 'the head is also at work')], ids=['skip', 'late', 'uncalled', 'lm'])
+def test_heads_that_can_not_be_run_alone(tmp_path, learn, why):
+    learn = learn(tmp_path)
+    before = [p.clone() for p in learn.model.parameters()]
+    head,said = begin(learn)
+    assert head is None and why in said
+    assert all(map(torch.equal, before, learn.model.parameters()))
+
+@pytest.mark.parametrize('n,kw', [(3, dict(n_batch=3)), (2, dict(n_items=9)), (2, dict(n_items=16)), (8, {})])
+def test_how_much_is_kept(mlp, n, kw):
+    head,_ = begin(mlp)
+    with mlp.no_bar(): assert len(keep(mlp, head, mlp.dls.train, **kw)) == n
+
+def test_half_precision_is_kept_as_the_head_has_it(mlp):
+    class Half(Callback):
+        def before_batch(self):
+            self.ctx = torch.autocast('cpu', torch.bfloat16)
+            self.ctx.__enter__()
+        def after_loss(self): self.ctx.__exit__(None, None, None)
+    mlp.add_cb(Half())
+    head,why = begin(mlp)
+    assert not why
+    with mlp.no_bar(): assert keep(mlp, head, mlp.dls.valid)[0][0][0][0].dtype == torch.float32
+
+def _targets(kind):
+    "A learner with targets as fastai has them"
+    set_seed(1)
+    x = torch.randint(3, 30, (48, 12))
+    y,loss,n,kw = dict(single=(x[:,0] % 3, CrossEntropyLossFlat(), 3, {}),
+                       weighted=(x[:,0] % 3, CrossEntropyLossFlat(weight=torch.tensor([1., 2., 3.])), 3, {}),
+                       multi=((x[:,:4] > 15).float(), BCEWithLogitsLossFlat(), 4, {}),
+                       regression=(x.float().mean(1)/30, MSELossFlat(), 1, dict(y_range=(0, 1))))[kind]
+    ds = list(zip(x, y))
+    dls = DataLoaders.from_dsets(ds, ds[:16], bs=8, device='cpu', num_workers=0)
+    model = get_text_classifier(AWD_LSTM, 30, n, config=dict(awd_lstm_clas_config, emb_sz=8, n_hid=12), seq_len=6, **kw)
+    return TextLearner(dls, model, loss_func=loss, splitter=awd_lstm_clas_split)
+
+@pytest.mark.parametrize('kind', ['single', 'weighted', 'multi', 'regression'])
+def test_targets_of_all_kinds(kind, tmp_path):
+    learn = _targets(kind)
+    with learn.no_bar(): res = learn.head_lr_find(show_plot=False, n_epoch=4)
+    assert res.how.startswith('best validation loss') and res.losses.min() < res.losses[0]
+
+@pytest.mark.parametrize('make', [lambda: tokens(Bert()), lambda: tokens(Siblings()), images, table])
+def test_models_of_all_kinds(make):
+    learn = make()
+    with learn.no_bar(): res = learn.head_lr_find(show_plot=False, n_epoch=4)
+    assert res.how.startswith('best validation loss') and res.losses.min() < res.losses[0]
+
+def test_two_targets(mlp):
+    ds = [(x, y, x.sum()) for x,y in mlp.dls.train_ds]
+    mlp.dls = DataLoaders.from_dsets(ds, ds[:16], bs=8, device='cpu', num_workers=0)
+    mlp.dls.n_inp,stock = 1,mlp.loss_func
+    mlp.metrics,mlp.loss_func = [],lambda p,y,z: stock(p, y) + (p.mean(1)-z).pow(2).mean()
+    with mlp.no_bar(): assert mlp.head_lr_find(show_plot=False).how.startswith('best validation loss')
