@@ -86,13 +86,23 @@ def _trace(learn, b, modules):
         _validate(learn, [b])
     return calls,learn.pred
 
+def _prediction(make, kept, pred):
+    "Index of `pred` among what the head that `make` makes gives for what was `kept`; None if it isn't there"
+    try:
+        with torch.no_grad(): outs = make().eval()(kept)
+    # Whatever a head may raise that meets one item from the body and several that were kept: it can't be run alone
+    except Exception: return None
+    return next((i for i,o in enumerate(outs) if _alike(o, pred)), None)
+
 def split_head(
     learn:Learner, # The learner whose head is wanted
     group:list, # Parameters of the head
 ) -> tuple: # What makes `KeptHead`s, and '', or None and why there is none
     "Where the head of `learn` begins and what it is from there on, found by running two items through the model"
     if isinstance(learn.opt_func, OptimWrapper): return None,'the optimiser can not be made anew for the head'
-    group,b,roots = set(group),_items(2, first(learn.dls.train)),[get_model(learn.model)]
+    # Without worker processes, where the loader is fastai's
+    b = _items(2, learn.dls.train.one_batch() if hasattr(learn.dls.train, 'one_batch') else first(learn.dls.train))
+    group,roots = set(group),[get_model(learn.model)]
     while inner := first(c for c in roots[-1].children() if group <= set(c.parameters())): roots.append(inner)
     modules = [m for m in roots[0].modules() if m in roots or _own(m)]
     calls,pred = _trace(learn, b, modules)
@@ -110,8 +120,8 @@ def split_head(
     for root in reversed(roots):
         for item in (_items(1, inp) for m,*inp in calls if m is root):
             make = partial(KeptHead, root, entry, group, item)
-            with torch.no_grad(): same = [j for j,o in enumerate(make().eval()(_plain(entry, kept))) if _alike(o, pred)]
-            if same: return partial(make, which=same[0]),''
+            which = _prediction(make, _plain(entry, kept), pred)
+            if which is not None: return partial(make, which=which),''
     return None,'the head takes more from the body than goes into its first module with parameters'
 
 class KeepInputs(Callback):

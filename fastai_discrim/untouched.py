@@ -29,7 +29,7 @@ def untouched(
 ):
     "Training inside leaves no trace: weights, optimiser, `requires_grad`, gradients, recorder, random states, order of the batches"
     model,opt,rec = get_model(learn.model),learn.opt,getattr(learn, 'recorder', None)
-    attrs,states,loaders = dict(vars(learn)),get_random_states(),[_loader_state(dl) for dl in learn.dls.loaders]
+    attrs,cbs,states,loaders = dict(vars(learn)),list(learn.cbs),get_random_states(),[_loader_state(dl) for dl in learn.dls.loaders]
     tensors,opt_state = {n: t.detach().clone() for n,t in _tensors(model).items()},opt and deepcopy(opt.state_dict())
     grads = [(p, p.requires_grad, p.grad if p.grad is None else p.grad.clone()) for p in model.parameters()]
     modes = [(m, m.training) for m in model.modules()]
@@ -41,6 +41,9 @@ def untouched(
         for m,mode in modes: m.training = mode
         for o,old in ((learn, attrs), (rec, log)):
             if o: vars(o).clear(); vars(o).update(old)
+        # `no_bar` puts another progress bar in place of the one that was
+        learn.cbs[:] = cbs
+        for cb in cbs: cb.learn = learn
         if opt: opt.load_state_dict(opt_state)
         if hasattr(model, 'reset'): model.reset()
         for dl,state in zip(learn.dls.loaders, loaders): _restore_loader(dl, *state)

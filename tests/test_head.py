@@ -210,6 +210,13 @@ def test_loggers_stand_aside(clas):
     find(clas)
     assert (clas.path/'history.csv').read_text() == log
 
+def test_the_progress_bar_is_the_one_it_was(clas):
+    cbs,logger = list(clas.cbs),clas.logger
+    clas.head_lr_find(show_plot=False)
+    assert [id(cb) for cb in clas.cbs] == [id(cb) for cb in cbs] and clas.progress in clas.cbs and clas.logger is logger
+    assert all(cb.learn is clas for cb in clas.cbs)
+    with clas.no_bar(): assert not any(type(cb).__name__ == 'ProgressCallback' for cb in clas.cbs)
+
 def test_with_our_callbacks_attached(clas):
     clas.add_cbs([GradualUnfreezing(), DiscriminativeLR()])
     before = everything(clas)

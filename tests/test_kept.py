@@ -45,6 +45,10 @@ class Skip(Siblings):
     "A head that takes from the body again, further up"
     def forward(self, x): return {'logits': self.classifier(torch.tanh(self.pooler((h := self.body(x)).mean(1))) + h[:,0])}
 
+class Cat(Siblings):
+    "One that does so in a way that fails for a copy of the head, as a U-Net does"
+    def forward(self, x): return {'logits': self.classifier(torch.cat([self.pooler((h := self.body(x)).mean(1))[:,:3], h[:,0,:3]], 1))}
+
 class Late(Siblings):
     "A body that goes on after the head has begun"
     def forward(self, x): return {'logits': self.classifier(self.body[1](self.pooler(self.body[0](x).mean(1))))}
@@ -132,9 +136,10 @@ def test_what_is_frozen_by_hand_in_the_head_stays_so(mlp):
     assert [p.requires_grad for p in split_head(mlp, mlp.opt.param_lists[-1])[0]().trainable()] == [True, False]
 
 @pytest.mark.parametrize('learn,why', [(lambda p: tokens(Skip()), 'the head takes more from the body'),
+                                       (lambda p: tokens(Cat()), 'the head takes more from the body'),
                                        (lambda p: tokens(Late()), 'the head is also at work'),
                                        (lambda p: tokens(Uncalled()), 'the head is also at work'),
-                                       (make_lm, 'the head is also at work')], ids=['skip', 'late', 'uncalled', 'lm'])
+                                       (make_lm, 'the head is also at work')], ids=['skip', 'cat', 'late', 'uncalled', 'lm'])
 def test_heads_that_can_not_be_run_alone(tmp_path, learn, why):
     learn = learn(tmp_path)
     before = [p.clone() for p in learn.model.parameters()]

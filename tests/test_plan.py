@@ -15,6 +15,7 @@ from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.optimizer import SGD, OptimWrapper, ranger
 from fastai.torch_core import set_seed
 
+from fastai_discrim.head import HeadLR
 from fastai_discrim.plan import Phase, Plan
 from fastai_discrim.rates import DiscriminativeLR, discriminative_lrs
 from fastai_discrim.schedule import STLR, CLRBeta, Cos, Flat, OneCycle
@@ -261,3 +262,23 @@ def test_an_empty_training_set_is_refused(mlp):
     for call in (lambda: mlp.fit_plan(PLAN), lambda: mlp.fit_ulmfit(3), mlp.head_lr_find):
         with pytest.raises(ValueError, match='0 items and makes 0 batches: expected at least 1 batch'): call()
     assert same(before, snapshot(mlp))
+
+def test_where_the_heads_rate_came_from_is_kept_with_the_plan(clas):
+    plan = clas.ulmfit_plan(6, HeadLR(1e-2, [1e-2], [.5], 'as <told>'))
+    assert plan.lr_from == 'head_lr_find, as <told>' and plan == clas.ulmfit_plan(6, 1e-2)
+    assert 'η_L: head_lr_find, as <told>' in repr(plan) and 'as &lt;told&gt;' in plan._repr_html_()
+    assert Plan.from_json(plan.to_json()).lr_from == plan.lr_from
+    assert clas.ulmfit_plan(6).lr_from == 'learn.lr' and clas.ulmfit_plan(6, 1e-2).lr_from == 'given'
+    old = json.loads(plan.to_json())
+    del old['lr_from']
+    assert Plan.from_json(json.dumps(old)) == plan and 'η_L' not in repr(Plan(plan.phases))
+
+def test_the_recorder_has_the_plan_of_the_last_fit(mlp):
+    assert mlp.recorder.plan is None
+    with mlp.no_bar():
+        mlp.fit_plan(PLAN)
+        assert mlp.recorder.plan == PLAN
+        mlp.validate()
+        assert mlp.recorder.plan == PLAN
+        mlp.fit(1)
+    assert mlp.recorder.plan is None
