@@ -9,6 +9,7 @@ from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.torch_core import find_bs
+from fastcore.basics import ifnone
 from fastcore.imports import noop
 from torch import nn
 
@@ -78,6 +79,6 @@ def candidate_losses(
     tuner = Learner(dls, Heads([head() for _ in lrs]), loss_func=SumLoss(learn.loss_func), opt_func=learn.opt_func, path=learn.path,
                     splitter=lambda m: [h.trainable() for h in m.heads], wd=learn.wd, wd_bn_bias=learn.wd_bn_bias)
     tuner.create_opt()
-    cbs = [ParamScheduler(fit_scheds(tuner.opt, sched, np.array(lrs), moms or learn.moms)), HeadLosses()]
+    cbs = [ParamScheduler(fit_scheds(tuner.opt, sched, np.array(lrs), ifnone(moms, learn.moms))), HeadLosses()]
     with tuner.no_bar(),tuner.no_logging(): tuner.fit(n_epoch, wd=wd, cbs=cbs)
     return cbs[1].losses

@@ -13,11 +13,12 @@ from fastai.torch_core import find_bs, get_random_states, set_random_states
 from fastcore.basics import ifnone, patch
 from fastcore.imports import noop
 from fastprogress.fastprogress import progress_bar
+from torch.utils.data import DataLoader
 
 from .candidates import candidate_losses
 from .checks import check_count, check_data, check_list, check_moms, check_number
 from .groups import check_groups
-from .kept import keep, split_head
+from .kept import StandAside, keep, split_head
 from .schedule import STLR, Schedule
 from .unfreeze import train_only
 from .untouched import untouched
@@ -41,14 +42,18 @@ def _range_test(learn, lo, hi, runs=3, num_it=100):
 def _say(learn, text):
     if learn.logger != noop: print(f'head_lr_find: {text}')
 
+def _shuffled(dl, n):
+    "`dl` in random order if it has more than `n` items, for its first ones may be of one class; as it is if that can't be had"
+    if not hasattr(dl.dataset, '__getitem__') or len(dl.dataset) <= n: return dl
+    if hasattr(dl, 'new'): return dl.new(shuffle=True)
+    return dl if dl.batch_size is None else DataLoader(dl.dataset, dl.batch_size, shuffle=True, collate_fn=dl.collate_fn)
+
 def _kept_data(learn, entry, n_batch):
     "What goes into the head, and the targets, from a share of the training set and of the validation set, in batches"
     train = keep(learn, entry, learn.dls.train, n_batch)
     if len(learn.dls.loaders) > 1 and len(dl := learn.dls.valid):
         n = max(sum(find_bs(b[1:]) for b in train)//4, 1)
-        # The first items may be of one class
-        if hasattr(dl, 'new') and len(learn.dls.valid_ds) > n: dl = dl.new(shuffle=True)
-        return train,keep(learn, entry, dl, n_items=n)
+        return train,keep(learn, entry, _shuffled(dl, n), n_items=n)
     k = -(-len(train)//5)
     if k == len(train): raise ValueError('there is no validation set, and 1 batch to train on: expected 2, one to be held out; '
                                          'give the learner a validation set, or smaller batches')
@@ -57,11 +62,14 @@ def _kept_data(learn, entry, n_batch):
 
 def _centre(lrs, losses, idle):
     "The middle, on a log scale, of the rates that gain about as much as the best over an `idle` head: there losses are flat and noisy"
-    lrs,losses = lrs[ok := np.isfinite(losses)],losses[ok]
-    low = losses.min()
+    i,low = np.nanargmin(losses),np.nanmin(losses)
     # What is meant by about: a fifth of the gain. The choice then hardly changes from run to run, at no cost in loss
-    scale = max(0.2*(idle-low), 1e-9) if np.isfinite(idle) else 1e-9
-    return float(np.exp(np.average(np.log(lrs), weights=np.exp((low-losses)/scale))))
+    scale = 0.2*(idle-low)
+    if not 0 < scale < np.inf: return float(lrs[i])
+    excess = np.nan_to_num(losses-low, nan=np.inf)/scale
+    near = excess < 3
+    lo,hi = i-np.argmin([*near[i::-1], False]),i+np.argmin([*near[i:], False])
+    return float(np.exp(np.average(np.log(lrs[lo+1:hi]), weights=np.exp(-excess[lo+1:hi]))))
 
 def _check(learn, lrs, n_epoch, n_batch, runs, sched, moms):
     "The rates in order, and the number of layer groups; or an error, before anything is changed"
@@ -72,7 +80,7 @@ def _check(learn, lrs, n_epoch, n_batch, runs, sched, moms):
         if len(lrs) < 2: raise ValueError(f'lrs={lrs.tolist()}: expected at least 2 rates to choose from; give more, or None')
     for k,v in dict(n_epoch=n_epoch, n_batch=n_batch, runs=runs).items(): check_count(v, k)
     if not isinstance(sched, Schedule): raise TypeError(f'sched={sched!r}: expected a Schedule, such as STLR() or OneCycle()')
-    if moms is not None: check_moms(moms)
+    if moms is not None: check_moms(moms, counts=sched.n_moms)
     n = len(check_groups(learn))
     check_data(learn)
     return lrs,n
@@ -92,12 +100,11 @@ def _search(find, lrs):
         lrs,losses = lrs[order],np.concatenate([losses, find(new)])[order]
     return lrs,losses,idle
 
-def _plot(res):
+def _plot(res, ylabel):
     _,ax = plt.subplots(figsize=(6, 3.5), layout='constrained')
-    kept = not res.how.startswith('range')
-    ax.plot(res.lrs, res.losses, marker='o' if kept else None, ms=4)
+    ax.plot(res.lrs, res.losses, marker='o' if len(res.lrs) < 50 else None, ms=4)
     ax.axvline(res.lr, color='C1', ls='--', label=f'chosen: {res.lr:.2e}')
-    ax.set(xscale='log', xlabel='learning rate of the head', ylabel='validation loss' if kept else 'training loss, smoothed')
+    ax.set(xscale='log', xlabel='learning rate of the head', ylabel=ylabel)
     # Where the loss diverges says little, and would flatten the rest
     low,start = np.nanmin(res.losses),np.nanmax(res.losses[:len(res.losses)//2])
     ax.set_ylim(top=min(ax.get_ylim()[1], low + 2*(start-low)))
@@ -105,7 +112,7 @@ def _plot(res):
 
 @patch
 def head_lr_find(self:Learner,
-    lrs=None, # Rates to try; None for 13 from 1e-3 to 1, and further where the best is near an end
+    lrs=None, # Rates to try, of which the best is taken; None for 13 from 1e-3 to 1, and further where the best is near an end
     n_epoch:int=1, # Epochs that the head is trained at each
     show_plot:bool=True, # Plot the loss against the rate?
     *,
@@ -117,29 +124,32 @@ def head_lr_find(self:Learner,
 ) -> HeadLR: # The chosen rate, the rates tried and their losses, and how they were found
     "Find η_L by fine-tuning the head alone, once per rate, on what the frozen body gives it: the body runs once, and what it gives is kept"
     sched = ifnone(sched, STLR())
-    lrs,n = _check(self, lrs, n_epoch, n_batch, runs, sched, moms)
+    given,n = _check(self, lrs, n_epoch, n_batch, runs, sched, moms)
     with untouched(self):
+        # They cost time, and may fail for a few items
+        self.metrics = []
         if self.opt is None: self.create_opt()
         train_only(self, (n-1,))
         head,why = split_head(self, self.opt.param_lists[-1])
         if head is None:
             _say(self, f'{why}, so this is a range test, averaged over 3 runs')
-            lo,hi = (1e-5, 10) if lrs is None else map(float, lrs[[0, -1]])
-            res = HeadLR(*_range_test(self, lo, hi), f'range test of the head, as {why}')
+            lo,hi = (1e-5, 10) if given is None else map(float, given[[0, -1]])
+            with self.added_cbs(StandAside()): res = HeadLR(*_range_test(self, lo, hi), f'range test of the head, as {why}')
         else:
             data,states = _kept_data(self, head, n_batch),get_random_states()
             def _find(rates):
                 set_random_states(**states)
                 bar = progress_bar(range(runs), leave=False, display=hasattr(self, 'progress'))
                 return np.mean([candidate_losses(self, head, *data, rates, n_epoch, sched, moms, wd) for _ in bar], axis=0)
-            lrs,losses,idle = _search(_find, lrs)
+            lrs,losses,idle = _search(_find, given)
             if not np.isfinite(losses).any():
                 raise ValueError(f'the validation loss is not finite at any of {len(lrs)} rates from {lrs[0]:.1e} to {lrs[-1]:.1e}: '
                                  'expected one at which it is; mend the data or the loss, or try lower `lrs`')
             if not idle-np.nanmin(losses) > 0.01*abs(idle):
                 warn(f'no rate lowers the validation loss of an untrained head, {idle:.4g}, by 1 %: this one says little; '
                      'give the head more epochs by `n_epoch`, or look at the data', stacklevel=2)
-            how = f'best validation loss of the head, {n_epoch} epoch{"s"*(n_epoch > 1)} at each of {len(lrs)} rates'
-            res = HeadLR(_centre(lrs, losses, idle), lrs, losses, how)
-    if show_plot: _plot(res)
+            lr = _centre(lrs, losses, idle) if given is None else float(lrs[np.nanargmin(losses)])
+            how = f'validation loss of the head, {n_epoch} epoch{"s"*(n_epoch > 1)} at each of {len(lrs)} rates'
+            res = HeadLR(lr, lrs, losses, how)
+    if show_plot: _plot(res, 'training loss, smoothed' if head is None else 'validation loss')
     return res

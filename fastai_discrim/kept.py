@@ -7,13 +7,14 @@ from functools import partial
 from math import inf
 
 import torch
-from fastai.callback.core import Callback, CancelValidException, GatherPredsCallback
+from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.progress import ProgressCallback
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import find_bs, get_model
 from fastcore.basics import first
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 
 def _map(f, o):
@@ -29,17 +30,24 @@ def _tensors(o):
 
 def _items(n, o): return _map(lambda t: t[:n] if t.ndim else t, o)
 
-def _alike(a, b):
-    "Are `a` and `b` the same prediction, but for rounding, which is coarse in half precision?"
-    if not isinstance(b, Tensor) or a.shape != b.shape or not (a.is_floating_point() and b.is_floating_point()): return False
-    tol = 1e-4 if min(torch.finfo(o.dtype).bits for o in (a, b)) > 16 else 2e-2
+def _alike(a, b, half):
+    "Are the tensors `a` and `b` the same but for rounding, which is coarse in `half` precision?"
+    if not (a.shape == b.shape and a.is_floating_point() and b.is_floating_point()): return a.shape == b.shape and torch.equal(a, b)
+    tol = 2e-2 if half else 1e-4
     return torch.allclose(a.float(), b.float(), rtol=tol, atol=tol*float(b.abs().max()))
 
+class _Once:
+    "What a function gave the first time"
+    def __init__(self, f): self.f,self.out = f,None
+    def __call__(self, *args, **kwargs):
+        if self.out is None: self.out = self.f(*args, **kwargs)
+        return self.out
+
 class KeptHead(nn.Module):
-    "A copy of a head that takes what was kept. What it does before that runs on one item, to no effect"
+    "A copy of a head that takes what was kept. What it does before that is done for one item, to no effect"
     def __init__(self,
         root:nn.Module, # The smallest module that has all of the head
-        entry:nn.Module, # The first of its modules with parameters of the head: what goes in here is kept
+        entry:nn.Module, # The module in it that the head begins with: what goes in here is kept
         group:set, # Parameters of the head
         item:tuple, # Positional and keyword arguments of `root`, for one item
         which:int=None, # Index of the prediction among the tensors that `root` gives; None for all
@@ -49,7 +57,20 @@ class KeptHead(nn.Module):
         memo = {id(p): p for p in root.parameters() if p not in group}
         self.body,self.item,self.which = set(memo.values()),item,which
         self.root = deepcopy(root, memo)
-        memo[id(entry)].register_forward_pre_hook(lambda *_: tuple(self.kept), with_kwargs=True)
+        for m in self._bodies(self.root): m.forward = _Once(m.forward)
+        memo[id(entry)].register_forward_pre_hook(self._enter, with_kwargs=True)
+
+    def _enter(self, *_):
+        # A dropout may be there twice: the first time counts
+        kept,self.kept = self.kept,None
+        return kept and tuple(kept)
+
+    def _bodies(self, m):
+        "The largest modules in `m` that belong to the body"
+        for c in m.children():
+            ps = set(c.parameters())
+            if ps and ps <= self.body: yield c
+            else: yield from self._bodies(c)
 
     def forward(self,
         kept, # Positional and keyword arguments of `entry`
@@ -60,69 +81,80 @@ class KeptHead(nn.Module):
 
     def train(self, mode=True):
         super().train(mode)
-        for m in self.root.modules():
-            ps = set(m.parameters())
-            if ps and ps <= self.body: m.eval()
+        for m in self._bodies(self.root): m.eval()
         return self
 
     def trainable(self): return [p for p in self.root.parameters() if p not in self.body]
 
-def _validate(learn, dl, cbs=()):
-    "`learn.validate`, where loggers and the like stand aside as they do for `get_preds`"
-    learn.validate(dl=dl, cbs=[GatherPredsCallback(with_preds=False, with_targs=False), *cbs])
+class StandAside(Callback):
+    "Its name makes loggers, trackers and the like stand aside, as they do for `get_preds`"
+    name = 'gather_preds'
 
 def _own(m): return set(m.parameters(recurse=False))
 
+def _begins(m, group):
+    "Can the head of parameters `group` begin with `m`? What trains there, or does otherwise in training than in evaluation, belongs to it"
+    return _own(m) & group or (not list(m.children()) and (isinstance(m, _DropoutNd) or any(True for _ in m.buffers())))
+
 def _plain(m, inp):
     "Copies of what goes into `m`, in its precision and without fastai's types, which would double the time of a small head"
-    dtype = next(m.parameters()).dtype
+    dtype = next((p.dtype for p in m.parameters()), torch.float32)
     return _map(lambda o: o.detach().as_subclass(Tensor).to(dtype if o.is_floating_point() else o.dtype, copy=True), inp)
 
-def _trace(learn, b, modules):
-    "The calls of `modules` with what goes in, for the batch `b`, and the prediction"
-    calls = []
+def _trace(learn, b):
+    "The calls of all modules with what goes in, for the batch `b`; the prediction; and whether there was any half precision"
+    model,calls,half = get_model(learn.model),[],[]
+    def _note(m, args, kwargs):
+        calls.append((m, args, kwargs))
+        half.append(torch.is_autocast_enabled(device) or any(t.is_floating_point() and t.itemsize < 4 for t in _tensors((args, kwargs))))
+    device = next(model.parameters()).device.type
     with ExitStack() as hooks, learn.no_bar():
-        for m in modules: hooks.enter_context(m.register_forward_pre_hook(lambda *call: calls.append(call), with_kwargs=True))
-        _validate(learn, [b])
-    return calls,learn.pred
+        for m in model.modules(): hooks.enter_context(m.register_forward_pre_hook(_note, with_kwargs=True))
+        learn.validate(dl=[b], cbs=StandAside())
+    return calls,learn.pred,any(half)
 
-def _prediction(make, kept, pred):
-    "Index of `pred` among what the head that `make` makes gives for what was `kept`; None if it isn't there"
+def _prediction(make, kept, pred, half):
+    "Index of `pred` among what the head that `make` makes gives for what was `kept`, and why there is none if it is None"
     try:
-        with torch.no_grad(): outs = make().eval()(kept)
+        # In training too: it must not fail later
+        with torch.no_grad(): make().train()(kept); outs = make().eval()(kept)
     # Whatever a head may raise that meets one item from the body and several that were kept: it can't be run alone
-    except Exception: return None
-    return next((i for i,o in enumerate(outs) if _alike(o, pred)), None)
+    except Exception as e: return None,f' ({type(e).__name__}: {e})'
+    return next((i for i,o in enumerate(outs) if _alike(o, pred, half)), None),''
 
 def split_head(
     learn:Learner, # The learner whose head is wanted
     group:list, # Parameters of the head
 ) -> tuple: # What makes `KeptHead`s, and '', or None and why there is none
     "Where the head of `learn` begins and what it is from there on, found by running two items through the model"
+    early = 'the head is also at work before the end of the model'
     if isinstance(learn.opt_func, OptimWrapper): return None,'the optimiser can not be made anew for the head'
     # Without worker processes, where the loader is fastai's
     b = _items(2, learn.dls.train.one_batch() if hasattr(learn.dls.train, 'one_batch') else first(learn.dls.train))
     group,roots = set(group),[get_model(learn.model)]
     while inner := first(c for c in roots[-1].children() if group <= set(c.parameters())): roots.append(inner)
-    modules = [m for m in roots[0].modules() if m in roots or _own(m)]
-    calls,pred = _trace(learn, b, modules)
-    i = next((i for i,(m,*_) in enumerate(calls) if _own(m) & group), None)
-    if i is None or any(_own(m) - group for m,*_ in calls[i:]): return None,'the head is also at work before the end of the model'
+    calls,pred,half = _trace(learn, b)
+    if not isinstance(pred, Tensor): return None,f'the prediction is a {type(pred).__name__}, not one tensor'
+    done = max((i for i,(m,*_) in enumerate(calls) if _own(m) - group), default=-1)
+    i = next((i for i,(m,*_) in enumerate(calls) if i > done and _begins(m, group)), None)
+    if i is None or any(_own(m) & group for m,*_ in calls[:done+1]): return None,early
+    entry,*kept = calls[i]
     # A tied weight is at work in the body too, maybe where its module is not called: then another head gets another input
     with torch.no_grad():
         weights = [(p, p.clone()) for p in group]
         for p in group: p.add_(1)
-        other = _trace(learn, b, modules)[0][i][1:]
+        other = _trace(learn, b)[0][i][1:]
         for p,w in weights: p.copy_(w)
-    entry,*kept = calls[i]
-    if not all(map(torch.equal, _tensors(kept), _tensors(other))): return None,'the head is also at work before the end of the model'
-    # From the smallest module that has all of the head outwards: there may be an activation, as for `y_range`, around it
+    if not all(_alike(x, y, half) for x,y in zip(_tensors(kept), _tensors(other))): return None,early
+    # From the smallest module that has all of the head outwards: there may be an activation, as for `y_range`, or a dropout around it
+    why = ''
     for root in reversed(roots):
-        for item in (_items(1, inp) for m,*inp in calls if m is root):
-            make = partial(KeptHead, root, entry, group, item)
-            which = _prediction(make, _plain(entry, kept), pred)
-            if which is not None: return partial(make, which=which),''
-    return None,'the head takes more from the body than goes into its first module with parameters'
+        item = next((_items(1, inp) for m,*inp in calls if m is root), None)
+        make = partial(KeptHead, root, entry, group, item)
+        which,error = _prediction(make, _plain(entry, kept), pred, half)
+        if which is not None: return partial(make, which=which),''
+        why = why or error
+    return None,f'the head takes more from the body than goes in where it begins{why}'
 
 class KeepInputs(Callback):
     "Keep what goes into a module, and the targets, of some batches"
@@ -134,7 +166,9 @@ class KeepInputs(Callback):
 
     def catch(self, m, *inp):
         "Forward pre-hook of the module"
-        self.inp = _plain(m, list(inp))
+        if self.inp is None: self.inp = _plain(m, list(inp))
+
+    def before_batch(self): self.inp = None
 
     def after_batch(self):
         self.batches.append((self.inp, *_map(lambda o: o.as_subclass(Tensor), self.yb)))
@@ -150,5 +184,5 @@ def keep(
 ) -> list: # For each batch what went in, and the targets
     "Run `learn` over `dl` in evaluation mode, and keep what goes into its head"
     cb = KeepInputs(n_batch, n_items)
-    with head.args[1].register_forward_pre_hook(cb.catch, with_kwargs=True): _validate(learn, dl, [cb])
+    with head.args[1].register_forward_pre_hook(cb.catch, with_kwargs=True): learn.validate(dl=dl, cbs=[StandAside(), cb])
     return cb.batches

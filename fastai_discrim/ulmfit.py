@@ -13,7 +13,7 @@ from fastcore.imports import noop
 from fastcore.meta import delegates
 
 from .checks import check_count
-from .groups import check_groups, group_labels
+from .groups import check_groups, group_labels, made
 from .head import HeadLR
 from .plan import Phase, Plan, check_plan
 from .rates import discriminative_lrs
@@ -58,13 +58,15 @@ def fit_ulmfit(self:Learner,
     **kwargs
 ):
     "Fine-tune as ULMFiT does: find η_L, open one layer group after the other, each at its own rate, each phase a slanted triangle"
-    make = partial(self.ulmfit_plan, n_epoch, **kwargs)
+    make,cbs = partial(self.ulmfit_plan, n_epoch, **kwargs),made(cbs)
     # Whatever is wrong is said before η_L is looked for
     plan = make(defaults.lr if lr is None else lr)
     check_plan(self, plan, cbs, reset_opt)
     if lr is None:
         p = plan.phases[0]
         alone = p.groups == (plan.n_groups-1,)
-        lr = self.head_lr_find(n_epoch=p.epochs if alone else 1, sched=p.sched, moms=p.moms, wd=wd, show_plot=False)
+        # They may be needed to make a prediction of what the model gives
+        with self.added_cbs(cbs):
+            lr = self.head_lr_find(n_epoch=p.epochs if alone else 1, sched=p.sched, moms=p.moms, wd=wd, show_plot=False)
         if self.logger != noop: print(f'head_lr_find: η_L = {lr.lr:.2e}, {lr.how}')
     self.fit_plan(make(lr), cbs=cbs, wd=wd, reset_opt=reset_opt)

@@ -7,16 +7,22 @@ from itertools import chain
 
 from fastai.learner import Learner
 from fastai.torch_core import get_model, get_random_states, set_random_states
+from torch import Generator
 
+
+def _generators(dl):
+    "The generators that a torch loader and its samplers draw from"
+    holders = dl,getattr(dl, 'sampler', None),getattr(getattr(dl, 'batch_sampler', None), 'sampler', None)
+    return [g for o in holders if isinstance(g := getattr(o, 'generator', None), Generator)]
 
 def _loader_state(dl):
-    "What sets the order of a loader's batches: fastai's `rng` or torch's `generator`, and a language model's items, shuffled in place"
-    gen = getattr(dl, 'generator', None)
-    return deepcopy(getattr(dl, 'rng', None)),gen and gen.get_state(),list(dl.items.idxs) if hasattr(dl, 'make_chunks') else None
+    "What sets the order of a loader's batches: fastai's `rng` or torch's generators, and a language model's items, shuffled in place"
+    gens = [(g, g.get_state()) for g in _generators(dl)]
+    return deepcopy(getattr(dl, 'rng', None)),gens,list(dl.items.idxs) if hasattr(dl, 'make_chunks') else None
 
-def _restore_loader(dl, rng, gen, idxs):
+def _restore_loader(dl, rng, gens, idxs):
     if rng: dl.rng = rng
-    if gen is not None: dl.generator.set_state(gen)
+    for g,state in gens: g.set_state(state)
     if idxs is not None:
         dl.items.idxs[:] = idxs
         dl.make_chunks()
@@ -27,9 +33,10 @@ def _tensors(model): return {n:t for n,t in chain(model.named_parameters(), mode
 def untouched(
     learn:Learner, # The learner that is trained inside
 ):
-    "Training inside leaves no trace: weights, optimiser, `requires_grad`, gradients, recorder, random states, order of the batches"
+    "Training inside leaves no trace: weights, optimiser, `requires_grad`, gradients, callbacks, random states, order of the batches"
     model,opt,rec = get_model(learn.model),learn.opt,getattr(learn, 'recorder', None)
-    attrs,cbs,states,loaders = dict(vars(learn)),list(learn.cbs),get_random_states(),[_loader_state(dl) for dl in learn.dls.loaders]
+    attrs,cbs = dict(vars(learn)),[(cb, dict(vars(cb))) for cb in learn.cbs]
+    states,loaders = get_random_states(),[_loader_state(dl) for dl in learn.dls.loaders]
     tensors,opt_state = {n: t.detach().clone() for n,t in _tensors(model).items()},opt and deepcopy(opt.state_dict())
     grads = [(p, p.requires_grad, p.grad if p.grad is None else p.grad.clone()) for p in model.parameters()]
     modes = [(m, m.training) for m in model.modules()]
@@ -39,11 +46,10 @@ def untouched(
         for n,t in _tensors(model).items(): t.data.copy_(tensors[n])
         for p,rg,g in grads: p.requires_grad_(rg).grad = g
         for m,mode in modes: m.training = mode
-        for o,old in ((learn, attrs), (rec, log)):
+        for o,old in ((learn, attrs), *cbs, (rec, log)):
             if o: vars(o).clear(); vars(o).update(old)
         # `no_bar` puts another progress bar in place of the one that was
-        learn.cbs[:] = cbs
-        for cb in cbs: cb.learn = learn
+        learn.cbs[:] = [cb for cb,_ in cbs]
         if opt: opt.load_state_dict(opt_state)
         if hasattr(model, 'reset'): model.reset()
         for dl,state in zip(learn.dls.loaders, loaders): _restore_loader(dl, *state)
