@@ -13,7 +13,7 @@ from fastai.torch_core import find_bs, get_random_states, set_random_states
 from fastcore.basics import ifnone, patch
 from fastcore.imports import noop
 from fastprogress.fastprogress import progress_bar
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from .candidates import candidate_losses
 from .checks import check_count, check_data, check_list, check_moms, check_number
@@ -44,7 +44,7 @@ def _say(learn, text):
 
 def _shuffled(dl, n):
     "`dl` in random order if it has more than `n` items, for its first ones may be of one class; as it is if that can't be had"
-    if not hasattr(dl.dataset, '__getitem__') or len(dl.dataset) <= n: return dl
+    if isinstance(dl.dataset, IterableDataset) or len(dl.dataset) <= n: return dl
     if hasattr(dl, 'new'): return dl.new(shuffle=True)
     return dl if dl.batch_size is None else DataLoader(dl.dataset, dl.batch_size, shuffle=True, collate_fn=dl.collate_fn)
 
@@ -67,9 +67,9 @@ def _centre(lrs, losses, idle):
     scale = 0.2*(idle-low)
     if not 0 < scale < np.inf: return float(lrs[i])
     excess = np.nan_to_num(losses-low, nan=np.inf)/scale
-    near = excess < 3
-    lo,hi = i-np.argmin([*near[i::-1], False]),i+np.argmin([*near[i:], False])
-    return float(np.exp(np.average(np.log(lrs[lo+1:hi]), weights=np.exp(-excess[lo+1:hi]))))
+    far = np.flatnonzero(excess > 3)
+    around = slice(far[far < i].max(initial=-1)+1, far[far > i].min(initial=len(lrs)))
+    return float(np.exp(np.average(np.log(lrs[around]), weights=np.exp(-excess[around]))))
 
 def _check(learn, lrs, n_epoch, n_batch, runs, sched, moms):
     "The rates in order, and the number of layer groups; or an error, before anything is changed"
@@ -100,6 +100,15 @@ def _search(find, lrs):
         lrs,losses = lrs[order],np.concatenate([losses, find(new)])[order]
     return lrs,losses,idle
 
+def _check_losses(lrs, losses, idle):
+    "Raise if there is nothing to choose from, warn if it does not matter what is chosen"
+    if not np.isfinite(losses).any():
+        raise ValueError(f'the validation loss is not finite at any of {len(lrs)} rates from {lrs[0]:.1e} to {lrs[-1]:.1e}: '
+                         'expected one at which it is; mend the data or the loss, or try lower `lrs`')
+    if not idle-np.nanmin(losses) > 0.01*abs(idle):
+        warn(f'no rate lowers the validation loss of an untrained head, {idle:.4g}, by 1 %: this one says little; '
+             'give the head more epochs by `n_epoch`, or look at the data', stacklevel=3)
+
 def _plot(res, ylabel):
     _,ax = plt.subplots(figsize=(6, 3.5), layout='constrained')
     ax.plot(res.lrs, res.losses, marker='o' if len(res.lrs) < 50 else None, ms=4)
@@ -116,7 +125,7 @@ def head_lr_find(self:Learner,
     n_epoch:int=1, # Epochs that the head is trained at each
     show_plot:bool=True, # Plot the loss against the rate?
     *,
-    n_batch:int=60, # Training batches, at most, that run through the body, and validation items a quarter as many: bounds time and memory
+    n_batch:int=50, # Training batches, at most, that run through the body, and validation items a quarter as many: bounds time and memory
     runs:int=2, # Trainings at each rate, each in another order: their mean loss counts
     sched:Schedule=None, # Schedule of the training; None for the paper's, `STLR()`
     moms:tuple=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
@@ -124,7 +133,7 @@ def head_lr_find(self:Learner,
 ) -> HeadLR: # The chosen rate, the rates tried and their losses, and how they were found
     "Find η_L by fine-tuning the head alone, once per rate, on what the frozen body gives it: the body runs once, and what it gives is kept"
     sched = ifnone(sched, STLR())
-    given,n = _check(self, lrs, n_epoch, n_batch, runs, sched, moms)
+    lrs,n = _check(self, lrs, n_epoch, n_batch, runs, sched, moms)
     with untouched(self):
         # They cost time, and may fail for a few items
         self.metrics = []
@@ -133,7 +142,7 @@ def head_lr_find(self:Learner,
         head,why = split_head(self, self.opt.param_lists[-1])
         if head is None:
             _say(self, f'{why}, so this is a range test, averaged over 3 runs')
-            lo,hi = (1e-5, 10) if given is None else map(float, given[[0, -1]])
+            lo,hi = (1e-5, 10) if lrs is None else map(float, lrs[[0, -1]])
             with self.added_cbs(StandAside()): res = HeadLR(*_range_test(self, lo, hi), f'range test of the head, as {why}')
         else:
             data,states = _kept_data(self, head, n_batch),get_random_states()
@@ -141,15 +150,10 @@ def head_lr_find(self:Learner,
                 set_random_states(**states)
                 bar = progress_bar(range(runs), leave=False, display=hasattr(self, 'progress'))
                 return np.mean([candidate_losses(self, head, *data, rates, n_epoch, sched, moms, wd) for _ in bar], axis=0)
-            lrs,losses,idle = _search(_find, given)
-            if not np.isfinite(losses).any():
-                raise ValueError(f'the validation loss is not finite at any of {len(lrs)} rates from {lrs[0]:.1e} to {lrs[-1]:.1e}: '
-                                 'expected one at which it is; mend the data or the loss, or try lower `lrs`')
-            if not idle-np.nanmin(losses) > 0.01*abs(idle):
-                warn(f'no rate lowers the validation loss of an untrained head, {idle:.4g}, by 1 %: this one says little; '
-                     'give the head more epochs by `n_epoch`, or look at the data', stacklevel=2)
-            lr = _centre(lrs, losses, idle) if given is None else float(lrs[np.nanargmin(losses)])
-            how = f'validation loss of the head, {n_epoch} epoch{"s"*(n_epoch > 1)} at each of {len(lrs)} rates'
-            res = HeadLR(lr, lrs, losses, how)
+            tried,losses,idle = _search(_find, lrs)
+            _check_losses(tried, losses, idle)
+            lr = _centre(tried, losses, idle) if lrs is None else float(lrs[np.nanargmin(losses)])
+            how = f'validation loss of the head, {n_epoch} epoch{"s"*(n_epoch > 1)} at each of {len(tried)} rates'
+            res = HeadLR(lr, tried, losses, how)
     if show_plot: _plot(res, 'training loss, smoothed' if head is None else 'validation loss')
     return res

@@ -3,6 +3,7 @@ import pytest
 import torch
 from conftest import make_clas, make_lm, make_mlp
 from fastai.callback.core import Callback
+from fastai.callback.fp16 import MixedPrecision
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, MSELossFlat
@@ -14,6 +15,7 @@ from fastai.torch_core import params, set_seed
 from fastai.vision.learner import create_head
 from fastcore.foundation import L
 from torch import nn
+from torch.amp import GradScaler
 
 from fastai_discrim.kept import keep, split_head
 
@@ -152,16 +154,41 @@ def test_how_much_is_kept(mlp, n, kw):
     head,_ = begin(mlp)
     with mlp.no_bar(): assert len(keep(mlp, head, mlp.dls.train, **kw)) == n
 
-def test_half_precision_is_kept_as_the_head_has_it(mlp):
-    class Half(Callback):
-        def before_batch(self):
-            self.ctx = torch.autocast('cpu', torch.bfloat16)
-            self.ctx.__enter__()
-        def after_loss(self): self.ctx.__exit__(None, None, None)
-    mlp.add_cb(Half())
-    head,why = begin(mlp)
+class Half(MixedPrecision):
+    "fastai's, on a CPU"
+    def __init__(self): super().__init__(amp_mode='bf16')
+    def before_fit(self):
+        self.autocast,self.scales = torch.autocast('cpu', torch.bfloat16),[]
+        self.learn.scaler = self.scaler = GradScaler('cpu', enabled=False)
+
+@pytest.mark.parametrize('make', [make_clas, make_mlp])
+def test_mixed_precision(tmp_path, make):
+    learn = make(tmp_path, cbs=Half())
+    with learn.no_bar(): learn.fit(1, 1e-2)
+    head,why = begin(learn)
     assert not why
-    with mlp.no_bar(): assert keep(mlp, head, mlp.dls.valid)[0][0][0][0].dtype == torch.float32
+    with learn.no_bar():
+        assert keep(learn, head, learn.dls.valid)[0][0][0][0].dtype == torch.float32
+        assert learn.head_lr_find(show_plot=False).how.startswith('validation loss')
+
+def test_what_trains_or_drops_before_the_first_weights_belongs_to_the_head(mlp):
+    ps = []
+    for first in (nn.BatchNorm1d(8, affine=False), nn.Dropout(0.), nn.Dropout(.9)):
+        mlp.model = nn.Sequential(*mlp.model[:4], first, nn.Linear(8, 2))
+        set_seed(1)
+        nn.init.normal_(mlp.model[-1].weight)
+        head,why = begin(mlp)
+        assert not why and head.args[1] is first
+        set_seed(1)
+        with mlp.no_bar(): ps.append(mlp.head_lr_find([1e-2, 1e-1], show_plot=False).losses.tolist())
+    assert ps[0] != ps[1] != ps[2]
+
+def test_the_body_runs_once(monkeypatch):
+    learn,calls = tokens(Siblings()),[]
+    learn.model.body[0].register_forward_pre_hook(lambda m, x: calls.append(len(x[0])))
+    with learn.no_bar(): learn.head_lr_find([1e-3, 1e-2, 1e-1], n_epoch=5, show_plot=False)
+    # Over the data in batches of 8, and for one or two items: to find the head, and once for each of two runs of four copies of it
+    assert [n for n in calls if n > 2] == [8]*(8+2) and len(calls) == 10 + 4 + 2*4
 
 def _targets(kind):
     "A learner with targets as fastai has them"

@@ -2,6 +2,8 @@
 import torch
 from conftest import everything
 from fastai.data.core import DataLoaders
+from torch.utils.data import DataLoader as TorchLoader
+from torch.utils.data import RandomSampler
 
 from fastai_discrim.untouched import untouched
 
@@ -15,7 +17,7 @@ def test_a_language_models_order(lm):
 
 def test_torch_loaders_and_unsaved_buffers(mlp):
     ds = mlp.dls.train.dataset
-    def loader(seed): return torch.utils.data.DataLoader(ds, 8, shuffle=True, generator=torch.Generator().manual_seed(seed))
+    def loader(seed): return TorchLoader(ds, 8, shuffle=True, generator=torch.Generator().manual_seed(seed))
     mlp.dls = DataLoaders(loader(0), loader(1))
     mlp.model.register_buffer('count', torch.zeros(1), persistent=False)
     def count(m, *args): m.count += 1
@@ -32,3 +34,12 @@ def test_a_whole_fit(learn):
         learn.fit_one_cycle(2, 1e-2)
     after = everything(learn)
     for k in before: assert before[k] == after[k], k
+
+def test_the_generator_of_a_sampler(mlp):
+    ds,gen = mlp.dls.train.dataset,torch.Generator().manual_seed(1)
+    mlp.dls = DataLoaders(*[TorchLoader(ds, 8, sampler=RandomSampler(ds, generator=gen)) for _ in range(2)])
+    state = gen.get_state()
+    with untouched(mlp),mlp.no_bar():
+        mlp.fit(1, 1e-2)
+        assert not torch.equal(gen.get_state(), state)
+    assert torch.equal(gen.get_state(), state)
