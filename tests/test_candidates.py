@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import SMALL, make_mlp
 from fastai.data.core import DataLoaders
-from fastai.losses import CrossEntropyLossFlat
+from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, MSELossFlat
 from fastai.optimizer import SGD, OptimWrapper, ranger
 from fastai.text.learner import TextLearner
 from fastai.text.models import AWD_LSTM, awd_lstm_clas_config, awd_lstm_clas_split
@@ -19,14 +19,19 @@ from fastai_discrim.schedule import OneCycle
 # fastai fails at a `weight_p` of 0
 NO_DROPOUT = {**awd_lstm_clas_config, **SMALL, **{k: 0. for k in awd_lstm_clas_config if k.endswith('_p')}, 'weight_p': 1e-12}
 
-def _clas(path, **kwargs):
+def _clas(path, kind='single', **kwargs):
+    "An AWD-LSTM without dropout, on targets as fastai has them"
     set_seed(7)
     x = torch.randint(3, 30, (24, 12))
-    ds = list(zip(x, (x.float().mean(1) > 16).long()))
+    y,loss,n,y_range = dict(single=((x.float().mean(1) > 16).long(), CrossEntropyLossFlat(), 2, None),
+                            weighted=(x[:,0] % 3, CrossEntropyLossFlat(weight=torch.tensor([1., 5., 9.])), 3, None),
+                            multi=((x[:,:4] > 15).float(), BCEWithLogitsLossFlat(), 4, None),
+                            regression=(x.float().mean(1)/10, MSELossFlat(), 1, (0, 3)))[kind]
+    ds = list(zip(x, y))
     # One batch, and in order: what else may differ is rounding
     dls = DataLoaders.from_dsets(ds, ds[:16], bs=24, shuffle=False, device='cpu', num_workers=0)
-    model = get_text_classifier(AWD_LSTM, 30, 2, config=NO_DROPOUT, seq_len=6, ps=[0.])
-    return TextLearner(dls, model, loss_func=CrossEntropyLossFlat(), splitter=awd_lstm_clas_split, path=path, **kwargs)
+    model = get_text_classifier(AWD_LSTM, 30, n, config=NO_DROPOUT, seq_len=6, ps=[0.], y_range=y_range)
+    return TextLearner(dls, model, loss_func=loss, splitter=awd_lstm_clas_split, path=path, **kwargs)
 
 def _mlp(path, **kwargs):
     learn = make_mlp(path, n=24, bs=24, **kwargs)
@@ -36,18 +41,25 @@ def _mlp(path, **kwargs):
 OPTS = dict(adam={}, sgd=dict(opt_func=partial(SGD, mom=.9)), ranger=dict(opt_func=ranger),
             torch=dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW)), bn_decay=dict(wd_bn_bias=True, wd=.3))
 
-@pytest.mark.parametrize('opt', OPTS.values(), ids=OPTS)
-@pytest.mark.parametrize('make', [_clas, _mlp])
-def test_each_is_what_fitting_the_frozen_learner_at_that_rate_gives(tmp_path, make, opt):
+KINDS = {k: partial(_clas, kind=k) for k in ('single', 'weighted', 'multi', 'regression')}
+
+def _check(path, make, **opt):
     # Where a rate is so high that training is chaotic, rounding grows
     lrs,n = [1e-3, 1e-2, 5e-2],6
-    with (found := make(tmp_path, **opt)).no_bar(): res = found.head_lr_find(lrs, n, show_plot=False, wd=.1)
+    with (found := make(path, **opt)).no_bar(): res = found.head_lr_find(lrs, n, show_plot=False, wd=.1)
     for lr,loss in zip(lrs, res.losses):
-        learn = make(tmp_path, **opt)
+        learn = make(path, **opt)
         learn.create_opt()
         learn.freeze()
         with learn.no_bar(): learn.fit_stlr(n, lr, wd=.1)
         assert loss == pytest.approx(learn.recorder.values[-1][1], rel=1e-5)
+
+@pytest.mark.parametrize('opt', OPTS.values(), ids=OPTS)
+@pytest.mark.parametrize('make', [_clas, _mlp])
+def test_each_is_what_fitting_the_frozen_learner_at_that_rate_gives(tmp_path, make, opt): _check(tmp_path, make, **opt)
+
+@pytest.mark.parametrize('make', KINDS.values(), ids=KINDS)
+def test_so_it_is_with_targets_of_all_kinds(tmp_path, make): _check(tmp_path, make)
 
 def test_so_it_is_under_other_schedules_and_momentum(tmp_path):
     moms = .8,.6,.8

@@ -6,11 +6,8 @@ from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
-from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, MSELossFlat
+from fastai.losses import CrossEntropyLossFlat, MSELossFlat
 from fastai.tabular.model import TabularModel
-from fastai.text.learner import TextLearner
-from fastai.text.models import AWD_LSTM, awd_lstm_clas_config, awd_lstm_clas_split
-from fastai.text.models.core import get_text_classifier
 from fastai.torch_core import params, set_seed
 from fastai.vision.learner import create_head
 from fastcore.foundation import L
@@ -189,25 +186,6 @@ def test_the_body_runs_once(monkeypatch):
     with learn.no_bar(): learn.head_lr_find([1e-3, 1e-2, 1e-1], n_epoch=5, show_plot=False)
     # Over the data in batches of 8, and for one or two items: to find the head, and once for each of two runs of four copies of it
     assert [n for n in calls if n > 2] == [8]*(8+2) and len(calls) == 10 + 4 + 2*4
-
-def _targets(kind):
-    "A learner with targets as fastai has them"
-    set_seed(1)
-    x = torch.randint(3, 30, (48, 12))
-    y,loss,n,kw = dict(single=(x[:,0] % 3, CrossEntropyLossFlat(), 3, {}),
-                       weighted=(x[:,0] % 3, CrossEntropyLossFlat(weight=torch.tensor([1., 2., 3.])), 3, {}),
-                       multi=((x[:,:4] > 15).float(), BCEWithLogitsLossFlat(), 4, {}),
-                       regression=(x.float().mean(1)/30, MSELossFlat(), 1, dict(y_range=(0, 1))))[kind]
-    ds = list(zip(x, y))
-    dls = DataLoaders.from_dsets(ds, ds[:16], bs=8, device='cpu', num_workers=0)
-    model = get_text_classifier(AWD_LSTM, 30, n, config=dict(awd_lstm_clas_config, emb_sz=8, n_hid=12), seq_len=6, **kw)
-    return TextLearner(dls, model, loss_func=loss, splitter=awd_lstm_clas_split)
-
-@pytest.mark.parametrize('kind', ['single', 'weighted', 'multi', 'regression'])
-def test_targets_of_all_kinds(kind, tmp_path):
-    learn = _targets(kind)
-    with learn.no_bar(): res = learn.head_lr_find(show_plot=False, n_epoch=4)
-    assert res.how.startswith('validation loss') and res.losses.min() < res.losses[0]
 
 @pytest.mark.parametrize('make', [lambda: tokens(Bert()), lambda: tokens(Siblings()), images, table])
 def test_models_of_all_kinds(make):
