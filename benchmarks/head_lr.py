@@ -6,8 +6,8 @@
 A seed sets the split, the head's first weights and the order of the batches; each finder has a learner and data loaders of its own.
 Then the head is fully trained at every rate: those that `head_lr_find` tried, and those that were chosen. That is one epoch of slanted
 triangle, as in the head's phase of `fit_ulmfit`, over the whole training set, the body in training mode. All rates share the body's
-passes, so they see the same batches under the same dropout; each is trained three times, the head under another dropout each time, and
-the mean counts.
+passes, so they see the same batches under the same dropout; each is trained eight times, the head under another dropout each time, and
+the mean counts: the lowest of many noisy losses would be too low.
 
 - regret: the loss at the chosen rate over the lowest at any of the rates, on 15 % of the data that neither finder saw
 - spread: the highest rate that was chosen over the seeds, by the lowest
@@ -178,9 +178,9 @@ if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--sets', nargs='+', choices=SETS, default=list(SETS), help='data sets')
     parser.add_argument('--seeds', type=int, default=5, help='number of seeds')
-    # The method was made looking at seeds 0 to 4
-    parser.add_argument('--first-seed', type=int, default=100, help='the first of them')
-    parser.add_argument('--draws', type=int, default=3, help='full trainings at each rate')
+    # The method was made looking at seeds 0 to 4 and 100 to 104
+    parser.add_argument('--first-seed', type=int, default=200, help='the first of them')
+    parser.add_argument('--draws', type=int, default=8, help='full trainings at each rate')
     parser.add_argument('--weights', type=Path, default=SHARED, help='folder of the pretrained language model')
     parser.add_argument('--out', type=Path, default='head_lr.json', help='where the results go')
     parser.add_argument('--growth', action='store_true', help='only how the times grow')
