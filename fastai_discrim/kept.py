@@ -56,6 +56,7 @@ class KeptHead(nn.Module):
         # The weights of the body, where `root` has any, are not copied
         memo = {id(p): p for p in root.parameters() if p not in group}
         self.body,self.item,self.which = set(memo.values()),item,which
+        self.inplace = getattr(entry, 'inplace', False)
         self.root = deepcopy(root, memo)
         for m in self._bodies(self.root): m.forward = _Once(m.forward)
         memo[id(entry)].register_forward_pre_hook(self._enter, with_kwargs=True)
@@ -63,7 +64,7 @@ class KeptHead(nn.Module):
     def _enter(self, *_):
         # A dropout may be there twice: the first time counts
         kept,self.kept = self.kept,None
-        return kept and tuple(kept)
+        return kept and tuple(_map(Tensor.clone, kept) if self.inplace else kept)
 
     def _bodies(self, m):
         "The largest modules in `m` that belong to the body"
@@ -148,7 +149,7 @@ def split_head(
     if not all(_alike(x, y, half) for x,y in zip(_tensors(kept), _tensors(other))): return None,early
     # From the smallest module that has all of the head outwards: there may be an activation, as for `y_range`, or a dropout around it
     why = ''
-    for root in reversed(roots):
+    for root in reversed([r for r in roots if entry in set(r.modules())]):
         item = next((_items(1, inp) for m,*inp in calls if m is root), None)
         make = partial(KeptHead, root, entry, group, item)
         which,error = _prediction(make, _plain(entry, kept), pred, half)

@@ -180,6 +180,15 @@ def test_what_trains_or_drops_before_the_first_weights_belongs_to_the_head(mlp):
         with mlp.no_bar(): ps.append(mlp.head_lr_find([1e-2, 1e-1], show_plot=False).losses.tolist())
     assert ps[0] != ps[1] != ps[2]
 
+def test_a_dropout_in_place_leaves_what_was_kept_alone(mlp):
+    mlp.model = nn.Sequential(*mlp.model[:4], nn.Dropout(.5, inplace=True), mlp.model[-1])
+    head,_ = begin(mlp)
+    assert head.args[1] is mlp.model[4]
+    with mlp.no_bar(): (inp,_),*_ = keep(mlp, head, mlp.dls.valid)
+    before = inp[0][0].clone()
+    head().train()(inp)
+    assert torch.equal(inp[0][0], before)
+
 def test_the_body_runs_once(monkeypatch):
     learn,calls = tokens(Siblings()),[]
     learn.model.body[0].register_forward_pre_hook(lambda m, x: calls.append(len(x[0])))
