@@ -118,7 +118,9 @@ def _prediction(make, kept, pred, half):
     "Index of `pred` among what the head that `make` makes gives for what was `kept`, and why there is none if it is None"
     try:
         # In training too: it must not fail later
-        with torch.no_grad(): make().train()(kept); outs = make().eval()(kept)
+        with torch.no_grad():
+            make().train()(kept)
+            outs = make().eval()(kept)
     # Whatever a head may raise that meets one item from the body and several that were kept: it can't be run alone
     except Exception as e: return None,f' ({type(e).__name__}: {e})'
     return next((i for i,o in enumerate(outs) if _alike(o, pred, half)), None),''

@@ -27,7 +27,7 @@ def _restore_loader(dl, rng, gens, idxs):
         dl.items.idxs[:] = idxs
         dl.make_chunks()
 
-def _tensors(model): return {n:t for n,t in chain(model.named_parameters(), model.named_buffers())}
+def _tensors(model): return dict(chain(model.named_parameters(), model.named_buffers()))
 
 @contextmanager
 def untouched(
