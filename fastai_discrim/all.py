@@ -1,5 +1,6 @@
 "Everything, for notebooks: `from fastai_discrim.all import *`"
 from .docstrings import *
+from .fit_plan import *
 from .groups import *
 from .head import *
 from .plan import *

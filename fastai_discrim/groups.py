@@ -8,6 +8,7 @@ import pandas as pd
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
+from fastai.text.learner import LMLearner
 from fastai.text.models.core import LinearDecoder, SentenceEncoder, _model_meta
 from fastai.torch_core import get_model, norm_bias_params, norm_types, params
 from fastcore.basics import patch
@@ -91,6 +92,10 @@ def check_groups(
         raise ValueError(f'{who} gives {len(groups)} layer group, expected at least {at_least}: build the learner with '
                          '`splitter=layerwise_split`, or set `learn.splitter = layerwise_split; learn.create_opt()`')
     return groups
+
+def is_lm(learn:Learner) -> bool:
+    "Is the model of `learn` a language model?"
+    return isinstance(learn, LMLearner) or any(isinstance(m, LinearDecoder) for m in get_model(learn.model).children())
 
 def norm_ids(model:nn.Module) -> set: # `id`s of parameters
     "The parameters of norm layers, which `train_bn` keeps training in frozen groups"

@@ -26,6 +26,13 @@ from .untouched import untouched
 HeadLR = namedtuple('HeadLR', 'lr lrs losses how')
 HeadLR.__doc__ = "What `head_lr_find` found: the rate `lr`, the `losses` at the `lrs` that it was chosen from, and in words `how`"
 
+def eta(
+    lr:float|HeadLR, # The head's rate, η_L, or what `head_lr_find` gave
+) -> tuple: # The rate, and what a `Plan` keeps of its origin
+    "η_L as a number, and where it came from"
+    if not isinstance(lr, HeadLR): return lr,dict(lr_from='given')
+    return lr.lr,dict(lr_from=f'head_lr_find, {lr.how}', tried=zip(lr.lrs, lr.losses))
+
 def _range_test(learn, lo, hi, runs=3, num_it=100):
     "A tenth of the rate where the mean loss of range tests, each over other batches, is lowest; the rates and these losses"
     curves = []

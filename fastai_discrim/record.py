@@ -9,10 +9,10 @@ from fastcore.basics import patch
 from .groups import check_groups, group_labels, group_trains
 from .rates import step_lrs
 
-# The plan of the last fit, if it had one
-Recorder.plan = None
+# The plan of the last fit, if it had one, torch's seed as it began, and the names of its callbacks
+Recorder.plan = Recorder.torch_seed = Recorder.callbacks = None
 # Part of the recorder's state, which `export` leaves out
-Recorder._stateattrs = (*Recorder._stateattrs, '_group_lrs', '_norms', 'plan')
+Recorder._stateattrs = (*Recorder._stateattrs, '_group_lrs', '_norms', 'plan', 'torch_seed', 'callbacks')
 
 @patch
 def after_batch(self:Recorder):

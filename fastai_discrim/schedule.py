@@ -1,7 +1,7 @@
 "How the rate moves in time: slanted triangles (ULMFiT, section 3.2) and the schedules they are compared with"
 __all__ = ['SchedSTLR', 'SchedCLRBeta', 'STLR', 'CLRBeta', 'OneCycle', 'Cos', 'Flat']
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import numpy as np
@@ -58,6 +58,7 @@ def SchedCLRBeta(
 class Schedule:
     "A shape that rates and momentum take over a cycle, as data: `scheds` turns it into what `ParamScheduler` runs"
     n_moms = (3,)
+    def __str__(self): return f'{type(self).__name__}({", ".join(f"{k}={v:.4g}" for k,v in asdict(self).items())})'
     def scheds(self,
         lrs, # Peak rate, a number or an array of one a layer group
         moms, # Momentum: start, at the peak rate, end
@@ -102,10 +103,16 @@ class OneCycle(Schedule):
         lrs = _floats(lrs)
         return {'lr': combined_cos(self.pct_start, lrs/self.div, lrs, lrs/self.div_final), 'mom': combined_cos(self.pct_start, *moms)}
 
+def sched_cos(lr_max, warm, pos):
+    "A cosine at `pos` in [0, 1], but for a hundredth of the peak rate before `warm`"
+    return lr_max/100 if pos < warm else SchedCos(lr_max, 0)(pos)
+
 @dataclass(frozen=True)
 class Cos(Schedule):
-    "Cosine from the peak rate down to 0, as in `fit_sgdr`; momentum as at the peak"
-    def scheds(self, lrs, moms): return {'lr': SchedCos(_floats(lrs), 0), 'mom': SchedNo(moms[1], None)}
+    "Cosine from the peak rate down to 0, as in `fit_sgdr`; momentum as at the peak. fastai 0.7's cosine has `warm=0.05`"
+    warm: float = 0. # Fraction of the cycle, at its start, that stays at a hundredth of the peak rate
+    def __post_init__(self): check_number(self.warm, 'warm', high=1, at_least=True)
+    def scheds(self, lrs, moms): return {'lr': partial(sched_cos, _floats(lrs), self.warm), 'mom': SchedNo(moms[1], None)}
 
 @dataclass(frozen=True)
 class Flat(Schedule):

@@ -5,24 +5,19 @@ from functools import partial
 from warnings import warn
 
 from fastai.learner import Learner
-from fastai.text.learner import LMLearner
-from fastai.text.models.core import LinearDecoder
-from fastai.torch_core import get_model
 from fastcore.basics import defaults, patch
 from fastcore.imports import noop
 from fastcore.meta import delegates
 
 from .checks import check_count
-from .groups import check_groups, group_labels, made
-from .head import HeadLR
-from .plan import Phase, Plan, check_plan
+from .fit_plan import check_plan
+from .groups import check_groups, group_labels, is_lm, made
+from .head import HeadLR, eta
+from .plan import Phase, Plan
 from .rates import discriminative_lrs
 from .schedule import STLR
 from .unfreeze import GradualUnfreezing
 
-
-def _is_lm(learn):
-    return isinstance(learn, LMLearner) or any(isinstance(m, LinearDecoder) for m in get_model(learn.model).children())
 
 @patch
 def ulmfit_plan(self:Learner,
@@ -40,12 +35,12 @@ def ulmfit_plan(self:Learner,
     check_count(n_epoch)
     groups = check_groups(self)
     n,opening = len(groups),GradualUnfreezing(epochs, down_to)
-    if gradual is None: gradual = not _is_lm(self)
+    if gradual is None: gradual = not is_lm(self)
     if not gradual and epochs != 1: warn(f'epochs={epochs} is ignored: with `gradual=True` there would be several phases', stacklevel=2)
-    lr,lr_from = (lr.lr, f'head_lr_find, {lr.how}') if isinstance(lr, HeadLR) else (self.lr, 'learn.lr') if lr is None else (lr, 'given')
+    lr,origin = (self.lr, dict(lr_from='learn.lr')) if lr is None else eta(lr)
     lrs = discriminative_lrs(lr, n, factor)
     stages = opening.spread(n, n_epoch) if gradual else [(n_epoch, opening.stages(n)[-1][1])]
-    return Plan([Phase(e, g, lrs, STLR(cut_frac, ratio), moms) for e,g in stages], group_labels(self, groups), lr_from)
+    return Plan([Phase(e, g, lrs, STLR(cut_frac, ratio), moms) for e,g in stages], group_labels(self, groups), **origin)
 
 @patch
 @delegates(Learner.ulmfit_plan)

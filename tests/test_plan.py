@@ -39,13 +39,40 @@ def test_table():
     assert repr(PLAN).splitlines()[0] == 'Plan: 7 epochs, 5 phases, 3 groups; peak rates'
     assert 'frozen  1.00e-03  1.00e-02' in repr(PLAN)
     html = PLAN._repr_html_()
-    assert html.count('<tr') == 2+5 and html.count('>frozen<') == 2+1+2+1 and 'OneCycle(div=25.0' in html
+    assert html.count('<tr') == 2+5 and html.count('>frozen<') == 2+1+2+1 and 'OneCycle(div=25, ' in html
 
 def test_json_round_trip():
     plan = Plan([*PLAN.phases, Phase(1, (2,), LRS, STLR(.2, 20), moms=(.8, .7, .8))], 'abc')
     back = Plan.from_json(plan.to_json())
     assert back == plan and back.names == plan.names
     assert json.loads(plan.to_json())['phases'][0]['sched'] == {'name': 'STLR', 'cut_frac': .1, 'ratio': 32}
+
+# As the first version of the format was written: what reads it must not change
+VERSION_1 = '''{"fastai_discrim": "Plan", "version": 1, "names": ["a", "b", "c"], "lr_from": "given", "phases": [
+ {"epochs": 1, "groups": [2], "lrs": [0.0001, 0.001, 0.01], "sched": {"name": "STLR", "cut_frac": 0.1, "ratio": 32}, "moms": null},
+ {"epochs": 2, "groups": [1, 2], "lrs": [0.0001, 0.001, 0.01], "sched": {"name": "CLRBeta", "div": 10, "pct": 10}, "moms": null},
+ {"epochs": 2, "groups": [0, 1, 2], "lrs": [0.0001, 0.001, 0.01],
+  "sched": {"name": "OneCycle", "div": 25.0, "div_final": 100000.0, "pct_start": 0.25}, "moms": null},
+ {"epochs": 1, "groups": [0], "lrs": [0.0001, 0.001, 0.01], "sched": {"name": "Cos"}, "moms": null},
+ {"epochs": 1, "groups": [0, 2], "lrs": [0.0001, 0.001, 0.01], "sched": {"name": "Flat"}, "moms": [0.9, 0.8, 0.9]}]}'''
+
+def test_json_of_the_first_version():
+    plan = Plan.from_json(VERSION_1)
+    assert plan == Plan([*PLAN.phases[:-1], Phase(1, (0, 2), LRS, Flat(), (.9, .8, .9))]) and plan.names == ('a', 'b', 'c')
+
+def test_json_that_a_person_can_read():
+    plan = Plan(PLAN.phases, ['[', '{ ,', '"\\n'], 'head_lr_find', [(1e-3, .5), (1e-2, float('nan')), (1e-1, float('inf'))], 'paper, §4')
+    text = plan.to_json()
+    assert '   "lrs": [0.0001, 0.001, 0.01],\n   "sched": {"name": "CLRBeta", "div": 10, "pct": 10},\n' in text
+    assert len(text.splitlines()) < 60
+    back = Plan.from_json(text)
+    assert back == plan and back.names == plan.names and back.source == plan.source and repr(back.tried) == repr(plan.tried)
+    json.loads(text, parse_constant=lambda s: pytest.fail(f'{s} is no JSON'))
+
+@pytest.mark.parametrize('kind', ['Plan', 'Run'])
+def test_a_version_to_come_is_refused_by_name(kind):
+    with pytest.raises(ValueError, match=f'a {kind} of version 2, where this fastai_discrim reads version 1'):
+        Plan.from_json(PLAN.to_json().replace('"Plan"', f'"{kind}"').replace('"version": 1', '"version": 2'))
 
 def doctored(**kw):
     d = json.loads(PLAN.to_json())
@@ -55,7 +82,8 @@ def doctored(**kw):
 @pytest.mark.parametrize('text', ['', '{', '[]', '{}', 'null', '3', '{"fastai_discrim": "Plan"}', None, b'\xff',
                                   PLAN.to_json().replace('"version": 1', '"version": 2'), PLAN.to_json()[:-5],
                                   doctored(epochs=0), doctored(groups=[7]), doctored(lrs=[1, 2]), doctored(lrs='abc'),
-                                  doctored(sched={'name': 'Nope'}), doctored(sched=3), doctored(extra=1),
+                                  doctored(sched={'name': 'Nope'}), doctored(sched=3), doctored(sched=0),
+                                  doctored(sched={}), doctored(sched=None), doctored(extra=1),
                                   doctored(sched={'name': 'STLR', 'cut_frac': 2}), doctored(lrs=[1e-3, 0, 1]), doctored(epochs=True)])
 def test_json_that_is_no_plan(text):
     with pytest.raises(ValueError, match='is no plan .*, expected `plan.to_json'): Plan.from_json(text)
@@ -71,6 +99,7 @@ def test_json_that_is_no_plan(text):
     (dict(lrs=(1e-3, float('nan'), 1)), 'lrs=nan'),
     (dict(lrs=()), 'groups'),
     (dict(sched='stlr'), "sched='stlr'"),
+    (dict(sched=0), 'sched=0'),
     (dict(sched=STLR), 'sched=')])
 def test_bad_phases(kw, match):
     with pytest.raises((ValueError, TypeError), match=f'{match}.*: expected'): Phase(**{**dict(epochs=1, groups=(2,), lrs=LRS), **kw})

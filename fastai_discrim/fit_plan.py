@@ -1,0 +1,78 @@
+"A plan, run: what ran is what was planned"
+__all__ = []
+
+import numpy as np
+import torch
+from fastai.callback.schedule import ParamScheduler
+from fastai.learner import Learner
+from fastcore.basics import patch
+from fastcore.foundation import L
+
+from .checks import check_data
+from .groups import check_groups, group_labels
+from .plan import Phase, Plan
+from .rates import DiscriminativeLR
+from .schedule import fit_scheds
+from .unfreeze import Unfreezing
+
+
+class PlanUnfreezing(Unfreezing):
+    "Let train what the plan says"
+    def __init__(self, plan:Plan): self.plan = plan
+    def stages(self, n_groups): return [(p.epochs, p.groups) for p in self.plan.phases]
+
+class PlanScheduler(ParamScheduler):
+    "Set the rates and momentum that the plan says"
+    def __init__(self, plan:Plan): self.plan,self.scheds = plan,{'lr': None}
+
+    def before_fit(self):
+        super().before_fit()
+        self.recorder.plan,self.recorder.torch_seed = self.plan,torch.initial_seed()
+        self.recorder.callbacks = [cb.name for cb in self.learn.cbs]
+
+    def before_train(self):
+        phase,(self.first,self.n_epochs,begun) = self.plan.at(self.epoch)[1],self.plan.cycle_at(self.epoch)
+        self.scheds = fit_scheds(self.opt, begun.sched, np.array(phase.lrs), begun.moms or self.moms)
+        for k in self.scheds: self.hps.setdefault(k, [])
+
+    def before_batch(self):
+        # In whole steps, as `Plan.lrs` has it: `pct_train` gathers rounding
+        self._update_val(((self.epoch-self.first)*self.n_iter + self.iter) / (self.n_epochs*self.n_iter))
+
+@patch(as_prop=True)
+def phase(self:Learner) -> Phase: # None where no plan is running
+    "The phase of the plan that is being fitted"
+    for cb in self._grab_cbs(PlanUnfreezing): return cb.plan.at(self.epoch)[1]
+
+def check_plan(
+    learn:Learner, # The learner that is to run it
+    plan:Plan, # The plan
+    cbs=None, # The callbacks that are to run with it
+    reset_opt:bool=False, # Will the optimiser be created anew?
+):
+    "Raise unless `learn` can run `plan`; nothing is changed"
+    if not isinstance(plan, Plan): raise TypeError(f'plan={plan!r}: expected a Plan, such as `learn.ulmfit_plan(6, 1e-2)`')
+    groups = check_groups(learn, reset_opt)
+    if len(groups) != plan.n_groups:
+        raise ValueError(f'the plan is for {plan.n_groups} layer groups ({", ".join(plan.names)}), the learner has {len(groups)} '
+                         f'({", ".join(group_labels(learn, groups))}): make the plan from this learner, or give it the plan\'s splitter')
+    for cb in [*learn.cbs, *L(cbs)]:
+        kind = cb if isinstance(cb, type) else type(cb)
+        if issubclass(kind, (DiscriminativeLR, Unfreezing, ParamScheduler)):
+            raise ValueError(f'{kind.__name__} together with a plan, which says every rate and what trains: expected none; '
+                             'leave it out, or `learn.remove_cb` it')
+    check_data(learn)
+
+@patch
+def fit_plan(self:Learner,
+    plan:Plan, # What to do
+    cbs=None, # One callback, many, or a class
+    wd:float=None, # Weight decay, as in `fit`
+    *,
+    reset_opt:bool=False, # As in `fit`
+    start_epoch:int=0, # As in `fit`
+):
+    "Fit as `plan` says, in one go: one progress bar, one recorder; `learn.phase` tells other callbacks where they are"
+    check_plan(self, plan, cbs, reset_opt)
+    self.fit(plan.n_epoch, lr=list(plan.phases[0].lrs), wd=wd, cbs=[PlanUnfreezing(plan), PlanScheduler(plan)]+L(cbs),
+             reset_opt=reset_opt, start_epoch=start_epoch)
