@@ -6,6 +6,7 @@ from .head import *
 from .plan import *
 from .rates import *
 from .record import *
+from .run_record import *
 from .schedule import *
 from .ulmfit import *
 from .unfreeze import *

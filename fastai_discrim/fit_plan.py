@@ -51,7 +51,9 @@ def check_plan(
     reset_opt:bool=False, # Will the optimiser be created anew?
 ):
     "Raise unless `learn` can run `plan`; nothing is changed"
-    if not isinstance(plan, Plan): raise TypeError(f'plan={plan!r}: expected a Plan, such as `learn.ulmfit_plan(6, 1e-2)`')
+    if not isinstance(plan, Plan):
+        raise TypeError(f'the plan is a {type(plan).__name__}: expected a Plan, such as `learn.ulmfit_plan(6, 1e-2)` or '
+                        '`recipes.paper_clas.plan()`')
     groups = check_groups(learn, reset_opt)
     if len(groups) != plan.n_groups:
         raise ValueError(f'the plan is for {plan.n_groups} layer groups ({", ".join(plan.names)}), the learner has {len(groups)} '
