@@ -1,0 +1,59 @@
+"Plans side by side"
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import pytest
+
+from fastai_discrim.compare import compare_plans
+from fastai_discrim.plan import Phase, Plan
+from fastai_discrim.recipes import recipes
+from fastai_discrim.schedule import STLR, Cos
+
+LRS = (1e-4, 1e-3, 1e-2)
+A = Plan([Phase(1, (2,), LRS), Phase(2, (0, 1, 2), LRS)], 'abc')
+
+def test_only_what_differs_is_in_the_table():
+    b = Plan([Phase(1, (2,), LRS), Phase(2, (1, 2), (1e-4, 1e-3, 2e-2), STLR(0.2), (.9, .8, .9))], 'abc')
+    table = compare_plans(A, b, show_plot=False)
+    assert {k: tuple(row) for k,row in zip(table.index, table.values)} == {
+        ('phase 2', 'a'): ('0.0001', 'frozen'), ('phase 2', 'c'): ('0.01', '0.02'),
+        ('phase 2', 'schedule'): ('STLR(cut_frac=0.1, ratio=32)', 'STLR(cut_frac=0.2, ratio=32)'),
+        ('phase 2', 'momentum'): ("the learner's", '(0.9, 0.8, 0.9)')}
+    assert table.columns.tolist() == ['plan 1', 'plan 2'] and not plt.get_fignums()
+
+def test_phases_and_groups_that_one_of_them_lacks():
+    table = compare_plans(short=Plan([Phase(3, (0, 1), (1., 2.))], 'ac'), long=A, show_plot=False)
+    assert table.columns.tolist() == ['short', 'long'] and table.index[0] == ('all', 'phases')
+    assert table.loc['phase 1', 'short'].to_dict() == {'epochs': '3', 'a': '1', 'b': '', 'c': '2'}
+    assert (table.loc['phase 2', 'short'] == '').all() and table.loc[('phase 2', 'epochs'), 'long'] == '2'
+    assert table.index.get_level_values(0).tolist() == sorted(table.index.get_level_values(0))
+
+def test_more_than_nine_phases_come_in_order():
+    table = compare_plans(Plan([Phase(1, (2,), LRS)]*11), A, show_plot=False)
+    assert [int(k.split()[1]) for k,_ in table.index[2:]] == sorted(int(k.split()[1]) for k,_ in table.index[2:])
+
+def test_what_differs_looks_different():
+    b = Plan([Phase(1, (2,), (1e-4, 1e-3, 0.01000000001)), A.phases[1]], 'abc')
+    assert compare_plans(A, b, show_plot=False).loc[('phase 1', 'c')].tolist() == ['0.01', '0.01000000001']
+
+def test_equal_plans_make_an_empty_table():
+    assert compare_plans(A, replace(A, source='elsewhere'), show_plot=False).shape == (0, 2)
+
+@pytest.mark.parametrize('n,shape', [(2, (1, 2)), (3, (1, 3)), (4, (2, 2)), (5, (2, 3))])
+def test_one_figure(n, shape):
+    plans = {f'p{i}': A.under(Cos()) if i else A for i in range(n)}
+    compare_plans(**plans)
+    axs = plt.gcf().axes
+    rates = [a for a in axs if a.get_title()]
+    assert len(plt.get_fignums()) == 1 and len(axs) == 2*n and [a.get_title() for a in rates] == list(plans)
+    assert len({a.get_ylim() for a in rates}) == 1 and all(len(a.lines) == 3 for a in rates)
+    assert rates[0].get_gridspec().ncols == shape[1] and rates[0].get_gridspec().nrows == 2*shape[0]
+
+def test_recipes_with_other_layer_groups():
+    table = compare_plans(lm=recipes.paper_lm.plan(), classifier=recipes.paper_clas.plan())
+    assert table.loc[('all', 'layer groups')].tolist() == ['4', '5'] and table.loc[('phase 1', 'encoder')].tolist() == ['', 'frozen']
+
+def test_what_can_not_be_compared():
+    with pytest.raises(ValueError, match='1 plan: expected two or more'): compare_plans(A)
+    with pytest.raises(TypeError, match='b is a int: expected a Plan'): compare_plans(A, b=3)
+    with pytest.raises(TypeError, match='plan 2 is a Recipe: expected a Plan, such as `recipes'): compare_plans(A, recipes.paper_lm)
