@@ -27,6 +27,7 @@ def execute(path, save):
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('paths', nargs='*', type=Path, help='notebooks; all in nbs/ if none is given')
     parser.add_argument('--save', action='store_true', help='write the outputs into the notebooks')
     args = parser.parse_args()
-    for path in sorted((Path(__file__).parent.parent/'nbs').glob('*.ipynb')): execute(path, args.save)
+    for path in args.paths or sorted((Path(__file__).parent.parent/'nbs').glob('*.ipynb')): execute(path, args.save)

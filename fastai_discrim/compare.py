@@ -14,7 +14,7 @@ def _facts(plan):
         res[f'phase {k}','epochs'] = p.epochs
         for i,(name,lr) in enumerate(zip(plan.names, p.lrs)): res[f'phase {k}',name] = lr if i in p.groups else 'frozen'
         res[f'phase {k}','schedule'] = p.sched or 'goes on'
-        res[f'phase {k}','momentum'] = p.moms or "the learner's"
+        res[f'phase {k}','momentum'] = p.moms or ('goes on' if p.sched is None else "the learner's")
     return res
 
 def _shown(values):

@@ -1,5 +1,5 @@
 "How the rate moves in time: slanted triangles (ULMFiT, section 3.2) and the schedules they are compared with"
-__all__ = ['SchedSTLR', 'SchedCLRBeta', 'STLR', 'CLRBeta', 'OneCycle', 'Cos', 'Flat']
+__all__ = ['SchedSTLR', 'SchedCLRBeta', 'Schedule', 'STLR', 'CLRBeta', 'OneCycle', 'Cos', 'Flat']
 
 from dataclasses import asdict, dataclass
 from functools import partial
