@@ -7,20 +7,28 @@ import pandas as pd
 from .plan import Plan
 
 
-def _facts(plan):
+def _facts(plan, names):
     "All that a plan says, by (where, what)"
     res = {('all', 'epochs'): plan.n_epoch, ('all', 'phases'): len(plan.phases), ('all', 'layer groups'): plan.n_groups}
     for k,p in enumerate(plan.phases, 1):
         res[f'phase {k}','epochs'] = p.epochs
-        for i,(name,lr) in enumerate(zip(plan.names, p.lrs)): res[f'phase {k}',name] = lr if i in p.groups else 'frozen'
+        for i,(name,lr) in enumerate(zip(names, p.lrs)): res[f'phase {k}',name] = lr if i in p.groups else 'frozen'
         res[f'phase {k}','schedule'] = p.sched or 'goes on'
         res[f'phase {k}','momentum'] = p.moms or ('goes on' if p.sched is None else "the learner's")
     return res
 
+def _names(plan, plans):
+    "What the groups of `plan` are called: as in the first of `plans` that has as many, and by nothing that is called so already"
+    names = next(p.names for p in sorted(plans, key=lambda p: p.names == _unnamed(p)) if p.n_groups == plan.n_groups)
+    clash = len(set(names)) < len(names) or {'epochs', 'schedule', 'momentum'} & set(names)
+    return [f'{i} {n}' for i,n in enumerate(names)] if clash else names
+
+def _unnamed(plan): return tuple(map(str, range(plan.n_groups)))
+
 def _shown(values):
     "`values` as text, in which what differs looks different"
-    short = ['' if v is None else f'{v:.3g}' if isinstance(v, float) else str(v) for v in values]
-    return short if len(set(short)) == len(set(values)) else ['' if v is None else repr(v) for v in values]
+    def _text(v, digits): return '' if v is None else f'{v:.{digits}g}' if isinstance(v, float) else str(v)
+    return next(t for d in (3, 6, 12, 17) if len(set(t := [_text(v, d) for v in values])) == len(set(values)) or d == 17)
 
 def _order(facts):
     "The keys of all `facts`, phase by phase; within one, in the order of the plan that says most"
@@ -49,11 +57,13 @@ def compare_plans(
     **named:Plan, # Plans with a name for each
 ) -> pd.DataFrame: # One column a plan, one row for each thing in which they differ
     "Where plans differ; what frozen groups would have had as a rate is left out"
-    plans = {**{f'plan {i}': p for i,p in enumerate(plans, 1)}, **named}
+    numbered = {f'plan {i}': p for i,p in enumerate(plans, 1)}
+    if both := numbered.keys() & named.keys(): raise ValueError(f'{sorted(both)}: expected other names, as those without one get these')
+    plans = {**numbered, **named}
     for k,p in plans.items():
         if not isinstance(p, Plan): raise TypeError(f'{k} is a {type(p).__name__}: expected a Plan, such as `recipes.paper_clas.plan()`')
     if len(plans) < 2: raise ValueError(f'{len(plans)} plan: expected two or more to compare')
-    facts = {k:_facts(p) for k,p in plans.items()}
+    facts = {k: _facts(p, _names(p, plans.values())) for k,p in plans.items()}
     rows = {key: [f.get(key) for f in facts.values()] for key in _order(facts.values())}
     rows = {key: _shown(v) for key,v in rows.items() if len(set(v)) > 1}
     if show_plot: _plot(plans)

@@ -2,7 +2,6 @@
 __all__ = []
 
 import numpy as np
-import torch
 from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Learner
 from fastcore.basics import patch
@@ -12,6 +11,7 @@ from .checks import check_data
 from .groups import check_groups, group_labels
 from .plan import Phase, Plan
 from .rates import DiscriminativeLR
+from .resume import checkpointing
 from .schedule import fit_scheds
 from .unfreeze import Unfreezing
 
@@ -27,8 +27,10 @@ class PlanScheduler(ParamScheduler):
 
     def before_fit(self):
         super().before_fit()
-        self.recorder.plan,self.recorder.torch_seed = self.plan,torch.initial_seed()
-        self.recorder.callbacks = [cb.name for cb in self.learn.cbs]
+        if hasattr(self, 'recorder'): self.recorder.begin_run(self.plan)
+
+    def after_epoch(self):
+        if hasattr(self, 'recorder'): self.recorder.add_epoch()
 
     def before_train(self):
         phase,(self.first,self.n_epochs,begun) = self.plan.at(self.epoch)[1],self.plan.cycle_at(self.epoch)
@@ -70,11 +72,18 @@ def fit_plan(self:Learner,
     plan:Plan, # What to do
     cbs=None, # One callback, many, or a class
     wd:float=None, # Weight decay, as in `fit`
+    checkpoint:str=None, # Name of the file, beside the learner's models, that the same call goes on from if it is stopped
     *,
+    checkpoint_every:int=None, # Steps between checkpoints within an epoch; None for those at its end alone
     reset_opt:bool=False, # As in `fit`
     start_epoch:int=0, # As in `fit`
 ):
     "Fit as `plan` says, in one go: one progress bar, one recorder; `learn.phase` tells other callbacks where they are"
     check_plan(self, plan, cbs, reset_opt)
-    self.fit(plan.n_epoch, lr=list(plan.phases[0].lrs), wd=wd, cbs=[PlanUnfreezing(plan), PlanScheduler(plan)]+L(cbs),
-             reset_opt=reset_opt, start_epoch=start_epoch)
+    if checkpoint is not None:
+        plan,point = checkpointing(self, plan, checkpoint, checkpoint_every, start_epoch)
+        if point is None: return
+        cbs = L(cbs) + point
+    try: self.fit(plan.n_epoch, lr=list(plan.phases[0].lrs), wd=wd, cbs=[PlanUnfreezing(plan), PlanScheduler(plan)]+L(cbs),
+                  reset_opt=reset_opt, start_epoch=start_epoch)
+    finally: self._first_epoch = self._done_batches = 0

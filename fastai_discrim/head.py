@@ -30,8 +30,8 @@ def eta(
     lr:float|HeadLR, # The head's rate, η_L, or what `head_lr_find` gave
 ) -> tuple: # The rate, and what a `Plan` keeps of its origin
     "η_L as a number, and where it came from"
-    if not isinstance(lr, HeadLR): return lr,dict(lr_from='given')
-    return lr.lr,dict(lr_from=f'head_lr_find, {lr.how}', tried=zip(lr.lrs, lr.losses))
+    if not isinstance(lr, HeadLR): return lr,dict(lr=lr, lr_from='given')
+    return lr.lr,dict(lr=lr.lr, lr_from=f'head_lr_find, {lr.how}', tried=zip(lr.lrs, lr.losses))
 
 def _range_test(learn, lo, hi, runs=3, num_it=100):
     "A tenth of the rate where the mean loss of range tests, each over other batches, is lowest; the rates and these losses"

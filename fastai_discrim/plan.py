@@ -33,6 +33,9 @@ class Phase:
             raise ValueError(f'groups={self.groups!r}: expected the indices, each once, of some of the {len(lrs)} groups that `lrs` is for')
         if not isinstance(self.sched, Schedule | None):
             raise TypeError(f'sched={self.sched!r}: expected a Schedule, such as STLR() or OneCycle(), or None to go on with one')
+        if self.sched is not None and not getattr(getattr(self.sched, '__dataclass_params__', None), 'frozen', False):
+            raise TypeError(f'{type(self.sched).__name__} is no frozen dataclass: expected one, as plans are compared and written; put '
+                            '`@dataclass(frozen=True)` above it')
         if self.moms is not None: check_moms(self.moms)
         if self.sched is None and self.moms is not None:
             raise ValueError(f'moms={self.moms}: expected None where `sched` is None, as momentum goes on with the cycle: give them to the '
@@ -46,15 +49,17 @@ class Plan:
     "What trains when, and how fast: a tuple of `Phase`s. It shows itself as a table, phase by layer group"
     phases: tuple # `Phase`s, in order
     names: tuple = field(default=(), compare=False) # A name for each layer group, input first; for display only
-    lr_from: str = field(default='', compare=False) # Where the head's rate, η_L, came from; for display only
-    tried: tuple = field(default=(), compare=False) # Pairs of rate and loss that it was chosen from, kept for the record
-    source: str = field(default='', compare=False) # Where the plan is published; for display only
+    lr: float = field(default=None, compare=False) # The rate that all follow, η_L; for display only, as are these:
+    lr_from: str = field(default='', compare=False) # Where it came from
+    tried: tuple = field(default=(), compare=False) # Pairs of rate and loss that it was chosen from
+    source: str = field(default='', compare=False) # Where the plan is published
 
     def __post_init__(self):
         phases = check_list(self.phases, 'phases', 'at least one Phase')
         if not phases or not all(isinstance(p, Phase) for p in phases): raise TypeError(f'phases={phases!r}: expected at least one Phase')
         object.__setattr__(self, 'phases', tuple(phases))
         object.__setattr__(self, 'names', tuple(map(str, self.names)) or tuple(map(str, range(self.n_groups))))
+        object.__setattr__(self, 'lr', self.lr and float(self.lr))
         object.__setattr__(self, 'tried', tuple((float(lr), float(loss)) for lr,loss in self.tried))
         if len(ns := {len(p.lrs) for p in self.phases} | {len(self.names)}) > 1:
             raise ValueError(f'the phases and names are for {sorted(ns)} layer groups: expected the same number in all')
@@ -104,8 +109,11 @@ class Plan:
         whole:bool=False, # One cycle over the whole plan, or one anew in each phase?
     ): # A `Plan` with the same phases and peak rates
         "The plan under another schedule"
-        first,*rest = [replace(p, sched=sched) for p in self.phases]
-        return replace(self, phases=[first, *(replace(p, sched=None, moms=None) if whole else p for p in rest)])
+        begun,phases = self.phases[0],[]
+        for i,p in enumerate(self.phases):
+            if p.sched is not None: begun = p
+            phases.append(replace(p, sched=None, moms=None) if whole and i else replace(p, sched=sched, moms=begun.moms))
+        return replace(self, phases=phases, source=self.source and f'{self.source}; changed: under {sched}{", whole" if whole else ""}')
 
     def table(self,
         frozen:str='frozen', # What stands where a group does not train
@@ -118,7 +126,10 @@ class Plan:
     def _title(self):
         counts = dict(epoch=self.n_epoch, phase=len(self.phases), group=self.n_groups)
         title = 'Plan: ' + ', '.join(f'{n} {what}{"s" * (n != 1)}' for what,n in counts.items()) + '; peak rates'
-        return title + ''.join(f'; {what}: {v}' for what,v in (('η_L', self.lr_from), ('from', self.source)) if v)
+        if self.lr:
+            # What a source calls its rate need not be that of the head
+            title += f'; {"η_L" if all(p.lrs[-1] == self.lr for p in self.phases) else "lr"} = {self.lr:.4g}, {self.lr_from}'
+        return title + (f'; from {self.source}' if self.source else '')
     def __repr__(self): return f'{self._title()}\n{self.table().to_string()}'
     def _repr_html_(self):
         table = self.table('<span style="opacity:.45">frozen</span>').rename(columns=escape)
@@ -136,7 +147,8 @@ class Plan:
     def to_dict(self) -> dict:
         "The plan as what JSON can hold"
         phases = [{**asdict(p), 'sched': p.sched and {'name': type(p.sched).__name__, **asdict(p.sched)}} for p in self.phases]
-        about = dict(source=self.source, lr_from=self.lr_from, tried=[(lr, plain(loss)) for lr,loss in self.tried], names=self.names)
+        about = dict(source=self.source, lr=self.lr, lr_from=self.lr_from, tried=[(lr, plain(loss)) for lr,loss in self.tried],
+                     names=self.names)
         return dict(fastai_discrim='Plan', version=1, **about, phases=phases)
 
     def to_json(self) -> str:
@@ -148,17 +160,26 @@ class Plan:
         text:str, # What `to_json` gave, or the record that `recorder.save_run` wrote
     ): # A `Plan`
         "The plan that `to_json` wrote, or that of a recorded run; `ValueError` if `text` holds no plan"
-        kinds = {c.__name__: c for c in Schedule.__subclasses__()}
         try:
             d = json.loads(text)
             if d['fastai_discrim'] == 'Run' and d['version'] == 1: d = d['plan']
             kind = d['fastai_discrim'],d['version']
             if kind != ('Plan', 1): raise ValueError(f'a {kind[0]} of version {kind[1]}, where this fastai_discrim reads version 1')
-            scheds = [p['sched'] and dict(p['sched']) for p in d['phases']]
-            phases = [Phase(**{**p, 'sched': s and kinds[s.pop('name')](**s)}) for p,s in zip(d['phases'], scheds)]
-            return cls(phases, d['names'], str(d.get('lr_from', '')), d.get('tried', ()), str(d.get('source', '')))
-        except (ValueError, TypeError, KeyError, AttributeError) as e:
+            phases = [Phase(**{**p, 'sched': _sched(p['sched'])}) for p in d['phases']]
+            about = {k: d[k] for k in ('lr', 'lr_from', 'tried', 'source') if d.get(k)}
+            return cls(phases, d['names'], **about)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
             raise ValueError(f'{str(text)[:60]!r} is no plan ({type(e).__name__}: {e}), expected `plan.to_json()`') from e
+
+def _kinds(cls): return {k: c for sub in cls.__subclasses__() for k,c in {sub.__name__: sub, **_kinds(sub)}.items()}
+
+def _sched(d):
+    "The schedule that `to_dict` wrote"
+    if d is None: return None
+    d,kinds = dict(d),_kinds(Schedule)
+    if (name := d.pop('name')) not in kinds:
+        raise ValueError(f'there is no schedule {name!r}, only {", ".join(kinds)}: if it is your own, import it first')
+    return kinds[name](**{k: tuple(v) if isinstance(v, list) else v for k,v in d.items()})
 
 def plain(
     v:float, # Any number

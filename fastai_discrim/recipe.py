@@ -1,7 +1,7 @@
 "What someone published, so that it can be seen, compared and run: a plan builder, and the settings that belong to it"
 __all__ = ['Recipe']
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from html import escape
 from warnings import warn
@@ -57,7 +57,7 @@ class Recipe:
     bs: int = None # Batch size
     val_bs: int = None # Batch size of validation, where it is another
     bptt: int = None # Tokens of a text that are read at once
-    drops: dict = None # Dropouts by fastai's names
+    drops: dict = field(default=None, hash=False) # Dropouts by fastai's names
     drop_mult: float = None # What they are multiplied by
     note: str = '' # What a reader should know
 
@@ -75,11 +75,13 @@ class Recipe:
         done,n = self.n_epoch-last.epochs,self.n_epoch if n_epoch is None else n_epoch
         check_count(n)
         if n <= done: raise ValueError(f'n_epoch={n}: expected at least {done+1}, as {self.name} takes {done} epochs before its last phase')
-        lr,origin = (self.lr, dict(lr_from=f'lr={self.lr:g}, as published')) if lr is None else eta(lr)
+        given,(lr,origin) = lr is not None,(self.lr, dict(lr=self.lr, lr_from='as published')) if lr is None else eta(lr)
         check_number(lr, 'lr')
+        changed = [f'{what} {v:g}' for what,v,c in (('epochs', n, n != self.n_epoch), ('lr', lr, given and lr != self.lr)) if c]
         steps = [*first, replace(last, epochs=n-done)]
         phases = [Phase(s.epochs, s.groups, s.lrs(lr, len(self.names)), s.sched, self.moms) for s in steps]
-        return Plan(phases, self.names, **origin, source=f'{self.name}, {self.source}')
+        source = f'{self.name}, {self.source}' + (f'; changed: {", ".join(changed)}' if changed else '')
+        return Plan(phases, self.names, **origin, source=source)
 
     @property
     def dls_kwargs(self) -> dict:
@@ -88,12 +90,12 @@ class Recipe:
 
     @property
     def learner_kwargs(self) -> dict:
-        "For `language_model_learner` or `text_classifier_learner`: dropouts, weight decay, momentum and, for fastai 0.7, torch's Adam"
+        "For `language_model_learner` or `text_classifier_learner`: dropouts, weight decay, momentum, and Adam as it was in fastai 0.7"
         lm = self.kind == 'language model'
         res = dict(drop_mult=self.drop_mult, wd=self.wd, moms=self.moms)
         if self.drops: res['config'] = {**(awd_lstm_lm_config if lm else awd_lstm_clas_config), **self.drops}
-        # It decayed weights through the gradient
-        if self.sqr_mom: res['opt_func'] = partial(Adam, sqr_mom=self.sqr_mom, eps=1e-8, decouple_wd=False)
+        # It decayed weights through the gradient, which fastai's default of 0.01 is not meant for
+        if self.sqr_mom: res['opt_func'] = partial(Adam, sqr_mom=self.sqr_mom, eps=1e-8, decouple_wd=self.wd is None)
         if self.bptt and not lm: res.update(seq_len=self.bptt, max_len=20*self.bptt, lin_ftrs=[50], ps=[0.1])
         return {k:v for k,v in res.items() if v is not None}
 
@@ -129,18 +131,20 @@ def apply_recipe(self:Learner,
     n_epoch:int=None, # Epochs in all; None for the published number
     lr:float|HeadLR=None, # The rate that all others follow, or what `head_lr_find` gave; None for the published one
     cbs=None, # One callback, many, or a class
+    checkpoint:str=None, # Name of the file that the same call goes on from, as in `fit_plan`
     *,
+    checkpoint_every:int=None, # As in `fit_plan`
     reset_opt:bool=False, # As in `fit`
     start_epoch:int=0, # As in `fit`
 ):
-    "Run `recipe`: its plan, under its β1 and β2, weight decay and clipping. What data and model are built with is left as it is"
+    "Run `recipe`: its plan, its β1, β2 and weight decay, which stay with the optimiser, and its clipping. Data and model are left as built"
     if not isinstance(recipe, Recipe): raise TypeError(f'recipe={recipe!r}: expected a Recipe, such as `recipes.paper_clas`')
     plan = recipe.plan(n_epoch, lr)
     _check_recipe(self, recipe, plan, cbs, reset_opt)
     plan = replace(plan, names=group_labels(self, check_groups(self, reset_opt)))
     if self.opt is None or reset_opt: self.create_opt()
-    if recipe.sqr_mom is not None:
-        if 'sqr_mom' in self.opt.hypers[0]: self.opt.set_hyper('sqr_mom', recipe.sqr_mom)
-        else: warn(f'β2={recipe.sqr_mom} is ignored: the optimiser is no Adam', stacklevel=2)
+    for k,name,v in (('mom', 'β1', recipe.moms), ('sqr_mom', 'β2', recipe.sqr_mom)):
+        if v is not None and k not in self.opt.hypers[0]: warn(f'{name}={v} is ignored: the optimiser has none', stacklevel=2)
+        elif k == 'sqr_mom' and v is not None: self.opt.set_hyper(k, v)
     cbs = L(cbs) if recipe.clip is None else L(GradientClip(recipe.clip)) + L(cbs)
-    self.fit_plan(plan, cbs=cbs, wd=recipe.wd, start_epoch=start_epoch)
+    self.fit_plan(plan, cbs, recipe.wd, checkpoint, checkpoint_every=checkpoint_every, start_epoch=start_epoch)

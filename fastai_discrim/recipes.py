@@ -57,7 +57,8 @@ def _published():
                  **{**SCRIPT_LM, 'bs': 52, 'clip': None, 'drop_mult': 0.7})
     yield Recipe('notebook_clas', CLAS, NOTEBOOK, 1e-2, _script_clas((.01, .01, .01, .1, 1), 14, clr(32, 10)),
                  **{**SCRIPT_CLAS, **_beta(0.7), 'bs': 24, 'val_bs': 48, 'wd': 0., 'drop_mult': 0.5},
-                 note='it halves its bs=48 for training; clip is 25 in the lesson, .25 in this version')
+                 note='it halves its bs=48 for training; clip is 25 in the lesson, .25 in this version; lr=3e-3 in powers of 2.6 stands '
+                      'before these rates, and is overwritten by them')
     yield Recipe('forum_lm', LM, f'{THREAD}, corrected to powers', 4e-3, _lm(15, 2.6, CLRBeta(10, 10)), moms=(0.95, 0.85, 0.95))
     yield Recipe('forum_lm_as_asked', LM, THREAD, 4e-3, _lm(15, (3/2.6, 2/2.6, 1/2.6, 1), CLRBeta(10, 10)), moms=(0.95, 0.85, 0.95),
                  note='lr/2.6*3 is more than lr: the lowest layers would have been the fastest')
@@ -68,7 +69,7 @@ def _published():
                  moms=(0.8, 0.7, 0.8), bs=64, bptt=72, drop_mult=0.5)
 
 def _tables():
-    "The rows of the paper's tables 6 and 7; those that need no plan of their own are no LM fine-tuning, and from scratch, which is `full`"
+    "The rows of the paper's tables 6 and 7, but for the two that are no fine-tuning: without that of the language model, and from scratch"
     lm = {'full': _lm(25, 1., Flat()), 'full_discr': _lm(25, 2.6, Flat()), 'full_discr_stlr': _lm(25, 2.6, STLR())}
     for k,steps in lm.items():
         yield Recipe(f'table6_{k}', LM, 'Howard & Ruder 2018, §5, table 6', 4e-3, steps, **PAPER,
@@ -81,9 +82,9 @@ def _tables():
             'freez': (1e-3, _stages(gradual, 50, 1., Flat())), 'freez_discr': (1e-2, _stages(gradual, 50, 2.6, Flat())),
             'freez_stlr': (1e-3, _stages(gradual, 50, 1., STLR())), 'freez_cos': (1e-3, _stages(gradual, 50, 1., Cos(warm=0.05))),
             'freez_discr_stlr': (1e-2, _stages(gradual, 50, 2.6, STLR()))}
+    notes = {'freez_discr_stlr': '', 'full': 'with early stopping; the row "from scratch" is this without pretraining'}
     for k,(lr,steps) in clas.items():
-        yield Recipe(f'table7_{k}', CLAS, 'Howard & Ruder 2018, §5, table 7', lr, steps, **PAPER,
-                     note='' if k == 'freez_discr_stlr' else 'with early stopping')
+        yield Recipe(f'table7_{k}', CLAS, 'Howard & Ruder 2018, §5, table 7', lr, steps, **PAPER, note=notes.get(k, 'with early stopping'))
 
 class Recipes(AttrDict):
     "Recipes by name, as keys and as attributes. It shows itself as one table"
@@ -96,7 +97,13 @@ class Recipes(AttrDict):
         columns = list(dict.fromkeys(k for r in self.values() for k in rows[r.name]))
         res = pd.DataFrame.from_dict(rows, orient='index', columns=columns).fillna('').rename_axis('recipe')
         return res[[c for c in res if c not in ('source', 'note')] + ['source', 'note']]
-    def __repr__(self): return self.table().to_string()
+    def __getattr__(self, k):
+        if k in self: return self[k]
+        raise AttributeError(f'there is no recipe {k!r}, only {", ".join(self)}')
+    def __repr__(self):
+        table = self.table()
+        notes = (f'{k}: {"; ".join(filter(None, row))}' for k,row in zip(table.index, table[['source', 'note']].values))
+        return '\n'.join([table.drop(columns=['source', 'note', 'dropout']).to_string(), '', *notes])
     def _repr_html_(self): return self.table().to_html()
 
 recipes = Recipes({r.name: r for r in (*_published(), *_tables())})

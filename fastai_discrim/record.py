@@ -9,10 +9,10 @@ from fastcore.basics import patch
 from .groups import check_groups, group_labels, group_trains
 from .rates import step_lrs
 
-# The plan of the last fit, if it had one, torch's seed as it began, and the names of its callbacks
-Recorder.plan = Recorder.torch_seed = Recorder.callbacks = None
+# The plan of the last fit, if it had one, and what `run_record` tells of it
+Recorder.plan = Recorder.ran = None
 # Part of the recorder's state, which `export` leaves out
-Recorder._stateattrs = (*Recorder._stateattrs, '_group_lrs', '_norms', 'plan', 'torch_seed', 'callbacks')
+Recorder._stateattrs = (*Recorder._stateattrs, '_group_lrs', '_norms', 'plan', 'ran')
 
 @patch
 def after_batch(self:Recorder):

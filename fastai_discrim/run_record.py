@@ -2,36 +2,69 @@
 __all__ = []
 
 import platform
+from inspect import signature
+from numbers import Real
 from pathlib import Path
 
 import fastai
+import numpy as np
 import torch
 from fastai.learner import Recorder
 from fastcore.basics import patch
 
 from . import __version__
-from .plan import dumps, plain
+from .checkpoint import func_name
+from .plan import Plan, dumps, plain
 
 
-def _epoch(names, epoch, values):
-    "Loss and metrics of one epoch by name; where part of it was left out, fastai doesn't say which numbers these are"
-    values = [None if v is None else plain(v) for v in values]
-    return dict(epoch=epoch, **dict(zip(names, values))) if len(values) == len(names) else dict(epoch=epoch, incomplete=values)
+def jsonable(
+    v, # A number, text, a path, an array, or several of these in a list or dictionary
+    name:str, # What it is called
+):
+    "`v` as JSON can hold it; `TypeError` if it can't"
+    if v is None or isinstance(v, (bool, int, str)): return v
+    if isinstance(v, (np.ndarray, np.generic, torch.Tensor)): return jsonable(v.tolist(), name)
+    if isinstance(v, Real): return plain(v)
+    if isinstance(v, Path): return str(v)
+    if isinstance(v, dict): return {str(k): jsonable(o, name) for k,o in v.items()}
+    if isinstance(v, (list, tuple)): return [jsonable(o, name) for o in v]
+    raise TypeError(f'{name} has a {type(v).__name__}: expected numbers, text, paths, arrays, lists and dictionaries')
 
-def _phases(recorder):
-    "What came of each phase, epoch by epoch; an epoch that `start_epoch` left out has no values"
-    names,done,res = [n for n in recorder.metric_names[1:] if n != 'time'],0,[]
-    for p in recorder.plan.phases:
-        ran = [(e, v) for e,v in enumerate(recorder.values) if done <= e < done+p.epochs and len(v)]
-        res.append([_epoch(names, e, v) for e,v in ran])
+def _given(cb):
+    "The arguments that callback `cb` was made with, where they are numbers or text"
+    return {k: vars(cb)[k] for k in signature(type(cb).__init__).parameters if isinstance(vars(cb).get(k), (bool, int, float, str))}
+
+@patch
+def begin_run(self:Recorder,
+    plan:Plan, # What is going to run
+):
+    "Keep what a record of the run tells and can't be asked for later: `validate` and `get_preds` begin the recorder's own anew"
+    names = [n for n in self.metric_names[1:] if n != 'time']
+    names = [n if n not in names[:i] else f'{n} {names[:i].count(n)+1}' for i,n in enumerate(names)]
+    self.plan = plan
+    self.ran = dict(torch_seed=torch.initial_seed(), callbacks={cb.name: _given(cb) for cb in self.learn.cbs}, names=names, epochs=[])
+
+@patch
+def add_epoch(self:Recorder):
+    "Keep the losses and metrics of the epoch that ended; there are none of one that `start_epoch` left out"
+    if len(self.values[-1]): self.ran['epochs'].append([self.epoch, jsonable(list(self.values[-1]), 'the metrics')])
+
+def _phases(plan, names, epochs):
+    "What came of each phase, epoch by epoch; where part of an epoch was left out, fastai doesn't say which numbers are there"
+    done,res = 0,[]
+    for i,p in enumerate(plan.phases, 1):
+        ran = [(e, v) for e,v in epochs if done <= e < done+p.epochs]
+        rows = [dict(epoch=e, **(dict(zip(names, v)) if len(v) == len(names) else dict(incomplete=v))) for e,v in ran]
+        res.append(dict(phase=i, epochs=rows))
         done += p.epochs
-    return [dict(phase=i, epochs=rows) for i,rows in enumerate(res, 1)]
+    return res
 
 def _size(dl): return dict(items=len(dl.dataset), batches=len(dl), batch_size=getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None))
 
-def _name(f):
-    f = getattr(f, 'func', f)
-    return getattr(f, '__name__', type(f).__name__)
+def _optimiser(learn):
+    opt = learn.opt
+    hypers = {k: plain(v) for k,v in opt.hypers[-1].items() if k not in ('lr', 'mom') and isinstance(v, Real) and not isinstance(v, bool)}
+    return dict(name=type(getattr(opt, 'opt', opt)).__name__, opt_func=func_name(learn.opt_func), moms=learn.moms, **hypers)
 
 @patch
 def run_record(self:Recorder,
@@ -40,17 +73,15 @@ def run_record(self:Recorder,
     "The last fit of a plan: the plan, η_L, versions, torch's seed, optimiser, sizes, callbacks, and losses and metrics epoch by epoch"
     if self.plan is None: raise ValueError('the last fit, if there was one, ran no plan: expected `learn.fit_plan`, `fit_ulmfit` or '
                                            '`apply_recipe` before this')
-    learn,plan = self.learn,self.plan
-    hypers = {k:plain(v) for k,v in learn.opt.hypers[-1].items() if k not in ('lr', 'mom')}
+    plan,ran,loaders = self.plan,self.ran,self.learn.dls.loaders
     return dict(
-        fastai_discrim='Run', version=1, notes=notes,
+        fastai_discrim='Run', version=1, notes={k: jsonable(v, k) for k,v in notes.items()},
         versions=dict(fastai_discrim=__version__, fastai=fastai.__version__, torch=str(torch.__version__),
                       python=platform.python_version()),
-        torch_seed=self.torch_seed, finished=len(self.values) == plan.n_epoch,
-        eta_L=plan.phases[0].lrs[-1], eta_L_from=plan.lr_from,
-        optimiser=dict(name=type(learn.opt).__name__, opt_func=_name(learn.opt_func), moms=learn.moms, **hypers),
-        train=_size(learn.dls.train), valid=_size(learn.dls.valid) if len(learn.dls.loaders) > 1 else None,
-        callbacks=self.callbacks, phases=_phases(self), plan=plan.to_dict())
+        torch_seed=ran['torch_seed'], finished=bool(ran['epochs']) and ran['epochs'][-1][0] == plan.n_epoch-1,
+        lr=plan.lr, lr_from=plan.lr_from, optimiser=_optimiser(self.learn), callbacks=ran['callbacks'],
+        train=_size(loaders[0]), valid=_size(loaders[1]) if len(loaders) > 1 else None,
+        phases=_phases(plan, ran['names'], ran['epochs']), plan=plan.to_dict())
 
 @patch
 def save_run(self:Recorder,

@@ -56,9 +56,11 @@ def SchedCLRBeta(
     return partial(sched_clr_beta, _floats(lr_max), div, pct)
 
 class Schedule:
-    "A shape that rates and momentum take over a cycle, as data: `scheds` turns it into what `ParamScheduler` runs"
+    "A shape that rates and momentum take over a cycle: a frozen dataclass, which `scheds` turns into what `ParamScheduler` runs"
     n_moms = (3,)
-    def __str__(self): return f'{type(self).__name__}({", ".join(f"{k}={v:.4g}" for k,v in asdict(self).items())})'
+    def __str__(self):
+        args = (f'{k}={v:.4g}' if isinstance(v, float) else f'{k}={v!r}' for k,v in asdict(self).items())
+        return f'{type(self).__name__}({", ".join(args)})'
     def scheds(self,
         lrs, # Peak rate, a number or an array of one a layer group
         moms, # Momentum: start, at the peak rate, end

@@ -9,6 +9,7 @@ from fastcore.basics import defaults, patch
 from fastcore.imports import noop
 from fastcore.meta import delegates
 
+from .checkpoint import checkpoint_file, read
 from .checks import check_count
 from .fit_plan import check_plan
 from .groups import check_groups, group_labels, is_lm, made
@@ -37,7 +38,7 @@ def ulmfit_plan(self:Learner,
     n,opening = len(groups),GradualUnfreezing(epochs, down_to)
     if gradual is None: gradual = not is_lm(self)
     if not gradual and epochs != 1: warn(f'epochs={epochs} is ignored: with `gradual=True` there would be several phases', stacklevel=2)
-    lr,origin = (self.lr, dict(lr_from='learn.lr')) if lr is None else eta(lr)
+    lr,origin = (self.lr, dict(lr=self.lr, lr_from='learn.lr')) if lr is None else eta(lr)
     lrs = discriminative_lrs(lr, n, factor)
     stages = opening.spread(n, n_epoch) if gradual else [(n_epoch, opening.stages(n)[-1][1])]
     return Plan([Phase(e, g, lrs, STLR(cut_frac, ratio), moms) for e,g in stages], group_labels(self, groups), **origin)
@@ -49,6 +50,9 @@ def fit_ulmfit(self:Learner,
     lr:float|HeadLR=None, # Peak rate of the head, η_L, or what `head_lr_find` gave; None to find it by that, as in the head's phase
     cbs=None, # One callback, many, or a class
     wd:float=None, # Weight decay, as in `fit`
+    checkpoint:str=None, # Name of the file that the same call goes on from, as in `fit_plan`; η_L is then not looked for again
+    *,
+    checkpoint_every:int=None, # As in `fit_plan`
     reset_opt:bool=False, # As in `fit`
     **kwargs
 ):
@@ -57,6 +61,8 @@ def fit_ulmfit(self:Learner,
     # Whatever is wrong is said before η_L is looked for
     plan = make(defaults.lr if lr is None else lr)
     check_plan(self, plan, cbs, reset_opt)
+    if lr is None and checkpoint and (state := read(checkpoint_file(self, checkpoint))):
+        lr = Plan.from_json(state['facts']['plan']).phases[0].lrs[-1]
     if lr is None:
         p = plan.phases[0]
         alone = p.groups == (plan.n_groups-1,)
@@ -64,4 +70,4 @@ def fit_ulmfit(self:Learner,
         with self.added_cbs(cbs):
             lr = self.head_lr_find(n_epoch=p.epochs if alone else 1, sched=p.sched, moms=p.moms, wd=wd, show_plot=False)
         if self.logger != noop: print(f'head_lr_find: η_L = {lr.lr:.2e}, {lr.how}')
-    self.fit_plan(make(lr), cbs=cbs, wd=wd, reset_opt=reset_opt)
+    self.fit_plan(make(lr), cbs=cbs, wd=wd, checkpoint=checkpoint, checkpoint_every=checkpoint_every, reset_opt=reset_opt)

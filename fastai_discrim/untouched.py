@@ -6,26 +6,10 @@ from copy import deepcopy
 from itertools import chain
 
 from fastai.learner import Learner
-from fastai.torch_core import get_model, get_random_states, set_random_states
-from torch import Generator
+from fastai.torch_core import get_model
 
+from .states import loader_state, random_states, set_loader, set_random
 
-def _generators(dl):
-    "The generators that a torch loader and its samplers draw from"
-    holders = dl,getattr(dl, 'sampler', None),getattr(getattr(dl, 'batch_sampler', None), 'sampler', None)
-    return [g for o in holders if isinstance(g := getattr(o, 'generator', None), Generator)]
-
-def _loader_state(dl):
-    "What sets the order of a loader's batches: fastai's `rng` or torch's generators, and a language model's items, shuffled in place"
-    gens = [(g, g.get_state()) for g in _generators(dl)]
-    return deepcopy(getattr(dl, 'rng', None)),gens,list(dl.items.idxs) if hasattr(dl, 'make_chunks') else None
-
-def _restore_loader(dl, rng, gens, idxs):
-    if rng: dl.rng = rng
-    for g,state in gens: g.set_state(state)
-    if idxs is not None:
-        dl.items.idxs[:] = idxs
-        dl.make_chunks()
 
 def _tensors(model): return dict(chain(model.named_parameters(), model.named_buffers()))
 
@@ -36,7 +20,7 @@ def untouched(
     "Training inside leaves no trace: weights, optimiser, `requires_grad`, gradients, callbacks, random states, order of the batches"
     model,opt,rec = get_model(learn.model),learn.opt,getattr(learn, 'recorder', None)
     attrs,cbs = dict(vars(learn)),[(cb, dict(vars(cb))) for cb in learn.cbs]
-    states,loaders = get_random_states(),[_loader_state(dl) for dl in learn.dls.loaders]
+    states,loaders = random_states(),[loader_state(dl) for dl in learn.dls.loaders]
     tensors,opt_state = {n: t.detach().clone() for n,t in _tensors(model).items()},opt and deepcopy(opt.state_dict())
     grads = [(p, p.requires_grad, p.grad if p.grad is None else p.grad.clone()) for p in model.parameters()]
     modes = [(m, m.training) for m in model.modules()]
@@ -52,5 +36,5 @@ def untouched(
         learn.cbs[:] = [cb for cb,_ in cbs]
         if opt: opt.load_state_dict(opt_state)
         if hasattr(model, 'reset'): model.reset()
-        for dl,state in zip(learn.dls.loaders, loaders): _restore_loader(dl, *state)
-        set_random_states(**states)
+        for dl,state in zip(learn.dls.loaders, loaders): set_loader(dl, state)
+        set_random(states)

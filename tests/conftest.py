@@ -98,7 +98,7 @@ def everything(learn):
                 params={n: p.tolist() for n,p in learn.model.named_parameters()},
                 attrs={k: str(v) for k,v in vars(learn).items() if k not in ('lock', 'opt', 'model', 'dls', 'progress', 'cbs')},
                 cbs={type(c) for c in learn.cbs},
-                rng=[dl.rng.getstate() for dl in learn.dls.loaders],
+                rng=[dl.rng.getstate() for dl in learn.dls.loaders if hasattr(dl, 'rng')],
                 py=random.getstate(), np=str(np.random.get_state()), torch=torch.get_rng_state().tolist())
 
 @pytest.fixture(autouse=True)

@@ -57,3 +57,22 @@ def test_what_can_not_be_compared():
     with pytest.raises(ValueError, match='1 plan: expected two or more'): compare_plans(A)
     with pytest.raises(TypeError, match='b is a int: expected a Plan'): compare_plans(A, b=3)
     with pytest.raises(TypeError, match='plan 2 is a Recipe: expected a Plan, such as `recipes'): compare_plans(A, recipes.paper_lm)
+
+def test_names_that_would_hide_something():
+    def plans(names): return [Plan([Phase(1, (0, 1, 2), lrs)], names) for lrs in (LRS, (2e-4, 1e-3, 1e-2))]
+    assert compare_plans(*plans('aab'), show_plot=False).index.tolist() == [('phase 1', '0 a')]
+    assert compare_plans(*plans(['epochs', 'schedule', 'c']), show_plot=False).index.tolist() == [('phase 1', '0 epochs')]
+    with pytest.raises(ValueError, match="'plan 1'.*: expected other names"): compare_plans(A, **{'plan 1': A})
+
+def test_names_are_no_difference():
+    assert compare_plans(Plan(A.phases), A, Plan(A.phases, 'xyz'), show_plot=False).shape == (0, 3)
+
+def test_what_looks_alike_takes_more_digits_alone():
+    b = Plan([A.phases[0], Phase(2, (1, 2), (1e-4, 1e-3, 1e-2*(1+1e-4)))], 'abc')
+    table = compare_plans(A, b, show_plot=False)
+    assert table.loc[('phase 2', 'a')].tolist() == ['0.0001', 'frozen'] and table.loc[('phase 2', 'c')].tolist() == ['0.01', '0.010001']
+
+def test_the_order_is_that_of_the_plan_that_says_most():
+    lm = Plan([Phase(1, (0,), (1., 2.))], 'xc')
+    table = compare_plans(lm, A, show_plot=False)
+    assert [k for where,k in table.index if where == 'phase 1'] == ['a', 'b', 'c', 'x']

@@ -1,4 +1,6 @@
 "A schedule over several phases: cycles that go on, and plans put under another schedule"
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from conftest import make_mlp
@@ -6,7 +8,7 @@ from fastai.callback.schedule import combined_cos
 
 from fastai_discrim.plan import Phase, Plan
 from fastai_discrim.rates import DiscriminativeLR
-from fastai_discrim.schedule import STLR, Cos, Flat, OneCycle
+from fastai_discrim.schedule import STLR, Cos, Flat, OneCycle, Schedule
 from fastai_discrim.unfreeze import ChainThaw, GradualUnfreezing
 
 LRS = (1e-4, 1e-3, 1e-2)
@@ -57,12 +59,14 @@ def test_start_epoch_within_a_cycle(tmp_path):
 
 def test_under_keeps_all_else():
     a = Phase(1, (2,), LRS, moms=(.9, .8, .9))
-    plan = Plan([a, a], 'xyz', 'given', [(1e-3, .5)], 'somewhere')
+    plan = Plan([a, a], 'xyz', 1e-2, 'given', [(1e-3, .5)], 'somewhere')
     anew,whole = plan.under(Cos()),plan.under(Cos(), whole=True)
     assert anew == Plan([Phase(1, (2,), LRS, Cos(), (.9, .8, .9))]*2) and anew.under(STLR()) == plan
     assert whole == Plan([Phase(1, (2,), LRS, Cos(), (.9, .8, .9)), Phase(1, (2,), LRS, None)])
-    assert whole.names == plan.names and whole.lr_from == 'given' and whole.tried == ((1e-3, .5),) and whole.source == 'somewhere'
-    assert whole.under(STLR()).phases[1] == Phase(1, (2,), LRS)
+    assert whole.names == plan.names and whole.lr_from == 'given' and whole.tried == ((1e-3, .5),) and whole.lr == 1e-2
+    # It is no longer what was published, and as it was once it is put back
+    assert anew.source == 'somewhere; changed: under Cos(warm=0)' and whole.source.endswith('under Cos(warm=0), whole')
+    assert whole.under(STLR()) == plan
 
 def test_it_says_where_a_cycle_goes_on():
     plan = GRADUAL.under(OneCycle(), whole=True)
@@ -73,3 +77,34 @@ def test_a_cycle_that_none_began():
     with pytest.raises(ValueError, match='sched=None in the first phase: expected a Schedule'): Plan([Phase(1, (2,), LRS, None)])
     with pytest.raises(ValueError, match='moms=.*expected None where `sched` is None'): Phase(1, (2,), LRS, None, (.9, .8, .9))
     with pytest.raises(TypeError, match="sched='cos': expected a Schedule"): GRADUAL.under('cos')
+
+@dataclass(frozen=True)
+class Steps(Schedule):
+    "Down in steps, to try what a schedule may be made of"
+    at: tuple = (0.5, 0.8)
+    by: int = 10
+    def scheds(self, lrs, moms):
+        return {'lr': lambda pos: lrs/self.by**sum(pos >= a for a in self.at), 'mom': lambda pos: moms[1]}
+
+@dataclass(frozen=True)
+class Half(STLR):
+    "A kind of slanted triangle"
+
+def test_a_schedule_of_ones_own(tmp_path):
+    plan = GRADUAL.under(Steps(), whole=True)
+    assert Plan.from_json(plan.to_json()) == plan and 'Steps(at=(0.5, 0.8), by=10)' in repr(plan)
+    learn = make_mlp(tmp_path)
+    with learn.no_bar(): learn.fit_plan(plan)
+    np.testing.assert_array_equal(learn.recorder.group_lrs, plan.lrs(8))
+    assert Plan.from_json(GRADUAL.under(Half()).to_json()) == GRADUAL.under(Half()) != GRADUAL
+
+def test_schedules_that_are_no_plain_data():
+    @dataclass
+    class Loose(Schedule): pass
+    class Bare(Schedule): pass
+    for sched in (Loose(), Bare()):
+        with pytest.raises(TypeError, match='is no frozen dataclass: expected one'): GRADUAL.under(sched)
+
+def test_a_schedule_that_is_not_defined_here():
+    with pytest.raises(ValueError, match="there is no schedule 'Steps2', only .*STLR.*: if it is your own, import it first"):
+        Plan.from_json(GRADUAL.under(Steps()).to_json().replace('Steps', 'Steps2'))

@@ -61,7 +61,8 @@ def test_json_of_the_first_version():
     assert plan == Plan([*PLAN.phases[:-1], Phase(1, (0, 2), LRS, Flat(), (.9, .8, .9))]) and plan.names == ('a', 'b', 'c')
 
 def test_json_that_a_person_can_read():
-    plan = Plan(PLAN.phases, ['[', '{ ,', '"\\n'], 'head_lr_find', [(1e-3, .5), (1e-2, float('nan')), (1e-1, float('inf'))], 'paper, §4')
+    tried = [(1e-3, .5), (1e-2, float('nan')), (1e-1, float('inf'))]
+    plan = Plan(PLAN.phases, ['[', '{ ,', '"\\n'], 1e-2, 'head_lr_find', tried, 'paper, §4')
     text = plan.to_json()
     assert '   "lrs": [0.0001, 0.001, 0.01],\n   "sched": {"name": "CLRBeta", "div": 10, "pct": 10},\n' in text
     assert len(text.splitlines()) < 60
@@ -295,9 +296,10 @@ def test_an_empty_training_set_is_refused(mlp):
 def test_where_the_heads_rate_came_from_is_kept_with_the_plan(clas):
     plan = clas.ulmfit_plan(6, HeadLR(1e-2, [1e-2], [.5], 'as <told>'))
     assert plan.lr_from == 'head_lr_find, as <told>' and plan == clas.ulmfit_plan(6, 1e-2)
-    assert 'η_L: head_lr_find, as <told>' in repr(plan) and 'as &lt;told&gt;' in plan._repr_html_()
+    assert 'η_L = 0.01, head_lr_find, as <told>' in repr(plan) and 'as &lt;told&gt;' in plan._repr_html_()
     assert Plan.from_json(plan.to_json()).lr_from == plan.lr_from
     assert clas.ulmfit_plan(6).lr_from == 'learn.lr' and clas.ulmfit_plan(6, 1e-2).lr_from == 'given'
+    assert 'lr = 0.02, given' in repr(Plan(plan.phases, lr=.02, lr_from='given'))
     old = json.loads(plan.to_json())
     del old['lr_from']
     assert Plan.from_json(json.dumps(old)) == plan and 'η_L' not in repr(Plan(plan.phases))

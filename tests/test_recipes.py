@@ -1,4 +1,5 @@
 "The published numbers, written down here once more, and what a run of each recipe does with them"
+import pickle
 from functools import partial
 
 import numpy as np
@@ -119,6 +120,7 @@ def test_published_numbers(name):
         assert (p.epochs, list(p.groups), p.moms) == (epochs, groups, SETTINGS.get(name, PAPER)['moms'])
         np.testing.assert_allclose(p.lrs, lrs, rtol=1e-12)
     assert {k: getattr(recipe, k) for k in PAPER} == SETTINGS.get(name, PAPER)
+    assert plan.lr == recipe.lr and plan.lr_from == 'as published'
     assert recipe.source and name in plan.source and recipe.source in plan.source and plan.names == recipe.names
     assert recipe.kind == ('language model' if plan.n_groups == 4 else 'classifier')
 
@@ -126,7 +128,7 @@ def test_published_numbers(name):
 def test_json(name):
     plan = recipes[name].plan()
     back = Plan.from_json(plan.to_json())
-    assert back == plan and (back.names, back.source, back.lr_from) == (plan.names, plan.source, plan.lr_from)
+    assert back == plan and (back.names, back.source, back.lr, back.lr_from) == (plan.names, plan.source, plan.lr, plan.lr_from)
 
 class Watch(Callback):
     "Momentum at every step, and the length of the gradient that is stepped with"
@@ -190,7 +192,9 @@ def test_the_papers_language_model_is_ulmfit_plan(lm):
 
 def test_other_epochs_and_another_rate():
     plan = recipes.scripts_clas.plan(7, 1e-3)
-    assert [p.epochs for p in plan.phases] == [1, 1, 5] and plan.lr_from == 'given'
+    assert [p.epochs for p in plan.phases] == [1, 1, 5] and (plan.lr, plan.lr_from) == (1e-3, 'given')
+    # It is no longer what was published
+    assert plan.source.endswith('a455d3e; changed: epochs 7, lr 0.001') and recipes.scripts_clas.plan(52, 1e-2).source.endswith('a455d3e')
     np.testing.assert_allclose(plan.phases[0].lrs, np.array(E4)/10)
     found = recipes.notebook_clas.plan(lr=HeadLR(2e-2, [1e-2, 2e-2], [.5, .4], 'as told'))
     assert found.lr_from == 'head_lr_find, as told' and found.tried == ((1e-2, .5), (2e-2, .4))
@@ -237,9 +241,12 @@ def test_a_recipe_without_clipping_leaves_the_learners(tmp_path):
 
 def test_optimisers_without_a_second_beta(tmp_path):
     learn = make_clas(tmp_path, opt_func=partial(SGD, mom=.9))
-    with pytest.warns(UserWarning, match='β2=0.99 is ignored: the optimiser is no Adam'), learn.no_bar(), learn.no_logging():
+    with pytest.warns(UserWarning, match='β2=0.99 is ignored: the optimiser has none'), learn.no_bar(), learn.no_logging():
         learn.apply_recipe(recipes.paper_clas, 5)
     assert learn.opt.hypers[0]['mom'] == .7
+    bare = make_clas(tmp_path, opt_func=partial(OptimWrapper, opt=torch.optim.Adagrad))
+    with pytest.warns(UserWarning, match=r'β1=\(0.7, 0.7, 0.7\) is ignored'), bare.no_bar(), bare.no_logging():
+        bare.apply_recipe(recipes.paper_clas, 5)
     torchs = make_clas(tmp_path, opt_func=partial(OptimWrapper, opt=torch.optim.Adam))
     with torchs.no_bar(), torchs.no_logging(): torchs.apply_recipe(recipes.scripts_clas, 3)
     assert torchs.opt.opt.param_groups[0]['betas'] == (.8, .99) and torchs.opt.opt.param_groups[0]['weight_decay'] == 1e-6
@@ -278,6 +285,37 @@ def test_fastais_constructors_take_the_settings(tmp_path, name):
         assert [m.out_features for m in learn.model[1].modules() if isinstance(m, torch.nn.Linear)] == [50, 2]
         ps = [m.p for m in learn.model[1].modules() if isinstance(m, torch.nn.Dropout)]
         assert ps == pytest.approx([.4*mult, .1])
+
+@pytest.mark.parametrize('name', PHASES)
+def test_no_recipe_has_fastais_weight_decay_in_the_gradient(tmp_path, name):
+    "As L2 it shrinks the weights to nothing, and no one has published that"
+    kw = recipes[name].learner_kwargs
+    learn = make_clas(tmp_path, **{k: kw[k] for k in ('wd', 'opt_func') if k in kw})
+    learn.create_opt()
+    l2 = any(getattr(cb, '__name__', '') == 'l2_reg' for cb in learn.opt.cbs)
+    assert l2 == ('wd' in kw and 'opt_func' in kw) and (not l2 or learn.wd < 1e-5)
+
+def test_a_new_optimiser(tmp_path):
+    learn = make_clas(tmp_path)
+    learn.create_opt()
+    learn.opt.set_hyper('sqr_mom', .5)
+    learn.opt.state[next(learn.model.parameters())]['step'] = 100
+    learn.splitter = lambda m: [[*m[0].module.encoder.parameters()], *([*r.parameters()] for r in m[0].module.rnns), [*m[1].parameters()]]
+    old = learn.opt
+    with learn.no_bar(), learn.no_logging(): learn.apply_recipe(recipes.paper_clas, 5, reset_opt=True)
+    assert learn.opt is not old and learn.opt.hypers[0]['sqr_mom'] == .99
+    learn.splitter = lambda m: [[*m[0].parameters()], [*m[1].parameters()]]
+    with pytest.raises(ValueError, match='the learner has 2'): learn.apply_recipe(recipes.paper_clas, 5, reset_opt=True)
+
+def test_the_second_beta_is_set(clas):
+    mine = Recipe('mine', 'classifier', 'here', 1e-2, recipes.paper_clas.steps, sqr_mom=.9)
+    with clas.no_bar(), clas.no_logging(): clas.apply_recipe(mine, 5)
+    assert {h['sqr_mom'] for h in clas.opt.hypers} == {.9} and clas.recorder.plan.names == ('encoder', 'rnns.0', 'rnns.1', 'rnns.2', 'head')
+
+def test_recipes_as_keys_and_under_wrong_names():
+    assert len(set(recipes.values())) == len(recipes) and pickle.loads(pickle.dumps(recipes))['forum_lm'] == recipes.forum_lm
+    with pytest.raises(AttributeError, match="there is no recipe 'papr_clas', only paper_lm, paper_clas"):
+        assert recipes.papr_clas
 
 def test_weight_decay_of_fastai_0_7_goes_through_the_gradient(tmp_path):
     learn = make_clas(tmp_path, wd=.1, opt_func=recipes.scripts_clas.learner_kwargs['opt_func'])

@@ -1,5 +1,6 @@
 "What a run leaves behind, and that it runs again from it"
 import json
+from functools import partial
 from pathlib import Path
 
 import fastai
@@ -9,10 +10,16 @@ import torch
 from conftest import MAKERS, make_clas, make_mlp, weights
 from fastai.callback.core import Callback, CancelFitException, CancelTrainException
 from fastai.callback.training import GradientClip
+from fastai.data.core import DataLoaders
+from fastai.metrics import F1Score
+from fastai.optimizer import OptimWrapper
 from fastai.torch_core import set_seed
+from torch.utils.data import DataLoader as TorchLoader
 
 from fastai_discrim import __version__
+from fastai_discrim.head import HeadLR
 from fastai_discrim.plan import Phase, Plan
+from fastai_discrim.recipes import recipes
 
 LRS = (1e-4, 1e-3, 1e-2)
 PLAN = Plan([Phase(1, (2,), LRS), Phase(2, (0, 1, 2), LRS)], 'abc', source='a paper')
@@ -27,10 +34,10 @@ def test_the_record_of_a_run(mlp):
     d = read(path)
     assert Plan.from_json(path.read_text()) == PLAN and d['plan']['source'] == 'a paper' and d['version'] == 1 and d['finished'] is True
     assert d['versions'].items() >= dict(fastai_discrim=__version__, fastai=fastai.__version__, torch=str(torch.__version__)).items()
-    assert d['torch_seed'] == 11 and d['notes'] == {'seed': 11, 'data': 'points'} and d['eta_L'] == 1e-2
+    assert d['torch_seed'] == 11 and d['notes'] == {'seed': 11, 'data': 'points'} and d['lr'] is None
     assert d['optimiser'] == dict(name='Optimizer', opt_func='Adam', moms=[.95, .85, .95], wd=.2, sqr_mom=.99, eps=1e-5)
     assert d['train'] == dict(items=64, batches=8, batch_size=8) and d['valid'] == dict(items=16, batches=2, batch_size=8)
-    assert {'gradient_clip', 'plan_scheduler'} <= set(d['callbacks'])
+    assert d['callbacks']['gradient_clip'] == dict(max_norm=1., norm_type=2.) and d['callbacks']['plan_scheduler'] == {}
     epochs = [dict(epoch=e, train_loss=v[0], valid_loss=v[1], accuracy=v[2]) for e,v in enumerate(mlp.recorder.values)]
     assert d['phases'] == [dict(phase=1, epochs=epochs[:1]), dict(phase=2, epochs=epochs[1:])]
 
@@ -49,9 +56,9 @@ def test_a_recorded_run_runs_again(tmp_path, make):
 def test_how_the_heads_rate_was_found(clas):
     with clas.no_bar(), clas.no_logging(): clas.fit_ulmfit(5)
     d = read(clas.recorder.save_run())
-    assert d['eta_L_from'].startswith('head_lr_find, ') and d['eta_L'] == d['plan']['phases'][0]['lrs'][-1]
+    assert d['lr_from'].startswith('head_lr_find, ') and d['lr'] == d['plan']['lr'] == d['plan']['phases'][0]['lrs'][-1]
     assert len(d['plan']['tried']) >= 13
-    assert d['plan']['tried'][0][0] <= d['eta_L'] <= d['plan']['tried'][-1][0]
+    assert d['plan']['tried'][0][0] <= d['lr'] <= d['plan']['tried'][-1][0]
 
 def broken_off(error, epoch, at=3):
     class Break(Callback):
@@ -93,7 +100,7 @@ def test_a_fit_without_a_plan_has_no_record(mlp):
 def test_it_does_not_go_with_an_export(mlp):
     with mlp.no_bar(): mlp.fit_plan(PLAN)
     # What `export` pickles of a callback
-    assert not {'plan', 'torch_seed', 'callbacks'} & set(mlp.recorder.__getstate__()) and mlp.recorder.plan == PLAN
+    assert not {'plan', 'ran'} & set(mlp.recorder.__getstate__()) and mlp.recorder.plan == PLAN
 
 def test_numpy_in_the_notes_is_written(mlp):
     with mlp.no_bar(): mlp.fit_plan(PLAN)
@@ -105,3 +112,59 @@ def test_the_seed_is_that_of_the_beginning(tmp_path):
     with learn.no_bar(): learn.fit_plan(learn.ulmfit_plan(5, 1e-2))
     torch.manual_seed(6)
     assert learn.recorder.run_record()['torch_seed'] == 5
+
+def test_evaluation_before_it_is_saved(mlp):
+    with mlp.no_bar():
+        mlp.fit_plan(PLAN)
+        before = mlp.recorder.run_record()
+        mlp.validate()
+        assert mlp.recorder.run_record() == before
+        mlp.get_preds()
+    assert mlp.recorder.run_record() == before and before['finished']
+
+@pytest.mark.parametrize('opt,name', [(torch.optim.Adam, 'Adam'), (torch.optim.SGD, 'SGD'), (torch.optim.AdamW, 'AdamW')])
+def test_optimisers_of_torch(tmp_path, opt, name):
+    learn = make_mlp(tmp_path, opt_func=partial(OptimWrapper, opt=opt))
+    with learn.no_bar(): learn.fit_plan(PLAN, wd=.3)
+    d = read(learn.recorder.save_run())
+    assert d['optimiser']['name'] == name and d['optimiser']['opt_func'] == 'OptimWrapper' and d['optimiser']['wd'] == .3
+
+def test_the_rate_is_that_of_its_origin(clas):
+    found = HeadLR(3e-3, [1e-3, 3e-3], [.5, .4], 'as told')
+    for name,lr in (('tutorial_clas', None), ('notebook_clas', None), ('tutorial_clas', found)):
+        plan = recipes[name].plan(lr=lr)
+        with clas.no_bar(), clas.no_logging(): clas.fit_plan(Plan(plan.phases[-1:], plan.names, plan.lr, plan.lr_from))
+        d = clas.recorder.run_record()
+        assert (d['lr'], d['lr_from']) == ((1e-2, 'as published') if lr is None else (3e-3, 'head_lr_find, as told'))
+
+def test_metrics_of_one_name_and_of_several_numbers(mlp):
+    mlp.metrics = [F1Score(average='macro'), F1Score(average='micro'), F1Score(average=None)]
+    with mlp.no_bar(), mlp.no_logging(): mlp.fit_plan(PLAN)
+    row = read(mlp.recorder.save_run())['phases'][1]['epochs'][-1]
+    want = mlp.recorder.values[-1]
+    assert [row['f1_score'], row['f1_score 2'], row['f1_score 3']] == [want[2], want[3], list(want[4])]
+
+def test_notes(mlp):
+    with mlp.no_bar(): mlp.fit_plan(PLAN)
+    notes = dict(path=Path('a'), n=np.int64(3), x=float('nan'), more=[{'t': torch.tensor([1., 2.])}, (1, None)])
+    d = read(mlp.recorder.save_run(**notes))
+    assert d['notes'] == dict(path='a', n=3, x='nan', more=[{'t': [1., 2.]}, [1, None]]) and type(d['notes']['n']) is int
+    with pytest.raises(TypeError, match='model has a Linear: expected numbers, text, paths'): mlp.recorder.save_run(model=mlp.model[0])
+
+def test_nothing_ran(mlp):
+    with mlp.no_bar(): mlp.fit_plan(PLAN, start_epoch=3)
+    assert mlp.recorder.run_record()['finished'] is False
+
+def test_loaders_of_torch_and_one_alone(mlp):
+    ds = list(mlp.dls.train.dataset)
+    mlp.dls = DataLoaders(TorchLoader(ds, 8), TorchLoader(ds[:16], 4))
+    with mlp.no_bar(): mlp.fit_plan(PLAN)
+    assert mlp.recorder.run_record()['valid'] == dict(items=16, batches=4, batch_size=4)
+    mlp.dls.loaders = mlp.dls.loaders[:1]
+    d = mlp.recorder.run_record()
+    assert d['train'] == dict(items=64, batches=8, batch_size=8) and d['valid'] is None
+
+def test_without_a_recorder(mlp):
+    mlp.remove_cbs([mlp.recorder, *[cb for cb in mlp.cbs if cb.name == 'progress']])
+    mlp.fit_plan(PLAN)
+    assert mlp.opt.hypers[-1]['lr'] < 1e-2

@@ -1,0 +1,123 @@
+"A file that a run goes on from: written whole or not at all, checked before it is read, and read as data"
+__all__ = []
+
+import io
+import os
+import zlib
+from hashlib import sha1
+from pathlib import Path
+from warnings import warn
+
+import torch
+from fastai.learner import Learner
+from fastai.torch_core import get_model
+
+from .groups import check_groups
+from .plan import Plan
+from .states import plain, unpacked
+
+VERSION = 1
+
+def checkpoint_file(
+    learn:Learner, # The learner that runs
+    name:str, # What the checkpoint is called
+) -> Path:
+    "The file of checkpoint `name`, beside the models that `learn.save` writes"
+    return learn.path/learn.model_dir/f'{name}.ckpt'
+
+def previous(
+    file:Path, # A checkpoint
+) -> Path:
+    "The file of the checkpoint before `file`"
+    return file.with_name(f'{file.name}.previous')
+
+def _sync_folder(path):
+    if os.name == 'nt': return # Windows opens no folders
+    fd = os.open(path, os.O_RDONLY)
+    try: os.fsync(fd)
+    finally: os.close(fd)
+
+def write(
+    file:Path, # Where to
+    state:dict, # What `plain` can take
+):
+    "Write `state` to `file`; what was there becomes the one before it, and at no time is there none that is whole"
+    buf,tmp = io.BytesIO(),file.with_name(f'{file.name}.{os.getpid()}.tmp')
+    torch.save(plain(dict(fastai_discrim='Checkpoint', version=VERSION, **state)), buf)
+    data = buf.getbuffer()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tmp.open('wb') as f:
+            f.write(data)
+            f.write(zlib.crc32(data).to_bytes(4, 'big'))
+            f.flush()
+            os.fsync(f.fileno())
+        if file.exists(): os.replace(file, previous(file))
+        os.replace(tmp, file)
+        _sync_folder(file.parent)
+    except OSError as e:
+        tmp.unlink(missing_ok=True)
+        raise OSError(f'the checkpoint {file} can\'t be written ({e}): expected space and the right to write; make room, or give the '
+                      'learner another `path` or `model_dir`') from e
+
+def _read(file):
+    data = file.read_bytes()
+    if zlib.crc32(data[:-4]).to_bytes(4, 'big') != data[-4:]: raise ValueError(f'its {len(data)} bytes are not those that were written')
+    # Nothing in the file is executed
+    d = unpacked(torch.load(io.BytesIO(data[:-4]), map_location='cpu', weights_only=True))
+    if (kind := (d['fastai_discrim'], d['version'])) != ('Checkpoint', VERSION):
+        raise NotImplementedError(f'{file} is a {kind[0]} of version {kind[1]}: expected one of version {VERSION}, which is what this '
+                                  'fastai_discrim reads; go on with the one that wrote it, or give the checkpoint another name')
+    return d
+
+def read(
+    file:Path, # A checkpoint
+) -> dict|None: # None where there is no file
+    "What `write` wrote last; the one before it, with a warning, where the last is damaged"
+    files,damaged = [f for f in (file, previous(file)) if f.exists()],[]
+    for f in files:
+        try: d = _read(f)
+        except NotImplementedError as e: raise ValueError(str(e)) from None
+        except Exception as e: damaged.append(f'{f} is damaged ({type(e).__name__}: {str(e)[:200]})')
+        else:
+            for o in damaged: warn(f'{o}: going on from the one before it, {f.name}', stacklevel=4)
+            return d
+    if damaged: raise ValueError(f'{"; ".join(damaged)}: expected a whole one to go on from; delete it to begin anew')
+
+def _short(text): return sha1(text.encode()).hexdigest()[:8]
+
+def func_name(
+    f, # A function, a class, or a `partial` of one
+) -> str:
+    "What `f` is called where it is defined"
+    f = getattr(f, 'func', f)
+    return getattr(f, '__name__', type(f).__name__)
+
+def facts(
+    learn:Learner, # The learner that runs
+    plan:Plan, # The plan that it runs
+) -> dict: # By name
+    "What must be the same for a run to go on"
+    params,dls = list(get_model(learn.model).named_parameters()),learn.dls
+    shapes = ', '.join(f'{n} {tuple(p.shape)}' for n,p in params)
+    return {
+        'plan': plan.to_json(),
+        'parameters': f'{sum(p.numel() for _,p in params)} in {len(params)} tensors, {_short(shapes)}',
+        'layer groups': [len(g) for g in check_groups(learn)],
+        'vocabulary': f'{len(dls.vocab)} entries, {_short(repr(dls.vocab))}' if hasattr(dls, 'vocab') else None,
+        'training items': len(dls.train.dataset), 'validation items': len(dls.loaders[1].dataset) if len(dls.loaders) > 1 else 0,
+        'batch size': getattr(dls.train, 'bs', None) or getattr(dls.train, 'batch_size', None), 'batches an epoch': len(dls.train),
+        'optimiser': func_name(learn.opt_func)}
+
+def check_same(
+    file:Path, # The checkpoint, for the message
+    old:dict, # `facts` that it was written under
+    new:dict, # `facts` of the run that is to go on from it
+):
+    "Raise if the two are of different runs"
+    diffs = []
+    if Plan.from_json(old['plan']) != Plan.from_json(new['plan']):
+        diffs.append(f'its plan is\n{Plan.from_json(old["plan"])}\nand this one\n{Plan.from_json(new["plan"])}\n')
+    diffs += [f'{k}: {old[k]} there, {new[k]} here' for k in new if k != 'plan' and old[k] != new[k]]
+    if diffs: raise ValueError(f'{file} is of another run: {"; ".join(diffs)}: expected the same; give this run another name for its '
+                               'checkpoint, or delete that file')

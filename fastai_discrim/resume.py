@@ -1,0 +1,120 @@
+"A run that goes on where it was stopped, and ends with the weights that it would have had"
+__all__ = []
+
+from pathlib import Path
+from warnings import warn
+
+from fastai.callback.core import Callback, CancelEpochException
+from fastai.learner import Learner
+from fastcore.basics import patch
+from fastcore.imports import noop
+
+from .checkpoint import check_same, checkpoint_file, facts, read, write
+from .checks import check_count
+from .plan import Plan
+from .states import learner_state, loader_state, plain, random_states, set_learner, set_loader, set_random
+
+# Where a fit begins, if not at its beginning: its first epoch, and the batches of it that were trained before
+Learner._first_epoch = Learner._done_batches = 0
+
+@patch
+def _do_fit(self:Learner):
+    "As in fastai, from the epoch on that a checkpoint is in"
+    for epoch in range(self._first_epoch, self.n_epoch):
+        self.epoch = epoch
+        self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+
+@patch
+def one_batch(self:Learner, i, b):
+    "As in fastai; batches that were trained before a checkpoint are drawn, for the order of the others, and left alone"
+    if i >= self._done_batches: return self._orig_one_batch(i, b)
+    self.iter = i
+    if i == self._done_batches-1: self.checkpointing.resume_batches()
+
+class Checkpointing(Callback):
+    "Write a checkpoint before the first epoch, after each and after every `every` steps; go on from `state` if there is one"
+    # After all others: what they did belongs to the state
+    order,_only_train_loop,_stateattrs = 1000,True,('state', 'start', 'rows')
+
+    def __init__(self,
+        file:Path, # The checkpoint
+        plan:Plan, # What runs
+        every:int=None, # Steps between two checkpoints within an epoch
+        state:dict=None, # What `read` gave
+    ): self.file,self.plan,self.every,self.state,self.rows,self.start = file,plan,every,state,[],None
+
+    def before_fit(self):
+        self.facts,loaders = facts(self.learn, self.plan),self.learn.dls.loaders
+        if not self.state: return self._write(0, 0)
+        self.learn._first_epoch,self.learn._done_batches = self.state['epoch'],self.state['batches']
+        for dl,s in zip(loaders, self.state['loaders']): set_loader(dl, s)
+        set_learner(self.learn, self.state['learner'])
+        # Into the table of the progress bar, and into what `CSVLogger` began anew
+        for row in self.state['rows']: self.learn.logger(row)
+        self.rows = list(self.state['rows'])
+        if not self._done_batches: self.state = None
+
+    def before_train(self):
+        if not self.state: self.start = self._order()
+        else:
+            # The batches are drawn as they were, from where the epoch began
+            self.start = dict(loaders=self.state['loaders'], random=self.state['start'])
+            for dl,s in zip(self.learn.dls.loaders, self.start['loaders']): set_loader(dl, s)
+            set_random(self.start['random'])
+
+    def resume_batches(self):
+        "What has been trained before is done: all is as it was then"
+        set_learner(self.learn, self.state['learner'])
+        self.state,self.learn._done_batches = None,0
+
+    def after_batch(self):
+        if self.training and self.every and self.train_iter % self.every == 0: self._try_write(self.epoch, self.iter+1)
+
+    def after_epoch(self):
+        self.rows.append(plain(list(self.recorder.log)))
+        self.start = None
+        self._try_write(self.epoch+1, 0)
+
+    def after_fit(self): self._try_write(self.n_epoch, 0, finished=True)
+
+    def _order(self): return dict(loaders=[loader_state(dl) for dl in self.learn.dls.loaders], random=random_states())
+    def _write(self, epoch, batches, finished=False):
+        order = self.start if batches else self._order()
+        write(self.file, dict(facts=self.facts, epoch=epoch, batches=batches, finished=finished, rows=self.rows, loaders=order['loaders'],
+                              start=order['random'], learner=learner_state(self.learn)))
+
+    def _try_write(self, *args, **kwargs):
+        # Later than before the first epoch it is better to train on than to stop
+        try: self._write(*args, **kwargs)
+        except OSError as e: warn(f'{e}; training goes on without', stacklevel=2)
+
+def checkpointing(
+    learn:Learner, # The learner that is to run
+    plan:Plan, # What it is to run
+    name:str, # What the checkpoint is called
+    every:int=None, # Steps between two checkpoints within an epoch
+    start_epoch:int=0, # What `fit` was given
+) -> tuple: # The plan, as it was first run, and a `Checkpointing`, or None if the run is finished
+    "What lets a run go on from where it was stopped; `ValueError` if the checkpoint is of another run"
+    if not isinstance(name, str) or not name: raise TypeError(f'checkpoint={name!r}: expected a name for it, such as \'run1\'')
+    if every is not None: check_count(every, 'checkpoint_every')
+    if start_epoch: raise ValueError(f'start_epoch={start_epoch} with checkpoint={name!r}: expected none, as that says where to go on')
+    file = checkpoint_file(learn, name)
+    if not (state := read(file)): return plan,Checkpointing(file, plan, every)
+    check_same(file, state['facts'], facts(learn, plan))
+    plan = Plan.from_json(state['facts']['plan'])
+    if not state['finished']:
+        _say(learn, f'going on from {file}: epoch {state["epoch"]}, batch {state["batches"]}')
+        return plan,Checkpointing(file, plan, every, state)
+    if learn.opt is None: learn.create_opt()
+    for dl,s in zip(learn.dls.loaders, state['loaders']): set_loader(dl, s)
+    set_learner(learn, state['learner'])
+    # As `fit` leaves them
+    for p in learn.model.parameters(): p.grad = None
+    learn.model.eval()
+    learn.recorder.plan = plan
+    _say(learn, f'{file} is of a finished run of {plan.n_epoch} epochs: its result is loaded, and nothing is left to train')
+    return plan,None
+
+def _say(learn, text):
+    if learn.logger != noop: print(text)

@@ -1,0 +1,148 @@
+"The file: whole or not there, checked, and read as data"
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_clas, make_lm, make_mlp, same, snapshot, weights
+
+from fastai_discrim.checkpoint import checkpoint_file, previous, read, write
+
+
+def test_what_was_written_is_read(tmp_path):
+    state = dict(a=[1, 2.5, 'x', None, True], b=(1, (2, 3)), t=torch.arange(3), many=[.1*i for i in range(100)], ints=list(range(60)),
+                 scalars=[torch.tensor(float(i)) for i in range(60)], rows=[[1., 2.]]*60, empty=[], d={'k': {1: 'one'}})
+    write(tmp_path/'models'/'a.ckpt', state)
+    d = read(tmp_path/'models'/'a.ckpt')
+    assert torch.equal(d.pop('t'), torch.arange(3)) and all(torch.equal(a, b) for a,b in zip(d.pop('scalars'), state['scalars']))
+    assert d == dict(fastai_discrim='Checkpoint', version=1, **{k:v for k,v in state.items() if k not in ('t', 'scalars')})
+    assert [type(v) for v in d['a']] == [int, float, str, type(None), bool] and type(d['many'][0]) is float and type(d['ints'][0]) is int
+
+def test_nothing_there_is_none(tmp_path): assert read(tmp_path/'a.ckpt') is None
+
+def test_the_one_before_is_kept(tmp_path):
+    file = tmp_path/'a.ckpt'
+    for i in range(3): write(file, dict(i=i))
+    assert read(file)['i'] == 2 and read(previous(file))['i'] == 1 and len(list(tmp_path.iterdir())) == 2
+
+def damage_cut(b): return b[:len(b)//2]
+def damage_flip(b): return b[:len(b)//2] + bytes([b[len(b)//2] ^ 1]) + b[len(b)//2+1:]
+def damage_all(b): return b''
+DAMAGES = [damage_cut, damage_flip, damage_all, lambda b: b[:-1], lambda b: b'junk'*100]
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_damage(tmp_path, damage):
+    file = tmp_path/'a.ckpt'
+    for i in range(2): write(file, dict(i=i, t=torch.randn(100)))
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.warns(UserWarning, match='a.ckpt is damaged .*going on from the one before it, a.ckpt.previous'):
+        assert read(file)['i'] == 0
+    previous(file).write_bytes(damage(previous(file).read_bytes()))
+    with pytest.raises(ValueError, match='a.ckpt is damaged .*a.ckpt.previous is damaged .*expected a whole one to go on from'): read(file)
+    previous(file).unlink()
+    with pytest.raises(ValueError, match='a.ckpt is damaged .*expected a whole one'): read(file)
+
+def test_killed_between_two_renames(tmp_path):
+    file = tmp_path/'a.ckpt'
+    write(file, dict(i=0))
+    os.replace(file, previous(file))
+    assert read(file)['i'] == 0
+
+class Evil:
+    def __reduce__(self): return Path.touch, (Path('executed'),)
+
+def test_nothing_is_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    import io
+    import zlib
+    buf = io.BytesIO()
+    torch.save(dict(fastai_discrim='Checkpoint', version=1, x=Evil()), buf)
+    (tmp_path/'a.ckpt').write_bytes(buf.getvalue() + zlib.crc32(buf.getvalue()).to_bytes(4, 'big'))
+    with pytest.raises(ValueError, match='is damaged'): read(tmp_path/'a.ckpt')
+    assert not Path('executed').exists()
+    pickle.loads(pickle.dumps(Evil()))
+    assert Path('executed').exists()
+
+def test_another_version_is_refused(tmp_path, monkeypatch):
+    from fastai_discrim import checkpoint
+    monkeypatch.setattr(checkpoint, 'VERSION', 2)
+    write(tmp_path/'a.ckpt', {})
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match='is a Checkpoint of version 2: expected one of version 1, which is what this fastai_'):
+        read(tmp_path/'a.ckpt')
+
+def test_what_is_no_data_is_refused(tmp_path):
+    with pytest.raises(TypeError, match='a set in what a checkpoint has to keep: expected numbers, text and tensors'):
+        write(tmp_path/'a.ckpt', dict(a={1, 2}))
+
+def fails(error):
+    def f(*args): raise error
+    return f
+
+def test_no_right_or_no_space_is_said_at_the_start(mlp, monkeypatch):
+    from fastai_discrim import checkpoint
+    monkeypatch.setattr(checkpoint.os, 'fsync', fails(OSError(28, 'No space left on device')))
+    before = weights(mlp)
+    with pytest.raises(OSError, match="can't be written .*No space left.*: expected space and the right to write"), mlp.no_bar():
+        mlp.fit_plan(mlp.ulmfit_plan(3, 1e-2), checkpoint='a')
+    assert all(torch.equal(v, before[k]) for k,v in weights(mlp).items()) and not list((mlp.path/mlp.model_dir).iterdir())
+
+def test_space_that_runs_out_later_does_not_stop_the_run(mlp, monkeypatch):
+    from fastai_discrim import checkpoint
+    fsync,calls = os.fsync,[]
+    def full_later(fd):
+        calls.append(fd)
+        if len(calls) > 4: raise OSError(28, 'No space left on device')
+        fsync(fd)
+    monkeypatch.setattr(checkpoint.os, 'fsync', full_later)
+    with pytest.warns(UserWarning, match='No space left.*training goes on without'), mlp.no_bar():
+        mlp.fit_plan(mlp.ulmfit_plan(4, 1e-2), checkpoint='a')
+    assert len(mlp.recorder.values) == 4 and read(checkpoint_file(mlp, 'a'))['epoch'] == 1
+
+OTHERS = {
+    'plan': (lambda l: l, lambda l: l.ulmfit_plan(4, 2e-2), r'its plan is\n.*1.00e-02.*\nand this one\n.*2.00e-02'),
+    'parameters': (lambda l: l.model.__setitem__(0, torch.nn.Linear(4, 9)), None, 'parameters: 130 in 6 .* there, 135 in 6 '),
+    'training items': (lambda l: setattr(l.dls.train, 'dataset', l.dls.train.dataset[:60]), None, 'training items: 64 there, 60 here'),
+    'batch size': (lambda l: setattr(l.dls.train, 'bs', 7), None, 'batch size: 8 there, 7 here'),
+    'vocabulary': (lambda l: setattr(l.dls, 'vocab', ['a', 'b']), None, r'vocabulary: None there, 2 entries, \w+ here'),
+    'optimiser': (lambda l: setattr(l, 'opt_func', torch.optim.SGD), None, 'optimiser: Adam there, SGD here'),
+}
+
+@pytest.mark.parametrize('change,plan,match', OTHERS.values(), ids=OTHERS)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, plan, match):
+    def make():
+        learn = make_mlp(tmp_path)
+        return learn,learn.ulmfit_plan(4, 1e-2)
+    learn,the_plan = make()
+    with learn.no_bar(): learn.fit_plan(the_plan, checkpoint='a')
+    other,the_plan = make()
+    change(other)
+    before,state = snapshot(other),torch.get_rng_state()
+    with pytest.raises(ValueError, match=f'(?s)a.ckpt is of another run: .*{match}.*expected the same; give this run another name'):
+        other.fit_plan(plan(other) if plan else the_plan, checkpoint='a')
+    assert same(before, snapshot(other)) and torch.equal(state, torch.get_rng_state())
+
+@pytest.mark.parametrize('kw,match', [(dict(checkpoint=3), 'checkpoint=3: expected a name'),
+                                      (dict(checkpoint=''), "checkpoint='': expected a name"),
+                                      (dict(checkpoint='a', checkpoint_every=0), 'checkpoint_every=0: expected at least 1'),
+                                      (dict(checkpoint='a', start_epoch=1), "start_epoch=1 with checkpoint='a': expected none")])
+def test_bad_arguments_change_nothing(mlp, kw, match):
+    before = snapshot(mlp)
+    with pytest.raises((TypeError, ValueError), match=match): mlp.fit_plan(mlp.ulmfit_plan(3, 1e-2), **kw)
+    assert same(before, snapshot(mlp)) and mlp.opt is None
+
+@pytest.mark.parametrize('make', [make_mlp, make_clas, make_lm])
+def test_it_is_no_larger_than_model_and_optimiser(tmp_path, make):
+    learn = make(tmp_path)
+    learn.model.register_parameter('big', torch.nn.Parameter(torch.zeros(1000, 500)))
+    def split(m):
+        first = set(m[0].parameters())
+        return [list(first), [p for p in m.parameters() if p not in first]]
+    learn.splitter = split
+    learn.create_opt()
+    with learn.no_bar(): learn.fit_plan(learn.ulmfit_plan(2, 1e-3, gradual=True), checkpoint='a', checkpoint_every=3)
+    tensors = [*learn.model.state_dict().values(), *(v for g in learn.opt.param_lists for p in g for v in learn.opt.state[p].values()
+                                                     if torch.is_tensor(v))]
+    size = sum({t.data_ptr(): t.nbytes for t in tensors}.values())
+    assert checkpoint_file(learn, 'a').stat().st_size < 1.05*size

@@ -1,0 +1,364 @@
+"What was stopped goes on, and ends as if it had not been"
+import os
+import random
+import signal
+import stat
+import time
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import everything, make_clas, make_lm, make_mlp, weights
+from fastai.callback.core import Callback
+from fastai.callback.mixup import MixUp
+from fastai.callback.progress import CSVLogger
+from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, SaveModelCallback
+from fastai.callback.training import GradientAccumulation, GradientClip
+from fastai.data.core import DataLoaders
+from fastai.metrics import AccumMetric, accuracy
+from fastai.optimizer import SGD, OptimWrapper, ranger
+from fastai.text.data import SortedDL
+from fastai.torch_core import set_seed
+from torch.utils.data import DataLoader as TorchLoader
+
+from fastai_discrim.checkpoint import checkpoint_file, previous, read
+from fastai_discrim.recipes import recipes
+from fastai_discrim.schedule import OneCycle
+
+MAKERS = dict(mlp=make_mlp, clas=make_clas, lm=partial(make_lm, n=16))
+
+class StopAt(Callback):
+    "End the fit, in the way of Ctrl-C, before a step"
+    order = 500
+    def __init__(self, epoch, it): self.at = epoch,it
+    def before_step(self):
+        if (self.epoch, self.iter) == self.at: raise KeyboardInterrupt
+
+def outcome(learn):
+    "All that has to be the same in the end"
+    e,rec = everything(learn),learn.recorder
+    return {**{k: e[k] for k in ('params', 'buffers', 'opt', 'hypers', 'rg', 'grad', 'rng', 'py', 'np', 'torch', 'modes')},
+            'lrs': list(map(float, rec.lrs)), 'losses': [l.item() for l in rec.losses], 'values': [list(v) for v in rec.values],
+            'groups': rec.group_lrs.tolist(), 'hps': {k: list(map(float, v)) for k,v in rec.hps.items()}, 'iters': list(rec.iters),
+            'smooth': rec.smooth_loss.value.item(), 'count': (learn.train_iter, learn.pct_train)}
+
+def strange(i):
+    "The random states of another process"
+    set_seed(1000+i)
+    torch.rand(i), random.random(), np.random.rand(2)
+
+def plan_of(learn): return learn.ulmfit_plan(6, 1e-2, gradual=True)
+
+def check(make, stops, plan=plan_of, every=None, cbs=list, compare=outcome, how=StopAt):
+    "Run without a stop, and with some, each time with a new learner; the ends must be equal"
+    def run(seed, stop=None, **kwargs):
+        learn = make()
+        strange(seed) if seed else set_seed(3)
+        try:
+            with learn.no_bar(), learn.no_logging():
+                learn.fit_plan(plan(learn), cbs=[*cbs(), *([how(*stop)] if stop else [])], **kwargs)
+        except KeyboardInterrupt: assert stop
+        else: assert not stop, 'it was not stopped'
+        return learn
+    want = compare(run(0))
+    for i,stop in enumerate(stops): run(i, stop, checkpoint='r', checkpoint_every=every)
+    got = compare(run(len(stops), checkpoint='r', checkpoint_every=every))
+    for k in want: assert want[k] == got[k], k
+
+@pytest.mark.parametrize('name', MAKERS)
+@pytest.mark.parametrize('every,stops', [(None, [(2, 3)]), (None, [(0, 1)]), (2, [(2, 3)]), (1, [(3, 0)]), (3, [(1, 5), (4, 4)]),
+                                         (1, [(0, 2), (0, 3), (5, 5)])], ids=str)
+def test_bit_for_bit(tmp_path, name, every, stops): check(lambda: MAKERS[name](tmp_path), stops, every=every)
+
+class StopInValidation(StopAt):
+    def before_step(self): pass
+    def before_validate(self):
+        if self.epoch == self.at[0]: raise KeyboardInterrupt
+
+@pytest.mark.parametrize('name', MAKERS)
+@pytest.mark.parametrize('epoch', [1, 5])
+def test_after_the_last_batch_of_an_epoch(tmp_path, name, epoch):
+    check(lambda: MAKERS[name](tmp_path), [(epoch, None)], every=1, how=StopInValidation)
+
+OPTS = dict(sgd=partial(SGD, mom=.9), ranger=ranger, adamw=partial(OptimWrapper, opt=torch.optim.AdamW))
+
+@pytest.mark.parametrize('opt', OPTS.values(), ids=OPTS)
+@pytest.mark.parametrize('make', [make_mlp, make_clas])
+def test_optimisers(tmp_path, make, opt):
+    compare = outcome
+    if 'OptimWrapper' in str(opt):
+        def compare(learn):
+            state = {k: {n: v.tolist() for n,v in s.items()} for k,s in learn.opt.opt.state_dict()['state'].items()}
+            return {**{k:v for k,v in outcome(learn).items() if k != 'opt'}, 'state': state}
+    if opt is ranger:
+        def compare(learn):
+            return {**outcome(learn), 'slow': [[p.tolist() for p in g] for g in learn.opt.slow_weights], 'k': learn.opt.count}
+    check(lambda: make(tmp_path, opt_func=opt), [(2, 3), (4, 1)], every=2, compare=compare)
+
+def test_a_cycle_over_the_whole_plan(tmp_path):
+    check(lambda: make_clas(tmp_path), [(2, 3)], plan=lambda l: plan_of(l).under(OneCycle(), whole=True), every=2)
+
+def test_gradients_that_have_not_been_stepped_with(tmp_path):
+    class StopBackward(StopAt):
+        # `GradientAccumulation` calls off the steps in between
+        def after_backward(self): super().before_step()
+        def before_step(self): pass
+    def run(stop=None, **kwargs):
+        learn = make_mlp(tmp_path)
+        strange(1) if kwargs and not stop else set_seed(3)
+        try:
+            with learn.no_bar(), learn.no_logging():
+                learn.fit_plan(plan_of(learn), cbs=[GradientAccumulation(24), *([StopBackward(*stop)] if stop else [])], **kwargs)
+        except KeyboardInterrupt: pass
+        return learn
+    want = outcome(run())
+    run((2, 4), checkpoint='r', checkpoint_every=1)
+    state = read(checkpoint_file(make_mlp(tmp_path), 'r'))
+    assert state['batches'] == 4 and any(torch.is_tensor(g) for g in state['learner']['grads'])
+    got = outcome(run(checkpoint='r', checkpoint_every=1))
+    for k in want: assert want[k] == got[k], k
+
+def best(cbs): return lambda learn: {**outcome(learn), 'file': (learn.path/'models'/'model.pth').exists()}
+
+@pytest.mark.parametrize('cbs', [lambda: [SaveModelCallback()], lambda: [SaveModelCallback(monitor='accuracy', every_epoch=2)],
+                                 lambda: [EarlyStoppingCallback(min_delta=-.2, patience=3)], lambda: [GradientClip(.5)],
+                                 lambda: [MixUp()]], ids=['best', 'every second', 'early', 'clip', 'mixup'])
+@pytest.mark.parametrize('every', [None, 3])
+def test_callbacks(tmp_path, cbs, every): check(lambda: make_mlp(tmp_path), [(1, 4), (2, 6)], every=every, cbs=cbs)
+
+def test_early_stopping_counts_on(tmp_path):
+    "It stops where it would have stopped, though it has waited before the stop"
+    def make(): return make_mlp(tmp_path)
+    def cbs(): return [EarlyStoppingCallback(min_delta=100., patience=3)]
+    check(make, [(2, 4)], cbs=cbs)
+    assert read(checkpoint_file(make(), 'r'))['finished']
+
+def test_what_a_callback_was_given_is_what_it_is_given_now(tmp_path):
+    for stop,patience in (((1, 4), 2), (None, 9)):
+        learn = make_mlp(tmp_path)
+        try:
+            with learn.no_bar(), learn.no_logging():
+                cb = EarlyStoppingCallback(patience=patience)
+                learn.fit_plan(plan_of(learn), checkpoint='r', cbs=[cb, *([StopAt(*stop)] if stop else [])])
+        except KeyboardInterrupt: pass
+    assert cb.patience == 9
+
+def test_the_log_is_whole(tmp_path):
+    class Silent(CSVLogger): pass
+    def run(stop, **kw):
+        learn = make_mlp(tmp_path)
+        rows = []
+        learn.logger = rows.append
+        try:
+            with learn.no_bar(): learn.fit_plan(plan_of(learn), cbs=[CSVLogger(), *([StopAt(*stop)] if stop else [])], **kw)
+        except KeyboardInterrupt: pass
+        return learn,rows
+    want,_ = run(None)
+    csv = pd.read_csv(want.path/'history.csv').drop(columns='time')
+    run((3, 2), checkpoint='r')
+    got,rows = run(None, checkpoint='r')
+    pd.testing.assert_frame_equal(pd.read_csv(got.path/'history.csv').drop(columns='time'), csv)
+    # The epochs before are in the table again
+    assert [r[0] for r in rows if isinstance(r[0], int)] == list(range(6))
+    got.recorder.plot_loss()
+
+@pytest.mark.parametrize('every', [None, 2])
+def test_sorted_loaders_shuffled_by_numpy(tmp_path, every):
+    def make():
+        learn = make_clas(tmp_path)
+        docs = [(x[:4 + i%9], y) for i,(x,y) in enumerate(learn.dls.train.dataset)]
+        def pad(b): return [(torch.cat([x, x.new_ones(12-len(x))]), y) for x,y in b]
+        learn.dls = DataLoaders(SortedDL(docs, bs=4, shuffle=True, before_batch=pad, num_workers=0),
+                                SortedDL(docs[:16], bs=4, before_batch=pad, num_workers=0), device='cpu')
+        return learn
+    check(make, [(1, 5), (3, 2)], every=every)
+
+class Noisy(list):
+    "Items that are other ones each time they are drawn"
+    def __getitem__(self, i):
+        x,y = super().__getitem__(i)
+        return x + .1*torch.randn(4) + float(np.random.rand()) + random.random(), y
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_random_items(tmp_path, workers):
+    def make():
+        learn = make_mlp(tmp_path)
+        ds = learn.dls.train.dataset
+        learn.dls = DataLoaders.from_dsets(Noisy(ds), ds[:16], bs=8, device='cpu', num_workers=workers)
+        return learn
+    check(make, [(1, 5)], every=2, plan=lambda l: l.ulmfit_plan(3, 1e-2))
+
+def test_torch_loaders(tmp_path):
+    def make():
+        learn = make_mlp(tmp_path)
+        ds = list(learn.dls.train.dataset)
+        learn.dls = DataLoaders(TorchLoader(ds, 8, shuffle=True, generator=torch.Generator().manual_seed(1)), TorchLoader(ds[:16], 8))
+        return learn
+    check(make, [(1, 5), (3, 2)], every=2)
+
+def test_metrics_of_the_training_set(tmp_path):
+    def make():
+        learn = make_mlp(tmp_path)
+        learn.recorder.train_metrics = True
+        learn.metrics = [accuracy, AccumMetric(lambda p,y: (p.argmax(-1) == y).float().mean().item(), flatten=False)]
+        return learn
+    check(make, [(1, 5)], every=2)
+
+def test_parameters_frozen_by_hand(tmp_path):
+    def make():
+        learn = make_clas(tmp_path)
+        learn.model[1].layers[-1][0].weight.requires_grad_(False)
+        return learn
+    with pytest.warns(UserWarning, match='are frozen in a layer group'): check(make, [(2, 3)], every=2)
+
+def test_in_half_precision(tmp_path):
+    def make():
+        learn = make_mlp(tmp_path)
+        return learn.to_bf16()
+    import warnings
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        check(make, [(2, 3)], every=2)
+
+def test_a_finished_run_loads_its_result(tmp_path, capsys):
+    a,b = make_clas(tmp_path),make_clas(tmp_path)
+    set_seed(3)
+    with a.no_bar(): a.fit_plan(plan_of(a), checkpoint='r')
+    strange(1)
+    capsys.readouterr()
+    b.fit_plan(plan_of(b), checkpoint='r')
+    assert 'r.ckpt is of a finished run of 6 epochs: its result is loaded, and nothing is left to train' in capsys.readouterr().out
+    want,got = outcome(a),outcome(b)
+    for k in want: assert want[k] == got[k], k
+    assert b.recorder.plan == a.recorder.plan and b.recorder.run_record()['phases'] == a.recorder.run_record()['phases']
+    with b.no_bar(): b.fit(1, 1e-3)
+
+def test_it_says_where_it_goes_on(tmp_path, capsys):
+    for stop in ((2, 3), None):
+        learn = make_mlp(tmp_path)
+        try:
+            with learn.no_bar(): learn.fit_plan(plan_of(learn), checkpoint='r', checkpoint_every=2, cbs=StopAt(*stop) if stop else None)
+        except KeyboardInterrupt: pass
+    assert 'r.ckpt: epoch 2, batch 2' in capsys.readouterr().out
+
+def test_eta_is_not_looked_for_again(tmp_path, monkeypatch):
+    want = make_clas(tmp_path)
+    set_seed(3)
+    with want.no_bar(), want.no_logging(): want.fit_ulmfit(5)
+    a,b = make_clas(tmp_path),make_clas(tmp_path)
+    set_seed(3)
+    with pytest.raises(KeyboardInterrupt), a.no_bar(), a.no_logging(): a.fit_ulmfit(5, checkpoint='r', cbs=StopAt(0, 0))
+    strange(2)
+    monkeypatch.setattr(type(b), 'head_lr_find', lambda *args, **kw: pytest.fail('it was looked for'))
+    with b.no_bar(), b.no_logging(): b.fit_ulmfit(5, checkpoint='r')
+    assert outcome(want)['params'] == outcome(b)['params'] and b.recorder.plan.lr_from == want.recorder.plan.lr_from
+    c = make_clas(tmp_path)
+    with pytest.raises(ValueError, match='r.ckpt is of another run: its plan is'): c.fit_ulmfit(6, checkpoint='r')
+    with pytest.raises(ValueError, match='r.ckpt is of another run: its plan is'): c.fit_ulmfit(5, 3e-2, checkpoint='r')
+
+def test_a_recipe_goes_on(tmp_path):
+    def run(stop=None, **kw):
+        learn = make_clas(tmp_path)
+        strange(1) if kw and not stop else set_seed(3)
+        try:
+            with learn.no_bar(), learn.no_logging():
+                learn.apply_recipe(recipes.scripts_clas, 4, cbs=StopAt(*stop) if stop else None, **kw)
+        except KeyboardInterrupt: pass
+        return learn
+    want = run()
+    run((2, 3), checkpoint='r')
+    assert outcome(run(checkpoint='r')) == outcome(want)
+
+def test_other_fits_begin_at_their_beginning(tmp_path):
+    a = make_mlp(tmp_path)
+    for stop in ((2, 3), (4, 3)):
+        with pytest.raises(KeyboardInterrupt), a.no_bar():
+            a.fit_plan(plan_of(a), checkpoint='r', checkpoint_every=2, cbs=StopAt(*stop))
+        with a.no_bar(): a.fit(2, 1e-3)
+        assert len(a.recorder.values) == 2 and len(a.recorder.lrs) == 16 and a._first_epoch == a._done_batches == 0
+
+def test_validation_in_between_writes_nothing(tmp_path):
+    learn = make_mlp(tmp_path)
+    class Validate(Callback):
+        def after_epoch(self):
+            if self.epoch == 1:
+                before = checkpoint_file(self.learn, 'r').stat().st_mtime_ns
+                self.learn.get_preds(inner=True)
+                assert checkpoint_file(self.learn, 'r').stat().st_mtime_ns == before, 'a checkpoint was written'
+    with learn.no_bar(): learn.fit_plan(plan_of(learn), checkpoint='r', cbs=Validate)
+    assert read(checkpoint_file(learn, 'r'))['finished']
+
+def test_in_an_own_folder_and_by_two_names(tmp_path):
+    learn = make_mlp(tmp_path/'deep', model_dir='elsewhere')
+    with learn.no_bar(): learn.fit_plan(plan_of(learn), checkpoint='runs/a')
+    assert (tmp_path/'deep'/'elsewhere'/'runs'/'a.ckpt').exists() and read(checkpoint_file(learn, 'b')) is None
+
+def test_the_rate_of_another_process_is_no_matter(tmp_path):
+    learn = make_mlp(tmp_path)
+    with pytest.raises(KeyboardInterrupt), learn.no_bar():
+        learn.fit_plan(plan_of(learn), checkpoint='r', cbs=[ReduceLROnPlateau(), StopAt(2, 1)])
+    other = make_mlp(tmp_path)
+    other.opt_func(other.model.parameters(), lr=1.)
+    with other.no_bar(): other.fit_plan(plan_of(other), checkpoint='r', cbs=ReduceLROnPlateau())
+    assert len(other.recorder.values) == 6
+
+# Killed for good
+
+def kill(*args): os.kill(os.getpid(), signal.SIGKILL)
+
+class KillAt(StopAt):
+    def before_step(self):
+        if (self.epoch, self.iter) == self.at: kill()
+
+def in_a_process_that_is_killed(f):
+    pid = os.fork()
+    if pid == 0:
+        try: f()
+        finally: os._exit(1)
+    deadline = time.time()+60
+    while time.time() < deadline:
+        done,status = os.waitpid(pid, os.WNOHANG)
+        if done: break
+        time.sleep(.02)
+    else: os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0); pytest.fail('the process hangs')
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, f'it was not killed: {status}'
+
+def killed_while_writing(monkeypatch, what, at):
+    "In the `at`th call of what `write` calls"
+    from fastai_discrim import checkpoint
+    real,calls = getattr(os, what),[]
+    def f(*args):
+        calls.append(args)
+        if len(calls) == at:
+            if what == 'fsync' and stat.S_ISREG(os.fstat(args[0]).st_mode): os.ftruncate(args[0], os.fstat(args[0]).st_size//2)
+            kill()
+        return real(*args)
+    monkeypatch.setattr(checkpoint.os, what, f)
+
+# Where it is killed, and the steps between checkpoints
+KILLS = {'in an epoch': (KillAt(2, 3), None), 'between checkpoints': (KillAt(2, 3), 2), 'at its first step': (KillAt(0, 0), None),
+         'writing the file': (('fsync', 5), 3), 'writing the folder': (('fsync', 6), None),
+         'before the old one moves': (('replace', 4), None), 'before the new one moves': (('replace', 5), 3)}
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs os.fork')
+@pytest.mark.filterwarnings('ignore:.*fork.*:DeprecationWarning')
+@pytest.mark.parametrize('how,every', KILLS.values(), ids=KILLS)
+@pytest.mark.parametrize('name', MAKERS)
+def test_killed(tmp_path, monkeypatch, name, how, every):
+    def run(seed, *cbs, **kw):
+        learn = MAKERS[name](tmp_path)
+        strange(seed) if seed else set_seed(3)
+        with learn.no_bar(), learn.no_logging(): learn.fit_plan(plan_of(learn), cbs=cbs, **kw)
+        return learn
+    want = outcome(run(0))
+    def killed():
+        if isinstance(how, tuple): killed_while_writing(monkeypatch, *how)
+        run(0, *([] if isinstance(how, tuple) else [how]), checkpoint='r', checkpoint_every=every)
+    in_a_process_that_is_killed(killed)
+    got = outcome(run(7, checkpoint='r', checkpoint_every=every))
+    for k in want: assert want[k] == got[k], k
+    learn = MAKERS[name](tmp_path)
+    assert all(torch.equal(read(checkpoint_file(learn, 'r'))['learner']['model'][k], torch.tensor(v)) for k,v in want['params'].items())
+    assert not weights(learn).keys() ^ want['params'].keys() and previous(checkpoint_file(learn, 'r')).exists()
