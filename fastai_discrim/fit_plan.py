@@ -2,8 +2,11 @@
 __all__ = []
 
 import numpy as np
+from fastai.callback.core import CancelFitException
 from fastai.callback.schedule import ParamScheduler
+from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.learner import Learner
+from fastai.torch_core import get_model
 from fastcore.basics import patch
 from fastcore.foundation import L
 
@@ -27,10 +30,16 @@ class PlanScheduler(ParamScheduler):
 
     def before_fit(self):
         super().before_fit()
+        self.called_off = False
         if hasattr(self, 'recorder'): self.recorder.begin_run(self.plan)
 
     def after_epoch(self):
         if hasattr(self, 'recorder'): self.recorder.add_epoch()
+
+    def after_cancel_fit(self): self.called_off = True
+    def after_fit(self):
+        super().after_fit()
+        if hasattr(self, 'recorder') and not self.called_off: self.recorder.end_run()
 
     def before_train(self):
         phase,(self.first,self.n_epochs,begun) = self.plan.at(self.epoch)[1],self.plan.cycle_at(self.epoch)
@@ -40,6 +49,33 @@ class PlanScheduler(ParamScheduler):
     def before_batch(self):
         # In whole steps, as `Plan.lrs` has it: `pct_train` gathers rounding
         self._update_val(((self.epoch-self.first)*self.n_iter + self.iter) / (self.n_epochs*self.n_iter))
+
+class PhaseEnding(EarlyStoppingCallback):
+    "End a phase when what it watches has stopped improving, and go on with the next; each phase begins to count anew"
+    _stateattrs = ('kept',)
+    def __init__(self, plan:Plan): self.plan,self.ends,self.kept = plan,None,None
+    def before_fit(self): self.wait,self.best = 0,None
+
+    def before_train(self):
+        start,phase = self.plan.at(self.epoch)
+        if (ends := phase.ends) is None or self.epoch == start: self.ends = self.kept = None
+        if ends is None or self.ends: return
+        self.ends,wait,best = ends,self.wait,self.best
+        super().__init__(ends.monitor, min_delta=ends.min_delta, patience=ends.patience)
+        super().before_fit()
+        # Where a checkpoint is gone on from, it has counted already
+        if self.epoch > start: self.wait,self.best = wait,best
+
+    def after_epoch(self):
+        if not self.ends: return
+        start,phase = self.plan.at(self.epoch)
+        end = start+phase.epochs
+        try: super().after_epoch()
+        except CancelFitException: self.learn._next_epoch = end
+        if not self.ends.best: return
+        model = get_model(self.learn.model)
+        if self.new_best: self.kept = {k: v.clone() for k,v in model.state_dict().items()}
+        if max(self._next_epoch, self.epoch+1) == end and self.kept: model.load_state_dict(self.kept)
 
 @patch(as_prop=True)
 def phase(self:Learner) -> Phase: # None where no plan is running
@@ -65,6 +101,11 @@ def check_plan(
         if issubclass(kind, (DiscriminativeLR, Unfreezing, ParamScheduler)):
             raise ValueError(f'{kind.__name__} together with a plan, which says every rate and what trains: expected none; '
                              'leave it out, or `learn.remove_cb` it')
+    names = ['loss', *L(learn.metrics).attrgot('name')]
+    names = [*names[1:], *(f'{part}_{n}' for n in names for part in ('train', 'valid'))]
+    for p in plan.phases:
+        if p.ends and p.ends.monitor not in names:
+            raise ValueError(f'monitor={p.ends.monitor!r}: expected what the learner measures, {", ".join(names)}; give it that metric')
     check_data(learn)
 
 @patch
@@ -84,6 +125,7 @@ def fit_plan(self:Learner,
         plan,point = checkpointing(self, plan, checkpoint, checkpoint_every, start_epoch)
         if point is None: return
         cbs = L(cbs) + point
-    try: self.fit(plan.n_epoch, lr=list(plan.phases[0].lrs), wd=wd, cbs=[PlanUnfreezing(plan), PlanScheduler(plan)]+L(cbs),
+    ending = [PhaseEnding(plan)] if any(p.ends for p in plan.phases) else []
+    try: self.fit(plan.n_epoch, lr=list(plan.phases[0].lrs), wd=wd, cbs=[PlanUnfreezing(plan), PlanScheduler(plan), *ending]+L(cbs),
                   reset_opt=reset_opt, start_epoch=start_epoch)
-    finally: self._first_epoch = self._done_batches = 0
+    finally: self._first_epoch = self._done_batches = self._next_epoch = 0

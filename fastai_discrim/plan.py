@@ -1,19 +1,34 @@
 "All of it as one thing: phases as plain data that can be seen, saved, compared and run"
-__all__ = ['Phase', 'Plan']
+__all__ = ['Plateau', 'Phase', 'Plan']
 
 import json
-import math
-import re
 from dataclasses import asdict, dataclass, field, replace
 from html import escape
 
 import numpy as np
 import pandas as pd
 
-from .checks import check_count, check_list, check_moms, check_rates
+from .as_json import dumps, plain
+from .checks import check_count, check_list, check_moms, check_number, check_rates
 from .record import plot_lrs
 from .schedule import STLR, Schedule
 
+
+@dataclass(frozen=True)
+class Plateau:
+    "When a phase ends before its last epoch: what is watched has stopped improving, as `EarlyStoppingCallback` has it"
+    patience: int = 1 # Epochs without improvement
+    monitor: str = 'valid_loss' # The loss or metric that is watched
+    min_delta: float = 0. # What counts as an improvement
+    best: bool = False # Does the next phase begin with the weights of the phase's best epoch?
+
+    def __post_init__(self):
+        check_count(self.patience, 'patience')
+        check_number(self.min_delta, 'min_delta', at_least=True)
+        if not isinstance(self.monitor, str): raise TypeError(f'monitor={self.monitor!r}: expected the name of a loss or metric')
+    def __str__(self):
+        delta = f' within {self.min_delta:g}' if self.min_delta else ''
+        return f'until {self.monitor} stalls{delta} for {self.patience}' + (', on from the best' if self.best else '')
 
 @dataclass(frozen=True)
 class Phase:
@@ -23,6 +38,7 @@ class Phase:
     lrs: tuple # Peak rate of every layer group, input first, frozen ones too: `train_bn` keeps their norm layers training
     sched: Schedule = STLR() # Shape of the rate over the phase; None to go on with the cycle that a phase before it began
     moms: tuple = None # Momentum: start, at the peak rate, end; None for `learn.moms`, and where a cycle goes on
+    ends: Plateau = None # What may end it before; None for nothing
 
     def __post_init__(self):
         check_count(self.epochs, 'epochs')
@@ -31,15 +47,14 @@ class Phase:
         check_rates(lrs, len(lrs), 'lrs')
         if not groups or len(set(groups)) < len(groups) or any(isinstance(g, bool) or g not in range(len(lrs)) for g in groups):
             raise ValueError(f'groups={self.groups!r}: expected the indices, each once, of some of the {len(lrs)} groups that `lrs` is for')
-        if not isinstance(self.sched, Schedule | None):
-            raise TypeError(f'sched={self.sched!r}: expected a Schedule, such as STLR() or OneCycle(), or None to go on with one')
+        if not isinstance(self.sched, Schedule | None): raise TypeError(f'sched={self.sched!r}: expected a Schedule, such as STLR(), or None')
         if self.sched is not None and not getattr(getattr(self.sched, '__dataclass_params__', None), 'frozen', False):
             raise TypeError(f'{type(self.sched).__name__} is no frozen dataclass: expected one, as plans are compared and written; put '
                             '`@dataclass(frozen=True)` above it')
         if self.moms is not None: check_moms(self.moms)
         if self.sched is None and self.moms is not None:
-            raise ValueError(f'moms={self.moms}: expected None where `sched` is None, as momentum goes on with the cycle: give them to the '
-                             'phase that begins it')
+            raise ValueError(f'moms={self.moms}: expected None where `sched` is None; give them to the phase that begins the cycle')
+        if not isinstance(self.ends, Plateau | None): raise TypeError(f'ends={self.ends!r}: expected a Plateau or None')
         # The same values in other clothes (lists, numpy) make equal phases, and write equal JSON
         for k,v in dict(epochs=int(self.epochs), groups=tuple(sorted(map(int, groups))), lrs=tuple(map(float, lrs)),
                         moms=None if self.moms is None else tuple(map(float, self.moms))).items(): object.__setattr__(self, k, v)
@@ -63,6 +78,8 @@ class Plan:
         object.__setattr__(self, 'tried', tuple((float(lr), float(loss)) for lr,loss in self.tried))
         if len(ns := {len(p.lrs) for p in self.phases} | {len(self.names)}) > 1:
             raise ValueError(f'the phases and names are for {sorted(ns)} layer groups: expected the same number in all')
+        if any(p.ends and q.sched is None for p,q in zip(phases, phases[1:])):
+            raise ValueError('sched=None after a phase with `ends`: expected a Schedule, as no one knows where the cycle would be')
         if phases[0].sched is None: raise ValueError('sched=None in the first phase: expected a Schedule, as there is none to go on with')
 
     @property
@@ -119,7 +136,7 @@ class Plan:
         frozen:str='frozen', # What stands where a group does not train
     ) -> pd.DataFrame: # One row a phase
         "What trains in which phase, at which peak rate"
-        def _sched(p): return ('goes on' if p.sched is None else str(p.sched)) + ('' if p.moms is None else f', moms={p.moms}')
+        def _sched(p): return ', '.join(filter(None, [str(p.sched or 'goes on'), p.moms and f'moms={p.moms}', p.ends and str(p.ends)]))
         rows = [(p.epochs, *(f'{lr:.2e}' if i in p.groups else frozen for i,lr in enumerate(p.lrs)), _sched(p)) for p in self.phases]
         return pd.DataFrame(rows, columns=['epochs', *self.names, 'schedule'], index=range(1, len(rows)+1)).rename_axis('phase')
 
@@ -165,7 +182,7 @@ class Plan:
             if d['fastai_discrim'] == 'Run' and d['version'] == 1: d = d['plan']
             kind = d['fastai_discrim'],d['version']
             if kind != ('Plan', 1): raise ValueError(f'a {kind[0]} of version {kind[1]}, where this fastai_discrim reads version 1')
-            phases = [Phase(**{**p, 'sched': _sched(p['sched'])}) for p in d['phases']]
+            phases = [Phase(**{**p, 'sched': _sched(p['sched']), 'ends': (e := p.get('ends')) and Plateau(**e)}) for p in d['phases']]
             about = {k: d[k] for k in ('lr', 'lr_from', 'tried', 'source') if d.get(k)}
             return cls(phases, d['names'], **about)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
@@ -180,17 +197,3 @@ def _sched(d):
     if (name := d.pop('name')) not in kinds:
         raise ValueError(f'there is no schedule {name!r}, only {", ".join(kinds)}: if it is your own, import it first')
     return kinds[name](**{k: tuple(v) if isinstance(v, list) else v for k,v in d.items()})
-
-def plain(
-    v:float, # Any number
-) -> float|str: # A string for nan and infinity, which JSON has not
-    "`v` as JSON can hold it, and `float` reads it"
-    return float(v) if math.isfinite(v) else str(float(v))
-
-def dumps(
-    d:dict, # What JSON can hold
-) -> str: # JSON, with what holds no other list or dictionary on one line
-    "`d` as text that people can read too"
-    text = json.dumps(d, indent=1, default=float)
-    # A line break is always between items, as no string in JSON can hold one
-    return re.sub(r'([\[{])\n\s*([^\[\]{}]*?)\n\s*([\]}])', lambda m: m[1] + re.sub(r'\n\s*', ' ', m[2]) + m[3], text)

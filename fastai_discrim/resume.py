@@ -14,15 +14,18 @@ from .checks import check_count
 from .plan import Plan
 from .states import learner_state, loader_state, plain, random_states, set_learner, set_loader, set_random
 
-# Where a fit begins, if not at its beginning: its first epoch, and the batches of it that were trained before
-Learner._first_epoch = Learner._done_batches = 0
+# Where a fit begins, if not at its beginning: its first epoch, and the batches of it that were trained before; and where it goes on
+# when a phase has ended before its last epoch
+Learner._first_epoch = Learner._done_batches = Learner._next_epoch = 0
 
 @patch
 def _do_fit(self:Learner):
-    "As in fastai, from the epoch on that a checkpoint is in"
-    for epoch in range(self._first_epoch, self.n_epoch):
+    "As in fastai, from the epoch on that a checkpoint is in, and without those that a phase which has ended leaves out"
+    epoch = self._first_epoch
+    while epoch < self.n_epoch:
         self.epoch = epoch
         self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+        epoch = max(epoch+1, self._next_epoch)
 
 @patch
 def one_batch(self:Learner, i, b):
@@ -73,7 +76,7 @@ class Checkpointing(Callback):
     def after_epoch(self):
         self.rows.append(plain(list(self.recorder.log)))
         self.start = None
-        self._try_write(self.epoch+1, 0)
+        self._try_write(max(self.epoch+1, self._next_epoch), 0)
 
     def after_fit(self): self._try_write(self.n_epoch, 0, finished=True)
 

@@ -7,28 +7,15 @@ from numbers import Real
 from pathlib import Path
 
 import fastai
-import numpy as np
 import torch
 from fastai.learner import Recorder
 from fastcore.basics import patch
 
 from . import __version__
+from .as_json import dumps, jsonable, plain
 from .checkpoint import func_name
-from .plan import Plan, dumps, plain
+from .plan import Plan
 
-
-def jsonable(
-    v, # A number, text, a path, an array, or several of these in a list or dictionary
-    name:str, # What it is called
-):
-    "`v` as JSON can hold it; `TypeError` if it can't"
-    if v is None or isinstance(v, (bool, int, str)): return v
-    if isinstance(v, (np.ndarray, np.generic, torch.Tensor)): return jsonable(v.tolist(), name)
-    if isinstance(v, Real): return plain(v)
-    if isinstance(v, Path): return str(v)
-    if isinstance(v, dict): return {str(k): jsonable(o, name) for k,o in v.items()}
-    if isinstance(v, (list, tuple)): return [jsonable(o, name) for o in v]
-    raise TypeError(f'{name} has a {type(v).__name__}: expected numbers, text, paths, arrays, lists and dictionaries')
 
 def _given(cb):
     "The arguments that callback `cb` was made with, where they are numbers or text"
@@ -42,12 +29,18 @@ def begin_run(self:Recorder,
     names = [n for n in self.metric_names[1:] if n != 'time']
     names = [n if n not in names[:i] else f'{n} {names[:i].count(n)+1}' for i,n in enumerate(names)]
     self.plan = plan
-    self.ran = dict(torch_seed=torch.initial_seed(), callbacks={cb.name: _given(cb) for cb in self.learn.cbs}, names=names, epochs=[])
+    self.ran = dict(torch_seed=torch.initial_seed(), callbacks={cb.name: _given(cb) for cb in self.learn.cbs}, names=names, epochs=[],
+                    finished=False)
 
 @patch
 def add_epoch(self:Recorder):
     "Keep the losses and metrics of the epoch that ended; there are none of one that `start_epoch` left out"
     if len(self.values[-1]): self.ran['epochs'].append([self.epoch, jsonable(list(self.values[-1]), 'the metrics')])
+
+@patch
+def end_run(self:Recorder):
+    "Keep that the fit came to its end, and not to another"
+    self.ran['finished'] = bool(self.ran['epochs'])
 
 def _phases(plan, names, epochs):
     "What came of each phase, epoch by epoch; where part of an epoch was left out, fastai doesn't say which numbers are there"
@@ -78,7 +71,7 @@ def run_record(self:Recorder,
         fastai_discrim='Run', version=1, notes={k: jsonable(v, k) for k,v in notes.items()},
         versions=dict(fastai_discrim=__version__, fastai=fastai.__version__, torch=str(torch.__version__),
                       python=platform.python_version()),
-        torch_seed=ran['torch_seed'], finished=bool(ran['epochs']) and ran['epochs'][-1][0] == plan.n_epoch-1,
+        torch_seed=ran['torch_seed'], finished=ran['finished'],
         lr=plan.lr, lr_from=plan.lr_from, optimiser=_optimiser(self.learn), callbacks=ran['callbacks'],
         train=_size(loaders[0]), valid=_size(loaders[1]) if len(loaders) > 1 else None,
         phases=_phases(plan, ran['names'], ran['epochs']), plan=plan.to_dict())

@@ -14,7 +14,7 @@ from .checks import check_count
 from .fit_plan import check_plan
 from .groups import check_groups, group_labels, is_lm, made
 from .head import HeadLR, eta
-from .plan import Phase, Plan
+from .plan import Phase, Plan, Plateau
 from .rates import discriminative_lrs
 from .schedule import STLR
 from .unfreeze import GradualUnfreezing
@@ -31,6 +31,7 @@ def ulmfit_plan(self:Learner,
     down_to:int=0, # The lowest group that ever trains
     gradual:bool=None, # Open one group after the other? None: yes, but for a language model (section 3.2)
     moms:tuple=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
+    ends:Plateau=None, # What may end a phase before its last epoch; None for nothing
 ) -> Plan: # Made, not run: `learn.fit_plan(plan)` does that
     "Plan gradual unfreezing, discriminative rates and slanted triangles, one a phase (ULMFiT, sections 3.2 and 3.3)"
     check_count(n_epoch)
@@ -41,7 +42,7 @@ def ulmfit_plan(self:Learner,
     lr,origin = (self.lr, dict(lr=self.lr, lr_from='learn.lr')) if lr is None else eta(lr)
     lrs = discriminative_lrs(lr, n, factor)
     stages = opening.spread(n, n_epoch) if gradual else [(n_epoch, opening.stages(n)[-1][1])]
-    return Plan([Phase(e, g, lrs, STLR(cut_frac, ratio), moms) for e,g in stages], group_labels(self, groups), **origin)
+    return Plan([Phase(e, g, lrs, STLR(cut_frac, ratio), moms, ends) for e,g in stages], group_labels(self, groups), **origin)
 
 @patch
 @delegates(Learner.ulmfit_plan)

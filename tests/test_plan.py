@@ -30,7 +30,7 @@ def test_equal_by_value():
     assert a == b and hash(a) == hash(b) and a != Phase(1, (2,), LRS, STLR(.2)) and a != Phase(1, (1,), LRS)
     assert Plan([a, a]) == Plan((b, b), names='xyz') != Plan([a]) and len({Plan([a]), Plan([b])}) == 1
     with pytest.raises(AttributeError): a.epochs = 2
-    assert repr(a) == 'Phase(epochs=1, groups=(2,), lrs=(0.0001, 0.001, 0.01), sched=STLR(cut_frac=0.1, ratio=32), moms=None)'
+    assert repr(a) == 'Phase(epochs=1, groups=(2,), lrs=(0.0001, 0.001, 0.01), sched=STLR(cut_frac=0.1, ratio=32), moms=None, ends=None)'
 
 def test_table():
     t = PLAN.table()
