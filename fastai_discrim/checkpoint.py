@@ -14,6 +14,7 @@ from fastai.torch_core import get_model
 
 from .groups import check_groups
 from .plan import Plan
+from .several import n_processes
 from .states import plain, unpacked
 
 VERSION = 1
@@ -107,7 +108,7 @@ def facts(
         'vocabulary': f'{len(dls.vocab)} entries, {_short(repr(dls.vocab))}' if hasattr(dls, 'vocab') else None,
         'training items': len(dls.train.dataset), 'validation items': len(dls.loaders[1].dataset) if len(dls.loaders) > 1 else 0,
         'batch size': getattr(dls.train, 'bs', None) or getattr(dls.train, 'batch_size', None), 'batches an epoch': len(dls.train),
-        'optimiser': func_name(learn.opt_func)}
+        'optimiser': func_name(learn.opt_func), 'processes': n_processes()}
 
 def check_same(
     file:Path, # The checkpoint, for the message

@@ -6,12 +6,14 @@ from warnings import warn
 
 from fastai.callback.core import Callback, CancelEpochException
 from fastai.learner import Learner
+from fastai.torch_core import rank_distrib
 from fastcore.basics import patch
 from fastcore.imports import noop
 
 from .checkpoint import check_same, checkpoint_file, facts, read, write
 from .checks import check_count
 from .plan import Plan
+from .several import by_first, gathered, n_processes, whole_loader
 from .states import learner_state, loader_state, plain, random_states, set_learner, set_loader, set_random
 
 # Where a fit begins, if not at its beginning: its first epoch, and the batches of it that were trained before; and where it goes on
@@ -41,33 +43,30 @@ class Checkpointing(Callback):
 
     def __init__(self,
         file:Path, # The checkpoint
-        plan:Plan, # What runs
+        facts:dict, # What must be the same for a run to go on from it
         every:int=None, # Steps between two checkpoints within an epoch
         state:dict=None, # What `read` gave
-    ): self.file,self.plan,self.every,self.state,self.rows,self.start = file,plan,every,state,[],None
+    ): self.file,self.facts,self.every,self.state,self.rows,self.start = file,facts,every,state,[],None
 
     def before_fit(self):
-        self.facts,loaders = facts(self.learn, self.plan),self.learn.dls.loaders
         if not self.state: return self._write(0, 0)
         self.learn._first_epoch,self.learn._done_batches = self.state['epoch'],self.state['batches']
-        for dl,s in zip(loaders, self.state['loaders']): set_loader(dl, s)
-        set_learner(self.learn, self.state['learner'])
+        put_back(self.learn, self.state)
         # Into the table of the progress bar, and into what `CSVLogger` began anew
         for row in self.state['rows']: self.learn.logger(row)
         self.rows = list(self.state['rows'])
         if not self._done_batches: self.state = None
 
     def before_train(self):
-        if not self.state: self.start = self._order()
+        if not self.state: self.start = order(self.learn)
         else:
             # The batches are drawn as they were, from where the epoch began
-            self.start = dict(loaders=self.state['loaders'], random=self.state['start'])
-            for dl,s in zip(self.learn.dls.loaders, self.start['loaders']): set_loader(dl, s)
-            set_random(self.start['random'])
+            self.start = mine(self.state)['start']
+            set_order(self.learn, self.start)
 
     def resume_batches(self):
         "What has been trained before is done: all is as it was then"
-        set_learner(self.learn, self.state['learner'])
+        set_learner(self.learn, learner_of(self.state))
         self.state,self.learn._done_batches = None,0
 
     def after_batch(self):
@@ -80,16 +79,47 @@ class Checkpointing(Callback):
 
     def after_fit(self): self._try_write(self.n_epoch, 0, finished=True)
 
-    def _order(self): return dict(loaders=[loader_state(dl) for dl in self.learn.dls.loaders], random=random_states())
     def _write(self, epoch, batches, finished=False):
-        order = self.start if batches else self._order()
-        write(self.file, dict(facts=self.facts, epoch=epoch, batches=batches, finished=finished, rows=self.rows, loaders=order['loaders'],
-                              start=order['random'], learner=learner_state(self.learn)))
+        learner = learner_state(self.learn)
+        # The weights are the same in all processes; what each of them draws and measures is not
+        common = {k: learner.pop(k) for k in ('model', 'opt')}
+        ranks = gathered(plain(dict(learner=learner, start=self.start if batches else order(self.learn))))
+        by_first(lambda: write(self.file, dict(facts=self.facts, epoch=epoch, batches=batches, finished=finished, rows=self.rows,
+                                               learner=common, ranks=ranks)))
 
     def _try_write(self, *args, **kwargs):
         # Later than before the first epoch it is better to train on than to stop
         try: self._write(*args, **kwargs)
         except OSError as e: warn(f'{e}; training goes on without', stacklevel=2)
+
+def order(learn:Learner) -> dict:
+    "What the order of the batches and all that is random in them will be"
+    return dict(loaders=[loader_state(whole_loader(dl)) for dl in learn.dls.loaders], random=random_states())
+
+def set_order(learn:Learner, state:dict):
+    "Put back what `order` gave"
+    for dl,s in zip(learn.dls.loaders, state['loaders']): set_loader(whole_loader(dl), s)
+    set_random(state['random'])
+
+def mine(state:dict) -> dict:
+    "What a checkpoint holds of this process"
+    return state['ranks'][rank_distrib() if n_processes() > 1 else 0]
+
+def learner_of(state:dict) -> dict:
+    "What `learner_state` gave when a checkpoint was written"
+    return {**state['learner'], **mine(state)['learner']}
+
+def put_back(learn:Learner, state:dict):
+    "Put back what a checkpoint holds"
+    set_order(learn, mine(state)['start'])
+    set_learner(learn, learner_of(state))
+
+def find(
+    learn:Learner, # The learner that is to run
+    name:str, # What the checkpoint is called
+) -> dict|None: # What `read` gives, in all processes
+    "The checkpoint of that name"
+    return by_first(lambda: read(checkpoint_file(learn, name)))
 
 def checkpointing(
     learn:Learner, # The learner that is to run
@@ -102,16 +132,15 @@ def checkpointing(
     if not isinstance(name, str) or not name: raise TypeError(f'checkpoint={name!r}: expected a name for it, such as \'run1\'')
     if every is not None: check_count(every, 'checkpoint_every')
     if start_epoch: raise ValueError(f'start_epoch={start_epoch} with checkpoint={name!r}: expected none, as that says where to go on')
-    file = checkpoint_file(learn, name)
-    if not (state := read(file)): return plan,Checkpointing(file, plan, every)
-    check_same(file, state['facts'], facts(learn, plan))
+    file,now,state = checkpoint_file(learn, name),facts(learn, plan),find(learn, name)
+    if not state: return plan,Checkpointing(file, now, every)
+    check_same(file, state['facts'], now)
     plan = Plan.from_json(state['facts']['plan'])
     if not state['finished']:
         _say(learn, f'going on from {file}: epoch {state["epoch"]}, batch {state["batches"]}')
-        return plan,Checkpointing(file, plan, every, state)
+        return plan,Checkpointing(file, state['facts'], every, state)
     if learn.opt is None: learn.create_opt()
-    for dl,s in zip(learn.dls.loaders, state['loaders']): set_loader(dl, s)
-    set_learner(learn, state['learner'])
+    put_back(learn, state)
     # As `fit` leaves them
     for p in learn.model.parameters(): p.grad = None
     learn.model.eval()
@@ -120,4 +149,4 @@ def checkpointing(
     return plan,None
 
 def _say(learn, text):
-    if learn.logger != noop: print(text)
+    if learn.logger != noop and rank_distrib() == 0: print(text)

@@ -9,13 +9,13 @@ from fastcore.basics import defaults, patch
 from fastcore.imports import noop
 from fastcore.meta import delegates
 
-from .checkpoint import checkpoint_file, read
 from .checks import check_count
 from .fit_plan import check_plan
 from .groups import check_groups, group_labels, is_lm, made
 from .head import HeadLR, eta
 from .plan import Phase, Plan, Plateau
 from .rates import discriminative_lrs
+from .resume import find
 from .schedule import STLR
 from .unfreeze import GradualUnfreezing
 
@@ -62,7 +62,7 @@ def fit_ulmfit(self:Learner,
     # Whatever is wrong is said before η_L is looked for
     plan = make(defaults.lr if lr is None else lr)
     check_plan(self, plan, cbs, reset_opt)
-    if lr is None and checkpoint and (state := read(checkpoint_file(self, checkpoint))):
+    if lr is None and checkpoint and (state := find(self, checkpoint)):
         lr = Plan.from_json(state['facts']['plan']).phases[0].lrs[-1]
     if lr is None:
         p = plan.phases[0]

@@ -14,6 +14,7 @@ from fastcore.meta import delegates
 
 from .checks import check_count, check_list
 from .groups import GroupCallback, check_alone, check_groups, group_trains, made, norm_ids
+from .several import wrap_whole
 
 
 def _frozen_names(learn): return {n for n,p in get_model(learn.model).named_parameters() if not p.requires_grad}
@@ -82,6 +83,7 @@ class Unfreezing(GroupCallback):
         if self.idle: return
         super().check_fit(learn, n_epoch, lr, cbs, reset_opt)
         check_alone(Unfreezing, cbs)
+        wrap_whole(learn)
         *body,_ = check_groups(learn, reset_opt)
         # Of the two fits of `fine_tune`, the one that is frozen
         self.head_only = hasattr(learn, '_fine_tuning') and not any(group_trains(g, norm_ids(learn.model)) for g in body)

@@ -116,7 +116,7 @@ def test_gradients_that_have_not_been_stepped_with(tmp_path):
     want = outcome(run())
     run((2, 4), checkpoint='r', checkpoint_every=1)
     state = read(checkpoint_file(make_mlp(tmp_path), 'r'))
-    assert state['batches'] == 4 and any(torch.is_tensor(g) for g in state['learner']['grads'])
+    assert state['batches'] == 4 and any(torch.is_tensor(g) for g in state['ranks'][0]['learner']['grads'])
     got = outcome(run(checkpoint='r', checkpoint_every=1))
     for k in want: assert want[k] == got[k], k
 

@@ -1,0 +1,67 @@
+"Several processes: what one of them does for all, and groups that freeze under `DistributedDataParallel`"
+__all__ = []
+
+import torch
+import torch.distributed as dist
+from fastai.learner import Learner
+from fastai.torch_core import rank_distrib
+
+
+def n_processes() -> int:
+    "Processes that train together"
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+def gathered(
+    o, # What this process has; anything that can be pickled
+) -> list: # By rank
+    "What each process has, in all of them"
+    if n_processes() == 1: return [o]
+    res = [None]*n_processes()
+    dist.all_gather_object(res, o)
+    return res
+
+def by_first(
+    f, # A function without arguments
+):
+    "What `f` gives in the first process, in all of them; so too the error that it raises, lest the others wait for ever"
+    if n_processes() == 1: return f()
+    res = [None, None]
+    if rank_distrib() == 0:
+        try: res[0] = f()
+        except Exception as e: res[1] = e
+    dist.broadcast_object_list(res, src=0)
+    if res[1] is not None: raise res[1]
+    return res[0]
+
+def trainer(learn:Learner):
+    "The learner's `DistributedTrainer`, or None; its module needs accelerate, and so is not imported here"
+    return next((cb for cb in learn.cbs if type(cb).__name__ == 'DistributedTrainer'), None)
+
+def wrap_whole(learn:Learner):
+    "Have `DistributedDataParallel` know all parameters, those too that are frozen when the model is wrapped and train later"
+    # It looks at what trains only once. Without this the processes drift apart, or wait for gradients that don't come
+    if (cb := trainer(learn)) is None or '_wraps_whole' in vars(cb): return
+    from accelerate import DistributedDataParallelKwargs
+    from fastai.distributed import DistributedDL
+    wrap,cb._wraps_whole = cb.before_fit,True
+    if cb.accelerator.ddp_handler is None: cb.accelerator.ddp_handler = DistributedDataParallelKwargs()
+    cb.accelerator.ddp_handler.find_unused_parameters = True
+    def before_fit():
+        trained = [(p, p.requires_grad) for p in learn.model.parameters()]
+        for p,_ in trained: p.requires_grad_(True)
+        try: wrap()
+        finally:
+            for p,rg in trained: p.requires_grad_(rg)
+    cb.before_fit = before_fit
+    # fastai takes it for granted that there is a GPU
+    if not torch.cuda.is_available(): DistributedDL._broadcast = _broadcast
+
+def _broadcast(self, t, rank):
+    "As in fastai, on the CPU"
+    t = torch.tensor(t, dtype=torch.long)
+    dist.broadcast(t, rank)
+    return t.tolist()
+
+def whole_loader(dl):
+    "The loader that a `DistributedDL` takes its share from, or `dl` itself"
+    return dl.dl if type(dl).__name__ == 'DistributedDL' else dl
