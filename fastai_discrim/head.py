@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from fastai.callback.schedule import minimum
 from fastai.learner import Learner
-from fastai.torch_core import find_bs, get_random_states, set_random_states
+from fastai.torch_core import find_bs, get_random_states, rank_distrib, set_random_states
 from fastcore.basics import ifnone, patch
 from fastcore.imports import noop
 from fastprogress.fastprogress import progress_bar
@@ -20,6 +20,7 @@ from .checks import check_count, check_data, check_list, check_moms, check_numbe
 from .groups import check_groups
 from .kept import StandAside, keep, split_head
 from .schedule import STLR, Schedule
+from .several import alone, by_first
 from .unfreeze import train_only
 from .untouched import untouched
 
@@ -126,6 +127,27 @@ def _plot(res, ylabel):
     ax.set_ylim(top=min(ax.get_ylim()[1], low + 2*(start-low)))
     ax.legend()
 
+def _found(learn, lrs, n, n_epoch, n_batch, runs, sched, moms, wd):
+    "What `head_lr_find` gives; the learner is changed"
+    # They cost time, and may fail for a few items
+    learn.metrics = []
+    if learn.opt is None: learn.create_opt()
+    train_only(learn, (n-1,))
+    head,why = split_head(learn, learn.opt.param_lists[-1])
+    if head is None:
+        _say(learn, f'{why}, so this is a range test, averaged over 3 runs')
+        lo,hi = (1e-5, 10) if lrs is None else map(float, lrs[[0, -1]])
+        with learn.added_cbs(StandAside()): return HeadLR(*_range_test(learn, lo, hi), f'range test of the head, as {why}')
+    data,states = _kept_data(learn, head, n_batch),get_random_states()
+    def _find(rates):
+        set_random_states(**states)
+        bar = progress_bar(range(runs), leave=False, display=hasattr(learn, 'progress'))
+        return np.mean([candidate_losses(learn, head, *data, rates, n_epoch, sched, moms, wd) for _ in bar], axis=0)
+    tried,losses,idle = _search(_find, lrs)
+    _check_losses(tried, losses, idle)
+    lr = _centre(tried, losses, idle) if lrs is None else float(lrs[np.nanargmin(losses)])
+    return HeadLR(lr, tried, losses, f'validation loss of the head, {n_epoch} epoch{"s"*(n_epoch > 1)} at each of {len(tried)} rates')
+
 @patch
 def head_lr_find(self:Learner,
     lrs=None, # Rates to try, of which the best is taken; None for 13 from 1e-3 to 1, and further where the best is near an end
@@ -141,26 +163,9 @@ def head_lr_find(self:Learner,
     "Find η_L by fine-tuning the head alone, once per rate, on what the frozen body gives it: the body runs once, and what it gives is kept"
     sched = ifnone(sched, STLR())
     lrs,n = _check(self, lrs, n_epoch, n_batch, runs, sched, moms)
-    with untouched(self):
-        # They cost time, and may fail for a few items
-        self.metrics = []
-        if self.opt is None: self.create_opt()
-        train_only(self, (n-1,))
-        head,why = split_head(self, self.opt.param_lists[-1])
-        if head is None:
-            _say(self, f'{why}, so this is a range test, averaged over 3 runs')
-            lo,hi = (1e-5, 10) if lrs is None else map(float, lrs[[0, -1]])
-            with self.added_cbs(StandAside()): res = HeadLR(*_range_test(self, lo, hi), f'range test of the head, as {why}')
-        else:
-            data,states = _kept_data(self, head, n_batch),get_random_states()
-            def _find(rates):
-                set_random_states(**states)
-                bar = progress_bar(range(runs), leave=False, display=hasattr(self, 'progress'))
-                return np.mean([candidate_losses(self, head, *data, rates, n_epoch, sched, moms, wd) for _ in bar], axis=0)
-            tried,losses,idle = _search(_find, lrs)
-            _check_losses(tried, losses, idle)
-            lr = _centre(tried, losses, idle) if lrs is None else float(lrs[np.nanargmin(losses)])
-            how = f'validation loss of the head, {n_epoch} epoch{"s"*(n_epoch > 1)} at each of {len(tried)} rates'
-            res = HeadLR(lr, tried, losses, how)
-    if show_plot: _plot(res, 'training loss, smoothed' if head is None else 'validation loss')
+    def _find():
+        with untouched(self),alone(self): return _found(self, lrs, n, n_epoch, n_batch, runs, sched, moms, wd)
+    # All processes go on with one and the same
+    res = by_first(_find)
+    if show_plot and rank_distrib() == 0: _plot(res, 'training loss, smoothed' if res.how.startswith('range') else 'validation loss')
     return res

@@ -47,7 +47,7 @@ class Phase:
         check_rates(lrs, len(lrs), 'lrs')
         if not groups or len(set(groups)) < len(groups) or any(isinstance(g, bool) or g not in range(len(lrs)) for g in groups):
             raise ValueError(f'groups={self.groups!r}: expected the indices, each once, of some of the {len(lrs)} groups that `lrs` is for')
-        if not isinstance(self.sched, Schedule | None): raise TypeError(f'sched={self.sched!r}: expected a Schedule, such as STLR(), or None')
+        if not isinstance(self.sched, Schedule | None): raise TypeError(f'sched={self.sched!r}: expected a Schedule or None')
         if self.sched is not None and not getattr(getattr(self.sched, '__dataclass_params__', None), 'frozen', False):
             raise TypeError(f'{type(self.sched).__name__} is no frozen dataclass: expected one, as plans are compared and written; put '
                             '`@dataclass(frozen=True)` above it')

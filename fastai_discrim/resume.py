@@ -52,6 +52,8 @@ class Checkpointing(Callback):
         if not self.state: return self._write(0, 0)
         self.learn._first_epoch,self.learn._done_batches = self.state['epoch'],self.state['batches']
         put_back(self.learn, self.state)
+        # A bar that doesn't begin at 0 has no time to begin with
+        if bar := getattr(getattr(self.learn, 'progress', None), 'mbar', None): bar.update(0)
         # Into the table of the progress bar, and into what `CSVLogger` began anew
         for row in self.state['rows']: self.learn.logger(row)
         self.rows = list(self.state['rows'])

@@ -1,6 +1,9 @@
 "Several processes: what one of them does for all, and groups that freeze under `DistributedDataParallel`"
 __all__ = []
 
+import os
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 from fastai.learner import Learner
@@ -36,6 +39,18 @@ def by_first(
 def trainer(learn:Learner):
     "The learner's `DistributedTrainer`, or None; its module needs accelerate, and so is not imported here"
     return next((cb for cb in learn.cbs if type(cb).__name__ == 'DistributedTrainer'), None)
+
+@contextmanager
+def alone(
+    learn:Learner, # Its callbacks are changed, and not put back
+):
+    "Inside, the learner trains as if this were the only process"
+    if (cb := trainer(learn)) is not None: learn.remove_cb(cb)
+    # fastai asks it whether there are others to gather from, and to wait for
+    world = os.environ.pop('WORLD_SIZE', None)
+    try: yield
+    finally:
+        if world: os.environ['WORLD_SIZE'] = world
 
 def wrap_whole(learn:Learner):
     "Have `DistributedDataParallel` know all parameters, those too that are frozen when the model is wrapped and train later"

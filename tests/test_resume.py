@@ -164,6 +164,14 @@ def test_the_log_is_whole(tmp_path):
     assert [r[0] for r in rows if isinstance(r[0], int)] == list(range(6))
     got.recorder.plot_loss()
 
+def test_with_a_progress_bar(tmp_path, capsys):
+    for stop in ((3, 2), None):
+        learn = make_mlp(tmp_path)
+        try: learn.fit_plan(plan_of(learn), checkpoint='r', checkpoint_every=2, cbs=StopAt(*stop) if stop else None)
+        except KeyboardInterrupt: pass
+    table = [line.split()[0] for line in capsys.readouterr().out.split('going on from')[1].splitlines() if line[:1].isdigit()]
+    assert table == list('012345')
+
 @pytest.mark.parametrize('every', [None, 2])
 def test_sorted_loaders_shuffled_by_numpy(tmp_path, every):
     def make():

@@ -1,0 +1,180 @@
+"Two processes that train one model on the CPU, by gloo: they must stay bit-equal"
+import os
+import pickle
+import socket
+import time
+import traceback
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_clas, make_mlp
+from fastai.callback.core import Callback
+from fastai.metrics import accuracy
+from fastai.torch_core import set_seed
+
+from fastai_discrim.checkpoint import checkpoint_file, read
+from fastai_discrim.plan import Phase, Plan, Plateau
+from fastai_discrim.rates import DiscriminativeLR
+from fastai_discrim.unfreeze import ChainThaw, GradualUnfreezing
+
+pytest.importorskip('accelerate')
+pytestmark = [pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs os.fork'),
+              pytest.mark.filterwarnings('ignore:.*fork.*:DeprecationWarning')]
+
+def _port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+def _process(f, rank, port, path):
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', LOCAL_WORLD_SIZE='2', MASTER_ADDR='127.0.0.1',
+                      MASTER_PORT=str(port), ACCELERATE_USE_CPU='true', CUDA_VISIBLE_DEVICES='')
+    try:
+        import fastai.distributed  # noqa: F401, for `distrib_ctx`
+        res = f(path)
+    except BaseException as e: res = dict(error=f'{type(e).__name__}: {e}', trace=traceback.format_exc())
+    (path/f'rank{rank}.pkl').write_bytes(pickle.dumps(res))
+    os._exit(0)
+
+def both(f, path, seconds=120):
+    "What `f` gives in each of two processes"
+    path.mkdir(exist_ok=True)
+    port,pids = _port(),[]
+    for rank in range(2):
+        if (pid := os.fork()) == 0: _process(f, rank, port, path)
+        pids.append(pid)
+    end = time.time()+seconds
+    while pids and time.time() < end:
+        pids = [p for p in pids if os.waitpid(p, os.WNOHANG)[0] == 0]
+        time.sleep(.05)
+    for p in pids: os.kill(p, 9); os.waitpid(p, 0)
+    assert not pids, 'a process hangs'
+    return [pickle.loads((path/f'rank{r}.pkl').read_bytes()) for r in range(2)]
+
+def rank(): return int(os.environ['RANK'])
+
+class Weights(Callback):
+    "What the weights are after every epoch, and which of them moved in it"
+    order = 900
+    def before_fit(self): self.after,self.moved = [],[]
+    def _now(self): return {n.removeprefix('module.'): p.detach().clone() for n,p in self.model.named_parameters()}
+    def before_train(self): self.before = self._now()
+    def after_train(self):
+        now = self._now()
+        self.after.append({n: p.tolist() for n,p in now.items()})
+        self.moved.append({n for n,p in now.items() if not torch.equal(p, self.before[n])})
+
+def trained(learn, fit, **kw):
+    "Run `fit` under `distrib_ctx`, with a random state of each process's own"
+    set_seed(100+rank())
+    watch = Weights()
+    with learn.no_logging(), learn.distrib_ctx(sync_bn=False):
+        learn.add_cb(watch)
+        fit(learn)
+        learn.remove_cb(watch)
+    return dict(after=watch.after, moved=watch.moved, values=[list(map(float, v)) for v in learn.recorder.values],
+                rg=[p.requires_grad for p in learn.model.parameters()], lrs=learn.recorder.group_lrs.tolist(), **kw)
+
+def check_equal(a, b, epochs):
+    for r in (a, b): assert 'error' not in r, r['trace']
+    assert len(a['after']) == epochs and all(x == y for x,y in zip(a['after'], b['after'])), 'the processes have drifted apart'
+    assert a['moved'] == b['moved'] and a['rg'] == b['rg'] and a['lrs'] == b['lrs']
+
+@pytest.mark.parametrize('make', [make_mlp, make_clas])
+def test_a_plan(tmp_path, make):
+    def run(path):
+        learn = make(path)
+        plan = learn.ulmfit_plan(6, 1e-2)
+        names = {p: n for n,p in learn.model.named_parameters()}
+        return trained(learn, lambda l: l.fit_plan(plan), plan=plan, names=[{names[p] for p in g} for g in learn.splitter(learn.model)])
+    a,b = both(run, tmp_path)
+    check_equal(a, b, 6)
+    # What is frozen stays as it is, and all that is open moves
+    opened = [set().union(*(a['names'][g] for g in p.groups)) for p in a['plan'].phases for _ in range(p.epochs)]
+    assert a['moved'] == opened and np.array(a['lrs']).shape[1] == a['plan'].n_groups
+
+@pytest.mark.parametrize('cbs', [[GradualUnfreezing()], [ChainThaw()], [GradualUnfreezing(), DiscriminativeLR()]], ids=str)
+def test_callbacks(tmp_path, cbs):
+    a,b = both(lambda path: trained(make_mlp(path), lambda l: l.fit_one_cycle(5, 1e-2, cbs=cbs)), tmp_path)
+    check_equal(a, b, 5)
+
+def test_it_needs_all_that(tmp_path):
+    "Without it they drift apart or fail, and so this test can tell"
+    def run(path):
+        from fastai_discrim import unfreeze
+        unfreeze.wrap_whole = lambda learn: None
+        from fastai.distributed import DistributedDL
+
+        from fastai_discrim.several import _broadcast
+        DistributedDL._broadcast = _broadcast
+        learn = make_mlp(path)
+        learn.create_opt()
+        learn.freeze()
+        return trained(learn, lambda l: l.fit_plan(l.ulmfit_plan(4, 1e-2)))
+    a,b = both(run, tmp_path)
+    assert 'error' in a or a['after'] != b['after']
+
+def test_eta_and_a_phase_that_ends(tmp_path):
+    def run(path):
+        learn = make_clas(path)
+        learn.metrics = [accuracy]
+        # Each process would choose another
+        set_seed(5+rank())
+        res = trained(learn, lambda l: l.fit_ulmfit(15, epochs=3, ends=Plateau(1, min_delta=.05)))
+        return {**res, 'lr': learn.recorder.plan.lr, 'epochs': [e for e,_ in learn.recorder.ran['epochs']]}
+    a,b = both(run, tmp_path)
+    check_equal(a, b, len(a['epochs']))
+    assert a['lr'] == b['lr'] and a['epochs'] == b['epochs'] and len(a['epochs']) < 15
+
+class StopAt(Callback):
+    order = 500
+    def __init__(self, epoch, it): self.at = epoch,it
+    def before_step(self):
+        if (self.epoch, self.iter) == self.at: raise KeyboardInterrupt
+
+@pytest.mark.parametrize('every', [None, 2])
+def test_one_writes_the_checkpoint_and_all_go_on(tmp_path, every):
+    def run(stop, seed, **kw):
+        def f(path):
+            learn = make_clas(path)
+            plan = learn.ulmfit_plan(6, 1e-2)
+            set_seed(seed+rank())
+            try:
+                with learn.no_logging(), learn.distrib_ctx(sync_bn=False): learn.fit_plan(plan, cbs=StopAt(*stop) if stop else None, **kw)
+            except KeyboardInterrupt: assert stop
+            return dict(params={n: p.tolist() for n,p in learn.model.named_parameters()}, losses=[x.item() for x in learn.recorder.losses])
+        return f
+    kw = dict(checkpoint='r', checkpoint_every=every)
+    want = both(run(None, 3), tmp_path/'a')
+    both(run((3, 2), 3, **kw), tmp_path/'b')
+    assert sorted(p.name for p in (tmp_path/'b'/'models').iterdir()) == ['r.ckpt', 'r.ckpt.previous']
+    got = both(run(None, 77, **kw), tmp_path/'b')
+    for a,b in zip(want, got): assert 'error' not in b and a == b, b.get('trace')
+    assert want[0]['params'] == want[1]['params']
+    learn = make_clas(tmp_path/'b')
+    assert read(checkpoint_file(learn, 'r'))['finished']
+    with pytest.raises(ValueError, match='processes: 2 there, 1 here'): learn.fit_plan(learn.ulmfit_plan(6, 1e-2), checkpoint='r')
+
+def test_an_error_in_one_is_an_error_in_all(tmp_path):
+    def run(path):
+        learn = make_mlp(path)
+        (path/'models').mkdir(exist_ok=True)
+        (path/'models'/'r.ckpt').write_bytes(b'junk')
+        with learn.no_logging(), learn.distrib_ctx(sync_bn=False): learn.fit_plan(learn.ulmfit_plan(4, 1e-2), checkpoint='r')
+    for res in both(run, tmp_path): assert 'ValueError' in res['error'] and 'is damaged' in res['error']
+
+def test_one_phase_at_a_fixed_rate_is_as_with_stock_fastai(tmp_path):
+    "Nothing is changed where nothing is frozen"
+    plan = Plan([Phase(2, (0, 1, 2), (1e-3, 1e-3, 1e-3))])
+    ours = both(lambda path: trained(make_mlp(path), lambda l: l.fit_plan(plan)), tmp_path/'a')
+    def stock(path):
+        from fastai.distributed import DistributedDL
+
+        from fastai_discrim.several import _broadcast
+        DistributedDL._broadcast = _broadcast
+        return trained(make_mlp(path), lambda l: l.fit_stlr(2, 1e-3))
+    theirs = both(stock, tmp_path/'b')
+    for a,b in zip(ours, theirs):
+        for x,y in zip(a['after'], b['after']):
+            for n in x: np.testing.assert_allclose(x[n], y[n], rtol=1e-4, atol=1e-6)
