@@ -32,7 +32,7 @@ class AllOpen(Unfreezing):
 @contextmanager
 def stock():
     "fastai's own methods for a while"
-    wrapped = [(Learner, 'fit'), (Learner, '_step'), (Recorder, 'after_batch')]
+    wrapped = [(Learner, 'fit'), (Learner, '_do_fit'), (Learner, 'one_batch'), (Learner, '_step'), (Recorder, 'after_batch')]
     ours = [(cls, nm, getattr(cls, nm)) for cls,nm in wrapped]
     for cls,nm in wrapped: setattr(cls, nm, getattr(cls, '_orig_'+nm))
     try: yield

@@ -43,7 +43,7 @@ def write(
     state:dict, # What `plain` can take
 ):
     "Write `state` to `file`; what was there becomes the one before it, and at no time is there none that is whole"
-    buf,tmp = io.BytesIO(),file.with_name(f'{file.name}.{os.getpid()}.tmp')
+    buf,tmp = io.BytesIO(),file.with_name(f'{file.name}.tmp')
     torch.save(plain(dict(fastai_discrim='Checkpoint', version=VERSION, **state)), buf)
     data = buf.getbuffer()
     try:

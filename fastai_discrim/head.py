@@ -11,7 +11,6 @@ from fastai.callback.schedule import minimum
 from fastai.learner import Learner
 from fastai.torch_core import find_bs, get_random_states, rank_distrib, set_random_states
 from fastcore.basics import ifnone, patch
-from fastcore.imports import noop
 from fastprogress.fastprogress import progress_bar
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -20,7 +19,7 @@ from .checks import check_count, check_data, check_list, check_moms, check_numbe
 from .groups import check_groups
 from .kept import StandAside, keep, split_head
 from .schedule import STLR, Schedule
-from .several import alone, by_first
+from .several import alone, by_first, say
 from .unfreeze import train_only
 from .untouched import untouched
 
@@ -47,9 +46,6 @@ def _range_test(learn, lo, hi, runs=3, num_it=100):
     lrs,losses = np.array(lrs[:k]),np.mean([c[:k] for c in curves], axis=0)
     return minimum(lrs, losses, num_it)[0],lrs,losses
 
-def _say(learn, text):
-    if learn.logger != noop: print(f'head_lr_find: {text}')
-
 def _shuffled(dl, n):
     "`dl` in random order if it has more than `n` items, for its first ones may be of one class; as it is if that can't be had"
     if isinstance(dl.dataset, IterableDataset) or len(dl.dataset) <= n: return dl
@@ -65,7 +61,7 @@ def _kept_data(learn, entry, n_batch):
     k = -(-len(train)//5)
     if k == len(train): raise ValueError('there is no validation set, and 1 batch to train on: expected 2, one to be held out; '
                                          'give the learner a validation set, or smaller batches')
-    _say(learn, f'no validation set, so {k} of {len(train)} training batches are held out')
+    say(learn, f'head_lr_find: no validation set, so {k} of {len(train)} training batches are held out')
     return train[k:],train[:k]
 
 def _centre(lrs, losses, idle):
@@ -135,7 +131,7 @@ def _found(learn, lrs, n, n_epoch, n_batch, runs, sched, moms, wd):
     train_only(learn, (n-1,))
     head,why = split_head(learn, learn.opt.param_lists[-1])
     if head is None:
-        _say(learn, f'{why}, so this is a range test, averaged over 3 runs')
+        say(learn, f'head_lr_find: {why}, so this is a range test, averaged over 3 runs')
         lo,hi = (1e-5, 10) if lrs is None else map(float, lrs[[0, -1]])
         with learn.added_cbs(StandAside()): return HeadLR(*_range_test(learn, lo, hi), f'range test of the head, as {why}')
     data,states = _kept_data(learn, head, n_batch),get_random_states()

@@ -8,12 +8,11 @@ from fastai.callback.core import Callback, CancelEpochException
 from fastai.learner import Learner
 from fastai.torch_core import rank_distrib
 from fastcore.basics import patch
-from fastcore.imports import noop
 
 from .checkpoint import check_same, checkpoint_file, facts, read, write
 from .checks import check_count
 from .plan import Plan
-from .several import by_first, gathered, n_processes, whole_loader
+from .several import by_first, gathered, n_processes, say, whole_loader
 from .states import learner_state, loader_state, plain, random_states, set_learner, set_loader, set_random
 
 # Where a fit begins, if not at its beginning: its first epoch, and the batches of it that were trained before; and where it goes on
@@ -75,7 +74,7 @@ class Checkpointing(Callback):
         if self.training and self.every and self.train_iter % self.every == 0: self._try_write(self.epoch, self.iter+1)
 
     def after_epoch(self):
-        self.rows.append(plain(list(self.recorder.log)))
+        if hasattr(self, 'recorder'): self.rows.append(plain(list(self.recorder.log)))
         self.start = None
         self._try_write(max(self.epoch+1, self._next_epoch), 0)
 
@@ -139,16 +138,13 @@ def checkpointing(
     check_same(file, state['facts'], now)
     plan = Plan.from_json(state['facts']['plan'])
     if not state['finished']:
-        _say(learn, f'going on from {file}: epoch {state["epoch"]}, batch {state["batches"]}')
+        say(learn, f'going on from {file}: epoch {state["epoch"]}, batch {state["batches"]}')
         return plan,Checkpointing(file, state['facts'], every, state)
     if learn.opt is None: learn.create_opt()
     put_back(learn, state)
     # As `fit` leaves them
     for p in learn.model.parameters(): p.grad = None
     learn.model.eval()
-    learn.recorder.plan = plan
-    _say(learn, f'{file} is of a finished run of {plan.n_epoch} epochs: its result is loaded, and nothing is left to train')
+    if hasattr(learn, 'recorder'): learn.recorder.plan = plan
+    say(learn, f'{file} is of a finished run of {plan.n_epoch} epochs: its result is loaded, and nothing is left to train')
     return plan,None
-
-def _say(learn, text):
-    if learn.logger != noop and rank_distrib() == 0: print(text)

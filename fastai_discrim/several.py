@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
+from fastai.imports import noop
 from fastai.learner import Learner
 from fastai.torch_core import rank_distrib
 
@@ -39,6 +40,13 @@ def by_first(
 def trainer(learn:Learner):
     "The learner's `DistributedTrainer`, or None; its module needs accelerate, and so is not imported here"
     return next((cb for cb in learn.cbs if type(cb).__name__ == 'DistributedTrainer'), None)
+
+def say(
+    learn:Learner, # The learner that something is said about
+    text:str, # What there is to say
+):
+    "Print `text` in the first process, unless in `learn.no_logging()`"
+    if learn.logger is not noop and rank_distrib() == 0: print(text)
 
 @contextmanager
 def alone(

@@ -6,7 +6,6 @@ from warnings import warn
 
 from fastai.learner import Learner
 from fastcore.basics import defaults, patch
-from fastcore.imports import noop
 from fastcore.meta import delegates
 
 from .checks import check_count
@@ -17,6 +16,7 @@ from .plan import Phase, Plan, Plateau
 from .rates import discriminative_lrs
 from .resume import find
 from .schedule import STLR
+from .several import say
 from .unfreeze import GradualUnfreezing
 
 
@@ -70,5 +70,5 @@ def fit_ulmfit(self:Learner,
         # They may be needed to make a prediction of what the model gives
         with self.added_cbs(cbs):
             lr = self.head_lr_find(n_epoch=p.epochs if alone else 1, sched=p.sched, moms=p.moms, wd=wd, show_plot=False)
-        if self.logger != noop: print(f'head_lr_find: η_L = {lr.lr:.2e}, {lr.how}')
+        say(self, f'head_lr_find: η_L = {lr.lr:.2e}, {lr.how}')
     self.fit_plan(make(lr), cbs=cbs, wd=wd, checkpoint=checkpoint, checkpoint_every=checkpoint_every, reset_opt=reset_opt)

@@ -313,3 +313,27 @@ def test_the_recorder_has_the_plan_of_the_last_fit(mlp):
         assert mlp.recorder.plan == PLAN
         mlp.fit(1)
     assert mlp.recorder.plan is None
+
+def test_compiled_in_place(tmp_path):
+    "`requires_grad` is among what a graph is compiled for, so every opening is seen"
+    a,b = make_mlp(tmp_path),make_mlp(tmp_path)
+    b.model.compile(backend='aot_eager')
+    plan = a.ulmfit_plan(5, 1e-2)
+    for learn in (a, b):
+        set_seed(1)
+        with learn.no_bar(), learn.no_logging(): learn.fit_plan(plan)
+    np.testing.assert_array_equal(b.recorder.group_lrs, plan.lrs(8))
+    for p,q in zip(a.model.parameters(), b.model.parameters()): torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+@pytest.mark.filterwarnings('ignore')
+def test_accumulation_over_the_switch_of_a_phase_moves_nothing_frozen(tmp_path):
+    "5 batches a step and 8 an epoch: some gradients are from before a group was shut, and some groups open in the middle of a step"
+    learn = make_mlp(tmp_path)
+    class Watch(Callback):
+        order = 100
+        def before_fit(self): self.moved = []
+        def before_train(self): self.before = weights(self.learn)
+        def after_train(self): self.moved.append(moved(self.learn, self.before))
+    watch = Watch()
+    with learn.no_bar(), learn.no_logging(): learn.fit_plan(PLAN, cbs=[GradientAccumulation(40), GradientClip(.5), watch])
+    assert watch.moved == [in_groups(learn, p.groups) for p in PLAN.phases for _ in range(p.epochs)]

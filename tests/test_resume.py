@@ -312,6 +312,21 @@ def test_the_rate_of_another_process_is_no_matter(tmp_path):
     with other.no_bar(): other.fit_plan(plan_of(other), checkpoint='r', cbs=ReduceLROnPlateau())
     assert len(other.recorder.values) == 6
 
+def test_stock_fastai_ends_somewhere_else(tmp_path):
+    "What a user would do without a checkpoint, so that the tests above can tell: load the weights, and begin at that epoch"
+    def run(stop=None, **kw):
+        learn = make_clas(tmp_path)
+        set_seed(3)
+        if kw: learn.load('model_1', with_opt=True)
+        try:
+            with learn.no_bar(), learn.no_logging():
+                learn.fit_plan(plan_of(learn), cbs=None if kw else [SaveModelCallback(every_epoch=1, with_opt=True), *stop], **kw)
+        except KeyboardInterrupt: pass
+        return outcome(learn)['params']
+    want = run(stop=[])
+    run(stop=[StopAt(2, 0)])
+    assert run(start_epoch=2) != want
+
 # Killed for good
 
 def kill(*args): os.kill(os.getpid(), signal.SIGKILL)

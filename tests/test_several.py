@@ -178,3 +178,12 @@ def test_one_phase_at_a_fixed_rate_is_as_with_stock_fastai(tmp_path):
     for a,b in zip(ours, theirs):
         for x,y in zip(a['after'], b['after']):
             for n in x: np.testing.assert_allclose(x[n], y[n], rtol=1e-4, atol=1e-6)
+
+def test_nothing_is_said_without_logging(clas, lm, capsys):
+    with clas.no_bar(), clas.no_logging():
+        clas.fit_ulmfit(5, checkpoint='r')
+        clas.fit_ulmfit(5, checkpoint='r')
+    with lm.no_bar(), lm.no_logging(): lm.head_lr_find(show_plot=False)
+    assert not any(c.isalpha() for c in capsys.readouterr().out)
+    with clas.no_bar(): clas.fit_ulmfit(5, checkpoint='r')
+    assert 'is of a finished run' in capsys.readouterr().out
