@@ -1,4 +1,5 @@
-"""Fine-tune a text classifier in several processes, and go on where it was stopped. The text is the docstrings of installed packages.
+"""Fine-tune a text classifier in several processes, and go on where it was stopped. The text is the docstrings of installed packages, and
+the model is small and not pretrained: it shows how to start, and learns little.
 
 On one machine, two processes on the CPU, or one for each GPU:
 
