@@ -141,6 +141,13 @@ def test_plot():
     assert PLAN.plot(n_iter=8)[1].get_xlabel() == 'iteration'
     np.testing.assert_array_equal(np.nan_to_num(PLAN.plot(n_iter=8)[0].get_lines()[0].get_ydata()), PLAN.lrs(8)[:,0])
 
+class Watch(Callback):
+    "What moved in which epoch"
+    order = 100
+    def before_fit(self): self.moved = []
+    def before_train(self): self.before = weights(self.learn)
+    def after_train(self): self.moved.append(moved(self.learn, self.before))
+
 OPTS = dict(adam={}, sgd=dict(opt_func=partial(SGD, mom=.9)), ranger=dict(opt_func=ranger),
             torch=dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW)))
 
@@ -148,11 +155,6 @@ OPTS = dict(adam={}, sgd=dict(opt_func=partial(SGD, mom=.9)), ranger=dict(opt_fu
 def test_what_ran_is_what_was_planned(tmp_path, opt):
     learn = make_mlp(tmp_path, wd=.1, **opt)
     with learn.no_bar(): learn.lr_find(show_plot=False, num_it=10)
-    class Watch(Callback):
-        order = 100
-        def before_fit(self): self.moved = []
-        def before_train(self): self.before = weights(self.learn)
-        def after_train(self): self.moved.append(moved(self.learn, self.before))
     watch = Watch()
     with learn.no_bar(): learn.fit_plan(PLAN, cbs=watch)
     np.testing.assert_array_equal(learn.recorder.group_lrs, PLAN.lrs(8))
@@ -329,11 +331,6 @@ def test_compiled_in_place(tmp_path):
 def test_accumulation_over_the_switch_of_a_phase_moves_nothing_frozen(tmp_path):
     "5 batches a step and 8 an epoch: some gradients are from before a group was shut, and some groups open in the middle of a step"
     learn = make_mlp(tmp_path)
-    class Watch(Callback):
-        order = 100
-        def before_fit(self): self.moved = []
-        def before_train(self): self.before = weights(self.learn)
-        def after_train(self): self.moved.append(moved(self.learn, self.before))
     watch = Watch()
     with learn.no_bar(), learn.no_logging(): learn.fit_plan(PLAN, cbs=[GradientAccumulation(40), GradientClip(.5), watch])
     assert watch.moved == [in_groups(learn, p.groups) for p in PLAN.phases for _ in range(p.epochs)]
