@@ -14,7 +14,7 @@ from fastai.torch_core import get_model
 
 from .groups import check_groups
 from .plan import Plan
-from .several import n_processes
+from .several import n_processes, whole_loader
 from .states import plain, unpacked
 
 VERSION = 1
@@ -32,6 +32,8 @@ def previous(
     "The file of the checkpoint before `file`"
     return file.with_name(f'{file.name}.previous')
 
+def _next(file): return file.with_name(f'{file.name}.tmp')
+
 def _sync_folder(path):
     if os.name == 'nt': return # Windows opens no folders
     fd = os.open(path, os.O_RDONLY)
@@ -43,7 +45,7 @@ def write(
     state:dict, # What `plain` can take
 ):
     "Write `state` to `file`; what was there becomes the one before it, and at no time is there none that is whole"
-    buf,tmp = io.BytesIO(),file.with_name(f'{file.name}.tmp')
+    buf,tmp = io.BytesIO(),_next(file)
     torch.save(plain(dict(fastai_discrim='Checkpoint', version=VERSION, **state)), buf)
     data = buf.getbuffer()
     try:
@@ -65,50 +67,61 @@ def _read(file):
     data = file.read_bytes()
     if zlib.crc32(data[:-4]).to_bytes(4, 'big') != data[-4:]: raise ValueError(f'its {len(data)} bytes are not those that were written')
     # Nothing in the file is executed
-    d = unpacked(torch.load(io.BytesIO(data[:-4]), map_location='cpu', weights_only=True))
-    if (kind := (d['fastai_discrim'], d['version'])) != ('Checkpoint', VERSION):
-        raise NotImplementedError(f'{file} is a {kind[0]} of version {kind[1]}: expected one of version {VERSION}, which is what this '
-                                  'fastai_discrim reads; go on with the one that wrote it, or give the checkpoint another name')
-    return d
+    return torch.load(io.BytesIO(data[:-4]), map_location='cpu', weights_only=True)
 
 def read(
     file:Path, # A checkpoint
 ) -> dict|None: # None where there is no file
-    "What `write` wrote last; the one before it, with a warning, where the last is damaged"
-    files,damaged = [f for f in (file, previous(file)) if f.exists()],[]
-    for f in files:
+    "What `write` wrote last; the one before it, with a warning, where the last is damaged, which is then put aside"
+    # Without the last there is a next one if `write` was killed between its two renames, and there is none if someone deleted it
+    tmp = _next(file)
+    files,damaged = [file, previous(file)] if file.exists() else [tmp, previous(file)] if tmp.exists() else [],[]
+    for f in filter(Path.exists, files):
         try: d = _read(f)
-        except NotImplementedError as e: raise ValueError(str(e)) from None
-        except Exception as e: damaged.append(f'{f} is damaged ({type(e).__name__}: {str(e)[:200]})')
-        else:
-            for o in damaged: warn(f'{o}: going on from the one before it, {f.name}', stacklevel=4)
-            return d
-    if damaged: raise ValueError(f'{"; ".join(damaged)}: expected a whole one to go on from; delete it to begin anew')
+        except Exception as e: damaged.append((f, f'{f} is damaged ({type(e).__name__}: {str(e)[:200]})'))
+        else: break
+    else:
+        if not damaged or file not in files: return None
+        raise ValueError(f'{"; ".join(o for _,o in damaged)}: expected a whole one to go on from; delete it to begin anew')
+    if (kind := (d['fastai_discrim'], d['version'])) != ('Checkpoint', VERSION):
+        raise ValueError(f'{f} is a {kind[0]} of version {kind[1]}: expected one of version {VERSION}, which is what this fastai_discrim '
+                         'reads; go on with the one that wrote it, or give the checkpoint another name')
+    if damaged and f == previous(file):
+        warn(f'{damaged[0][1]}: going on from the one before it, {f.name}', stacklevel=4)
+        # Lest the next write puts it in the place of the one that is whole
+        if damaged[0][0] == file: os.replace(file, file.with_name(f'{file.name}.damaged'))
+    if f != file: os.replace(f, file)
+    return unpacked(d)
 
 def _short(text): return sha1(text.encode()).hexdigest()[:8]
 
 def func_name(
     f, # A function, a class, or a `partial` of one
 ) -> str:
-    "What `f` is called where it is defined"
+    "What `f` is called where it is defined, with the torch optimiser that it wraps"
+    inner = getattr(f, 'keywords', {}).get('opt')
     f = getattr(f, 'func', f)
-    return getattr(f, '__name__', type(f).__name__)
+    return getattr(f, '__name__', type(f).__name__) + (f'({func_name(inner)})' if inner else '')
 
 def facts(
     learn:Learner, # The learner that runs
     plan:Plan, # The plan that it runs
+    wd:float=None, # Weight decay, as `fit` is given it
 ) -> dict: # By name
     "What must be the same for a run to go on"
-    params,dls = list(get_model(learn.model).named_parameters()),learn.dls
-    shapes = ', '.join(f'{n} {tuple(p.shape)}' for n,p in params)
+    def _sum(tensors): return f'{sum(t.numel() for t in tensors.values())} in {len(tensors)} tensors, ' + _short(
+        ', '.join(f'{n} {tuple(t.shape)}' for n,t in tensors.items()))
+    def _n(dl): return len(dl.dataset) if hasattr(dl.dataset, '__len__') else None
+    model,dls = get_model(learn.model),learn.dls
+    loaders = [whole_loader(dl) for dl in dls.loaders]
     return {
-        'plan': plan.to_json(),
-        'parameters': f'{sum(p.numel() for _,p in params)} in {len(params)} tensors, {_short(shapes)}',
+        'plan': plan.to_json(), 'parameters': _sum(dict(model.named_parameters())), 'buffers': _sum(dict(model.named_buffers())),
         'layer groups': [len(g) for g in check_groups(learn)],
         'vocabulary': f'{len(dls.vocab)} entries, {_short(repr(dls.vocab))}' if hasattr(dls, 'vocab') else None,
-        'training items': len(dls.train.dataset), 'validation items': len(dls.loaders[1].dataset) if len(dls.loaders) > 1 else 0,
-        'batch size': getattr(dls.train, 'bs', None) or getattr(dls.train, 'batch_size', None), 'batches an epoch': len(dls.train),
-        'optimiser': func_name(learn.opt_func), 'processes': n_processes()}
+        'training items': _n(loaders[0]), 'validation items': _n(loaders[1]) if len(loaders) > 1 else 0,
+        'batch size': getattr(loaders[0], 'bs', None) or getattr(loaders[0], 'batch_size', None), 'batches an epoch': len(loaders[0]),
+        'optimiser': func_name(learn.opt_func), 'weight decay': learn.wd if wd is None else wd, 'momentum': list(learn.moms),
+        'processes': n_processes()}
 
 def check_same(
     file:Path, # The checkpoint, for the message

@@ -2,9 +2,8 @@
 __all__ = []
 
 import numpy as np
-from fastai.callback.core import CancelFitException
 from fastai.callback.schedule import ParamScheduler
-from fastai.callback.tracker import EarlyStoppingCallback
+from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Learner
 from fastai.torch_core import get_model
 from fastcore.basics import patch
@@ -14,8 +13,9 @@ from .checks import check_data
 from .groups import check_groups, group_labels
 from .plan import Phase, Plan
 from .rates import DiscriminativeLR
-from .resume import checkpointing
+from .resume import check_checkpoint, checkpointing
 from .schedule import fit_scheds
+from .several import by_first, say
 from .unfreeze import Unfreezing
 
 
@@ -50,37 +50,53 @@ class PlanScheduler(ParamScheduler):
         # In whole steps, as `Plan.lrs` has it: `pct_train` gathers rounding
         self._update_val(((self.epoch-self.first)*self.n_iter + self.iter) / (self.n_epochs*self.n_iter))
 
-class PhaseEnding(EarlyStoppingCallback):
+class PhaseEnding(TrackerCallback):
     "End a phase when what it watches has stopped improving, and go on with the next; each phase begins to count anew"
-    _stateattrs = ('kept',)
-    def __init__(self, plan:Plan): self.plan,self.ends,self.kept = plan,None,None
-    def before_fit(self): self.wait,self.best = 0,None
+    order,_stateattrs = TrackerCallback.order+3,('kept',)
+    def __init__(self, plan:Plan): self.plan,self.ends,self.kept,self.wait,self.best = plan,None,None,0,None
+    def before_fit(self): self.ends,self.wait,self.best = None,0,None
 
     def before_train(self):
         start,phase = self.plan.at(self.epoch)
         if (ends := phase.ends) is None or self.epoch == start: self.ends = self.kept = None
         if ends is None or self.ends: return
         self.ends,wait,best = ends,self.wait,self.best
-        super().__init__(ends.monitor, min_delta=ends.min_delta, patience=ends.patience)
+        super().__init__(ends.monitor, None if ends.lower is None else np.less if ends.lower else np.greater, ends.min_delta)
         super().before_fit()
         # Where a checkpoint is gone on from, it has counted already
-        if self.epoch > start: self.wait,self.best = wait,best
+        self.wait,self.best = (0, self.best) if self.epoch == start else (wait, best)
 
     def after_epoch(self):
         if not self.ends: return
         start,phase = self.plan.at(self.epoch)
         end = start+phase.epochs
-        try: super().after_epoch()
-        except CancelFitException: self.learn._next_epoch = end
+        super().after_epoch()
+        # A metric that is not gathered may differ, and the processes have to stay together
+        self.new_best = by_first(lambda: bool(self.new_best))
+        self.wait = 0 if self.new_best else self.wait+1
+        if self.wait >= self.ends.patience and self.epoch+1 < end:
+            self.learn._next_epoch = end
+            say(self.learn, f'{self.ends.monitor} has not improved since epoch {self.epoch-self.wait}: the phase ends')
         if not self.ends.best: return
         model = get_model(self.learn.model)
         if self.new_best: self.kept = {k: v.clone() for k,v in model.state_dict().items()}
-        if max(self._next_epoch, self.epoch+1) == end and self.kept: model.load_state_dict(self.kept)
+        if max(self._next_epoch, self.epoch+1) != end or not self.kept: return
+        model.load_state_dict(self.kept)
+        # Lookahead would pull them back
+        for slow,fast in zip(getattr(self.opt, 'slow_weights', None) or [], self.opt.param_lists):
+            for s,f in zip(slow, fast): s.data.copy_(f.data)
 
 @patch(as_prop=True)
 def phase(self:Learner) -> Phase: # None where no plan is running
     "The phase of the plan that is being fitted"
     for cb in self._grab_cbs(PlanUnfreezing): return cb.plan.at(self.epoch)[1]
+
+def _measured(learn):
+    "The names under which the recorder will have numbers"
+    rec,names,loaders = learn.recorder,list(L(learn.metrics).attrgot('name')),learn.dls.loaders
+    if not rec.valid_metrics or len(loaders) < 2 or not len(loaders[1]): return ['train_loss']
+    if not rec.train_metrics: return ['train_loss', 'valid_loss', *names]
+    return [f'{part}_{n}' for part in ('train', 'valid') for n in ('loss', *names)]
 
 def check_plan(
     learn:Learner, # The learner that is to run it
@@ -101,8 +117,7 @@ def check_plan(
         if issubclass(kind, (DiscriminativeLR, Unfreezing, ParamScheduler)):
             raise ValueError(f'{kind.__name__} together with a plan, which says every rate and what trains: expected none; '
                              'leave it out, or `learn.remove_cb` it')
-    names = ['loss', *L(learn.metrics).attrgot('name')]
-    names = [*names[1:], *(f'{part}_{n}' for n in names for part in ('train', 'valid'))]
+    names = _measured(learn) if any(p.ends for p in plan.phases) else []
     for p in plan.phases:
         if p.ends and p.ends.monitor not in names:
             raise ValueError(f'monitor={p.ends.monitor!r}: expected what the learner measures, {", ".join(names)}; give it that metric')
@@ -120,9 +135,10 @@ def fit_plan(self:Learner,
     start_epoch:int=0, # As in `fit`
 ):
     "Fit as `plan` says, in one go: one progress bar, one recorder; `learn.phase` tells other callbacks where they are"
+    check_checkpoint(checkpoint, checkpoint_every, start_epoch)
     check_plan(self, plan, cbs, reset_opt)
     if checkpoint is not None:
-        plan,point = checkpointing(self, plan, checkpoint, checkpoint_every, start_epoch)
+        plan,point = checkpointing(self, plan, checkpoint, checkpoint_every, wd)
         if point is None: return
         cbs = L(cbs) + point
     ending = [PhaseEnding(plan)] if any(p.ends for p in plan.phases) else []

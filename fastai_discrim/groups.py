@@ -16,6 +16,7 @@ from fastcore.foundation import L
 from torch import Tensor, nn
 
 from .checks import check_count, check_data
+from .several import mend_trainer
 
 
 def _text_split(model):
@@ -178,6 +179,7 @@ def fit(self:Learner, n_epoch, lr=None, wd=None, cbs=None, reset_opt=False, star
     "As in fastai; `GroupCallback`s check it first, and no gradient of theirs, in whatever way it ends, reaches the next fit"
     # Not by events: `before_fit` is for validation too, and none is called when a fit ends in Ctrl-C or an error
     cbs = made(cbs)
+    mend_trainer(self)
     ours = [cb for cb in [*self.cbs, *cbs] if isinstance(cb, GroupCallback)]
     for cb in ours: cb.check_fit(self, n_epoch, lr, [*self.cbs, *cbs], reset_opt)
     if hasattr(self, 'recorder'): self.recorder._group_lrs,self.recorder._norms,self.recorder.plan = [],norm_ids(self.model),None

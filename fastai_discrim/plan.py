@@ -21,14 +21,15 @@ class Plateau:
     monitor: str = 'valid_loss' # The loss or metric that is watched
     min_delta: float = 0. # What counts as an improvement
     best: bool = False # Does the next phase begin with the weights of the phase's best epoch?
-
+    lower: bool = None # Is lower better? None: yes if the monitor's name has 'loss' or 'error' in it, as in fastai
     def __post_init__(self):
         check_count(self.patience, 'patience')
         check_number(self.min_delta, 'min_delta', at_least=True)
         if not isinstance(self.monitor, str): raise TypeError(f'monitor={self.monitor!r}: expected the name of a loss or metric')
     def __str__(self):
         delta = f' within {self.min_delta:g}' if self.min_delta else ''
-        return f'until {self.monitor} stalls{delta} for {self.patience}' + (', on from the best' if self.best else '')
+        way = {None: '', True: ' (lower is better)', False: ' (higher is better)'}[self.lower]
+        return f'until {self.monitor}{way} stalls{delta} for {self.patience}' + (', on from the best' if self.best else '')
 
 @dataclass(frozen=True)
 class Phase:
@@ -39,7 +40,6 @@ class Phase:
     sched: Schedule = STLR() # Shape of the rate over the phase; None to go on with the cycle that a phase before it began
     moms: tuple = None # Momentum: start, at the peak rate, end; None for `learn.moms`, and where a cycle goes on
     ends: Plateau = None # What may end it before; None for nothing
-
     def __post_init__(self):
         check_count(self.epochs, 'epochs')
         lrs = check_list(self.lrs, 'lrs', 'a rate for each layer group')
@@ -101,12 +101,12 @@ class Plan:
         epoch:int, # Counted from 0
     ) -> tuple: # The cycle's first epoch, its length in epochs, and the phase that begins it
         "The cycle of a schedule that `epoch` lies in: that of its own phase, or the one that this goes on with"
+        self.at(epoch)
         done = start = 0
         for p,nxt in zip(self.phases, [*self.phases[1:], self.phases[0]]):
             if p.sched is not None: start,begun = done,p
             done += p.epochs
             if epoch < done and nxt.sched is not None: return start,done-start,begun
-        raise ValueError(f'epoch={epoch}: expected one below {self.n_epoch}, the length of the plan')
 
     def lrs(self,
         n_iter:int, # Iterations an epoch
@@ -143,9 +143,9 @@ class Plan:
     def _title(self):
         counts = dict(epoch=self.n_epoch, phase=len(self.phases), group=self.n_groups)
         title = 'Plan: ' + ', '.join(f'{n} {what}{"s" * (n != 1)}' for what,n in counts.items()) + '; peak rates'
-        if self.lr:
-            # What a source calls its rate need not be that of the head
-            title += f'; {"η_L" if all(p.lrs[-1] == self.lr for p in self.phases) else "lr"} = {self.lr:.4g}, {self.lr_from}'
+        # What a source calls its rate need not be that of the head
+        name = 'η_L' if all(p.lrs[-1] == self.lr for p in self.phases) else 'lr'
+        if self.lr: title += f'; {name} = {self.lr:.4g}, {self.lr_from}'
         return title + (f'; from {self.source}' if self.source else '')
     def __repr__(self): return f'{self._title()}\n{self.table().to_string()}'
     def _repr_html_(self):

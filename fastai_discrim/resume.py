@@ -5,6 +5,8 @@ from pathlib import Path
 from warnings import warn
 
 from fastai.callback.core import Callback, CancelEpochException
+from fastai.callback.progress import CSVLogger
+from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.learner import Learner
 from fastai.torch_core import rank_distrib
 from fastcore.basics import patch
@@ -13,7 +15,7 @@ from .checkpoint import check_same, checkpoint_file, facts, read, write
 from .checks import check_count
 from .plan import Plan
 from .several import by_first, gathered, n_processes, say, whole_loader
-from .states import learner_state, loader_state, plain, random_states, set_learner, set_loader, set_random
+from .states import given, kept, learner_state, loader_state, plain, random_states, set_learner, set_loader, set_random
 
 # Where a fit begins, if not at its beginning: its first epoch, and the batches of it that were trained before; and where it goes on
 # when a phase has ended before its last epoch
@@ -45,18 +47,27 @@ class Checkpointing(Callback):
         facts:dict, # What must be the same for a run to go on from it
         every:int=None, # Steps between two checkpoints within an epoch
         state:dict=None, # What `read` gave
-    ): self.file,self.facts,self.every,self.state,self.rows,self.start = file,facts,every,state,[],None
+    ): self.file,self.facts,self.every,self.state,self.rows,self.start,self.lost = file,facts,every,state,[],None,set()
 
     def before_fit(self):
+        self.made,self.called_off = [given(cb) for cb in self.learn.cbs],False
         if not self.state: return self._write(0, 0)
-        self.learn._first_epoch,self.learn._done_batches = self.state['epoch'],self.state['batches']
+        epoch,batches = self.learn._first_epoch,self.learn._done_batches = self.state['epoch'],self.state['batches']
+        names,now = sorted(name for name,_ in learner_of(self.state)['callbacks']),sorted(cb.name for cb in self.learn.cbs if kept(cb))
+        if now != names:
+            warn(f'the run had the callbacks {", ".join(names)}, and now has {", ".join(now)}: expected the same, or it may end elsewhere',
+                 stacklevel=2)
         put_back(self.learn, self.state)
         # A bar that doesn't begin at 0 has no time to begin with
         if bar := getattr(getattr(self.learn, 'progress', None), 'mbar', None): bar.update(0)
         # Into the table of the progress bar, and into what `CSVLogger` began anew
-        for row in self.state['rows']: self.learn.logger(row)
-        self.rows = list(self.state['rows'])
-        if not self._done_batches: self.state = None
+        csv = next((cb for cb in self.learn.cbs if isinstance(cb, CSVLogger) and cb.append), None)
+        for row in self.state['rows']: (csv.old_logger if csv else self.learn.logger)(row)
+        self.rows,self.start = list(self.state['rows']),mine(self.state)['start']
+        # Here, too, no space or no right to write is to be known now
+        by_first(lambda: write(self.file, {k:v for k,v in self.state.items() if k not in ('fastai_discrim', 'version')}))
+        if not batches: self.state = None
+        if epoch == self.n_epoch: self.learn.model.eval()
 
     def before_train(self):
         if not self.state: self.start = order(self.learn)
@@ -74,14 +85,22 @@ class Checkpointing(Callback):
         if self.training and self.every and self.train_iter % self.every == 0: self._try_write(self.epoch, self.iter+1)
 
     def after_epoch(self):
-        if hasattr(self, 'recorder'): self.rows.append(plain(list(self.recorder.log)))
+        if hasattr(self, 'recorder'): self.rows.append([o if isinstance(o, (bool, int, float, str)) else str(o) for o in self.recorder.log])
         self.start = None
         self._try_write(max(self.epoch+1, self._next_epoch), 0)
 
-    def after_fit(self): self._try_write(self.n_epoch, 0, finished=True)
+    def after_cancel_fit(self): self.called_off = True
+
+    def after_fit(self):
+        stopped = any(isinstance(cb, EarlyStoppingCallback) and cb.wait >= cb.patience for cb in self.learn.cbs)
+        # What was called off by something else than early stopping can go on
+        if not self.called_off or stopped: self._try_write(self.n_epoch, 0, finished=True)
 
     def _write(self, epoch, batches, finished=False):
-        learner = learner_state(self.learn)
+        known,learner = set(self.lost),learner_state(self.learn, self.made, self.lost)
+        if new := self.lost - known:
+            warn(f'{", ".join(sorted(new))}: no numbers, text, arrays or tensors, and so not in the checkpoint; what depends on them may '
+                 'end elsewhere', stacklevel=2)
         # The weights are the same in all processes; what each of them draws and measures is not
         common = {k: learner.pop(k) for k in ('model', 'opt')}
         ranks = gathered(plain(dict(learner=learner, start=self.start if batches else order(self.learn))))
@@ -91,7 +110,7 @@ class Checkpointing(Callback):
     def _try_write(self, *args, **kwargs):
         # Later than before the first epoch it is better to train on than to stop
         try: self._write(*args, **kwargs)
-        except OSError as e: warn(f'{e}; training goes on without', stacklevel=2)
+        except (OSError, TypeError, ValueError, RuntimeError) as e: warn(f'{e}; training goes on without', stacklevel=2)
 
 def order(learn:Learner) -> dict:
     "What the order of the batches and all that is random in them will be"
@@ -122,18 +141,27 @@ def find(
     "The checkpoint of that name"
     return by_first(lambda: read(checkpoint_file(learn, name)))
 
+def check_checkpoint(
+    name:str, # What the checkpoint is called; None for none
+    every:int=None, # Steps between two checkpoints within an epoch
+    start_epoch:int=0, # What `fit` is given
+):
+    "Raise unless a run can have such a checkpoint"
+    if name is not None and (not isinstance(name, str) or not name.strip() or '\0' in name):
+        raise TypeError(f'checkpoint={name!r}: expected a name for it, such as \'run1\'')
+    if every is not None: check_count(every, 'checkpoint_every')
+    if every and name is None: raise ValueError(f'checkpoint_every={every} without `checkpoint`: expected a name for it')
+    if start_epoch and name: raise ValueError(f'start_epoch={start_epoch} with checkpoint={name!r}: expected one of the two')
+
 def checkpointing(
     learn:Learner, # The learner that is to run
     plan:Plan, # What it is to run
     name:str, # What the checkpoint is called
     every:int=None, # Steps between two checkpoints within an epoch
-    start_epoch:int=0, # What `fit` was given
+    wd:float=None, # Weight decay, as `fit` is given it
 ) -> tuple: # The plan, as it was first run, and a `Checkpointing`, or None if the run is finished
     "What lets a run go on from where it was stopped; `ValueError` if the checkpoint is of another run"
-    if not isinstance(name, str) or not name: raise TypeError(f'checkpoint={name!r}: expected a name for it, such as \'run1\'')
-    if every is not None: check_count(every, 'checkpoint_every')
-    if start_epoch: raise ValueError(f'start_epoch={start_epoch} with checkpoint={name!r}: expected none, as that says where to go on')
-    file,now,state = checkpoint_file(learn, name),facts(learn, plan),find(learn, name)
+    file,now,state = checkpoint_file(learn, name),facts(learn, plan, wd),find(learn, name)
     if not state: return plan,Checkpointing(file, now, every)
     check_same(file, state['facts'], now)
     plan = Plan.from_json(state['facts']['plan'])
@@ -146,5 +174,6 @@ def checkpointing(
     for p in learn.model.parameters(): p.grad = None
     learn.model.eval()
     if hasattr(learn, 'recorder'): learn.recorder.plan = plan
-    say(learn, f'{file} is of a finished run of {plan.n_epoch} epochs: its result is loaded, and nothing is left to train')
+    n = len(learn.recorder.ran['epochs']) if hasattr(learn, 'recorder') else plan.n_epoch
+    say(learn, f'{file} is of a finished run of {n} epochs: its result is loaded, and nothing is left to train')
     return plan,None

@@ -2,6 +2,7 @@
 __all__ = []
 
 import os
+import pickle
 from contextlib import contextmanager
 
 import torch
@@ -32,10 +33,15 @@ def by_first(
     res = [None, None]
     if rank_distrib() == 0:
         try: res[0] = f()
-        except Exception as e: res[1] = e
+        except Exception as e: res[1] = _sendable(e)
     dist.broadcast_object_list(res, src=0)
     if res[1] is not None: raise res[1]
     return res[0]
+
+def _sendable(e):
+    try: pickle.loads(pickle.dumps(e))
+    except Exception: return RuntimeError(f'{type(e).__name__}: {e}')
+    return e
 
 def trainer(learn:Learner):
     "The learner's `DistributedTrainer`, or None; its module needs accelerate, and so is not imported here"
@@ -60,30 +66,39 @@ def alone(
     finally:
         if world: os.environ['WORLD_SIZE'] = world
 
-def wrap_whole(learn:Learner):
-    "Have `DistributedDataParallel` know all parameters, those too that are frozen when the model is wrapped and train later"
-    # It looks at what trains only once. Without this the processes drift apart, or wait for gradients that don't come
-    if (cb := trainer(learn)) is None or '_wraps_whole' in vars(cb): return
-    from accelerate import DistributedDataParallelKwargs
-    from fastai.distributed import DistributedDL
-    wrap,cb._wraps_whole = cb.before_fit,True
-    if cb.accelerator.ddp_handler is None: cb.accelerator.ddp_handler = DistributedDataParallelKwargs()
-    cb.accelerator.ddp_handler.find_unused_parameters = True
-    def before_fit():
-        trained = [(p, p.requires_grad) for p in learn.model.parameters()]
-        for p,_ in trained: p.requires_grad_(True)
-        try: wrap()
-        finally:
-            for p,rg in trained: p.requires_grad_(rg)
-    cb.before_fit = before_fit
-    # fastai takes it for granted that there is a GPU
-    if not torch.cuda.is_available(): DistributedDL._broadcast = _broadcast
+def _before_fit(self):
+    "As in fastai; where groups freeze or open, all parameters train while the model is wrapped, and only then"
+    if not self.wraps_whole: return self._orig_before_fit()
+    trained = [(p, p.requires_grad) for p in self.learn.model.parameters()]
+    for p,_ in trained: p.requires_grad_(True)
+    try: self._orig_before_fit()
+    finally:
+        for p,rg in trained: p.requires_grad_(rg)
 
 def _broadcast(self, t, rank):
-    "As in fastai, on the CPU"
+    "As in fastai, on the CPU where the processes talk by gloo"
+    if dist.get_backend() != 'gloo': return self._orig__broadcast(t, rank)
     t = torch.tensor(t, dtype=torch.long)
     dist.broadcast(t, rank)
     return t.tolist()
+
+def mend_trainer(learn:Learner):
+    "Let fastai's `DistributedTrainer`, if the learner has one, run on the CPU too, and wrap the whole model where it is asked to"
+    if (cb := trainer(learn)) is None or hasattr(type(cb), 'wraps_whole'): return
+    from fastai.distributed import DistributedDL, DistributedTrainer
+    # Not at import: accelerate need not be there
+    DistributedTrainer._orig_before_fit,DistributedTrainer.before_fit = DistributedTrainer.before_fit,_before_fit
+    DistributedDL._orig__broadcast,DistributedDL._broadcast = DistributedDL._broadcast,_broadcast
+    DistributedTrainer.wraps_whole = False
+
+def wrap_whole(learn:Learner):
+    "Have `DistributedDataParallel` know all parameters, those too that are frozen when the model is wrapped and train later"
+    # It looks at what trains only once. Without this the processes drift apart, or wait for gradients that don't come
+    if (cb := trainer(learn)) is None: return
+    from accelerate import DistributedDataParallelKwargs
+    mend_trainer(learn)
+    if cb.accelerator.ddp_handler is None: cb.accelerator.ddp_handler = DistributedDataParallelKwargs()
+    cb.accelerator.ddp_handler.find_unused_parameters = cb.wraps_whole = True
 
 def whole_loader(dl):
     "The loader that a `DistributedDL` takes its share from, or `dl` itself"

@@ -14,7 +14,7 @@ from .groups import check_groups, group_labels, is_lm, made
 from .head import HeadLR, eta
 from .plan import Phase, Plan, Plateau
 from .rates import discriminative_lrs
-from .resume import find
+from .resume import check_checkpoint, find
 from .schedule import STLR
 from .several import say
 from .unfreeze import GradualUnfreezing
@@ -60,6 +60,7 @@ def fit_ulmfit(self:Learner,
     "Fine-tune as ULMFiT does: find η_L, open one layer group after the other, each at its own rate, each phase a slanted triangle"
     make,cbs = partial(self.ulmfit_plan, n_epoch, **kwargs),made(cbs)
     # Whatever is wrong is said before η_L is looked for
+    check_checkpoint(checkpoint, checkpoint_every)
     plan = make(defaults.lr if lr is None else lr)
     check_plan(self, plan, cbs, reset_opt)
     if lr is None and checkpoint and (state := find(self, checkpoint)):

@@ -5,7 +5,9 @@ import torch
 from conftest import make_mlp, same, snapshot, trains
 from fastai.callback.core import Callback
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
+from fastai.imports import noop
 from fastai.metrics import ValueMetric, accuracy
+from fastai.optimizer import ranger
 from fastai.torch_core import set_seed
 
 from fastai_discrim.plan import Phase, Plan, Plateau
@@ -125,6 +127,41 @@ def test_bad_endings(make, match):
 
 def test_what_is_not_measured_is_refused_before_anything_changes(mlp):
     before = snapshot(mlp)
-    with pytest.raises(ValueError, match="monitor='f1': expected what the learner measures, accuracy, train_loss, valid_loss"):
+    with pytest.raises(ValueError, match="monitor='f1': expected what the learner measures, train_loss, valid_loss, accuracy"):
         mlp.fit_plan(plan_of((Plateau(1, 'f1'), None, None)))
     assert same(before, snapshot(mlp))
+
+@pytest.mark.parametrize('monitor,change', [('valid_accuracy', None), ('train_accuracy', None), ('accuracy', 'train_metrics'),
+                                            ('valid_loss', 'valid_metrics'), ('valid_loss', 'nothing to validate')])
+def test_what_will_not_be_measured_is_refused(mlp, monitor, change):
+    if change == 'train_metrics': mlp.recorder.train_metrics = True
+    elif change == 'valid_metrics': mlp.recorder.valid_metrics = False
+    elif change: mlp.dls.valid.dataset,mlp.dls.valid.n = [],0
+    with pytest.raises(ValueError, match=f"monitor='{monitor}': expected what the learner measures"):
+        mlp.fit_plan(plan_of((None, Plateau(1, monitor), None)))
+
+def test_lower_or_higher_is_better(tmp_path):
+    for lower,values in ((True, [5, 4, 3, 9] + [1]*9), (False, [1, 2, 3, 0] + [9]*9), (None, [1, 2, 3, 0] + [9]*9)):
+        learn,plan = told(tmp_path, values),plan_of((Plateau(1, 'score', lower=lower), None, None), epochs=(5, 1, 1))
+        with learn.no_bar(), learn.no_logging(): learn.fit_plan(plan)
+        assert epochs(learn) == [0, 1, 2, 3, 5, 6], lower
+    assert 'score (lower is better) stalls' in str(Plateau(1, 'score', lower=True)) and Plateau.__doc__
+
+def test_lookahead_begins_from_the_best_too(tmp_path):
+    learn = told(tmp_path, [1, 5, 4, 3, 2], opt_func=ranger)
+    class Watch(Callback):
+        def before_train(self):
+            if self.epoch == 4: self.apart = max((s-f).abs().max().item() for a,b in zip(self.opt.slow_weights, self.opt.param_lists)
+                                                 for s,f in zip(a, b))
+    watch = Watch()
+    plan = Plan([Phase(4, (0, 1, 2), (1e-2,)*3, ends=Plateau(9, 'score', best=True)), Phase(1, (0, 1, 2), (1e-2,)*3)])
+    with learn.no_bar(), learn.no_logging(): learn.fit_plan(plan, cbs=watch)
+    assert watch.apart == 0
+
+def test_it_says_that_a_phase_ends(tmp_path, capsys):
+    for quiet in (False, True):
+        learn = told(tmp_path, [1, 0, 5, 6, 7, 8, 9, 1, 0])
+        with learn.no_bar():
+            if quiet: learn.logger = noop
+            learn.fit_plan(plan_of((Plateau(1, 'score'), None, None)))
+        assert ('score has not improved since epoch 0: the phase ends' in capsys.readouterr().out) == (not quiet)

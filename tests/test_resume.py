@@ -4,20 +4,22 @@ import random
 import signal
 import stat
 import time
+import warnings
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import everything, make_clas, make_lm, make_mlp, weights
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.mixup import MixUp
 from fastai.callback.progress import CSVLogger
 from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, SaveModelCallback
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.data.core import DataLoaders
-from fastai.metrics import AccumMetric, accuracy
+from fastai.metrics import AccumMetric, F1Score, accuracy
 from fastai.optimizer import SGD, OptimWrapper, ranger
 from fastai.text.data import SortedDL
 from fastai.torch_core import set_seed
@@ -120,11 +122,10 @@ def test_gradients_that_have_not_been_stepped_with(tmp_path):
     got = outcome(run(checkpoint='r', checkpoint_every=1))
     for k in want: assert want[k] == got[k], k
 
-def best(cbs): return lambda learn: {**outcome(learn), 'file': (learn.path/'models'/'model.pth').exists()}
-
 @pytest.mark.parametrize('cbs', [lambda: [SaveModelCallback()], lambda: [SaveModelCallback(monitor='accuracy', every_epoch=2)],
                                  lambda: [EarlyStoppingCallback(min_delta=-.2, patience=3)], lambda: [GradientClip(.5)],
-                                 lambda: [MixUp()]], ids=['best', 'every second', 'early', 'clip', 'mixup'])
+                                 lambda: [MixUp()], lambda: [ReduceLROnPlateau()]],
+                         ids=['best', 'every second', 'early', 'clip', 'mixup', 'plateau'])
 @pytest.mark.parametrize('every', [None, 3])
 def test_callbacks(tmp_path, cbs, every): check(lambda: make_mlp(tmp_path), [(1, 4), (2, 6)], every=every, cbs=cbs)
 
@@ -146,7 +147,6 @@ def test_what_a_callback_was_given_is_what_it_is_given_now(tmp_path):
     assert cb.patience == 9
 
 def test_the_log_is_whole(tmp_path):
-    class Silent(CSVLogger): pass
     def run(stop, **kw):
         learn = make_mlp(tmp_path)
         rows = []
@@ -225,7 +225,6 @@ def test_in_half_precision(tmp_path):
     def make():
         learn = make_mlp(tmp_path)
         return learn.to_bf16()
-    import warnings
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         check(make, [(2, 3)], every=2)
@@ -303,14 +302,96 @@ def test_in_an_own_folder_and_by_two_names(tmp_path):
     with learn.no_bar(): learn.fit_plan(plan_of(learn), checkpoint='runs/a')
     assert (tmp_path/'deep'/'elsewhere'/'runs'/'a.ckpt').exists() and read(checkpoint_file(learn, 'b')) is None
 
-def test_the_rate_of_another_process_is_no_matter(tmp_path):
+class Odd(Callback):
+    "State of every kind, on which the run depends"
+    def __init__(self, n=0): self.n,self.array,self.set,self.where = n,np.zeros(2),set(),[]
+    def after_batch(self):
+        if not self.training: return
+        self.n += 1
+        self.array += .5
+        self.set.add(self.n % 7)
+        self.where.append(Path(f'{self.n}'))
+    def before_batch(self):
+        scale = 1 + 1e-3*(self.n + self.array.sum() + len(self.set) + len(self.where))
+        self.learn.xb = tuple(x*scale for x in self.xb)
+
+@pytest.mark.parametrize('every', [None, 2])
+def test_callbacks_of_ones_own(tmp_path, every): check(lambda: make_mlp(tmp_path), [(2, 3), (4, 4)], every=every, cbs=lambda: [Odd()])
+
+def test_two_callbacks_of_one_class(tmp_path):
+    def cbs(): return [SaveModelCallback(monitor='valid_loss', fname='loss'), SaveModelCallback(monitor='accuracy', fname='acc')]
+    def files(learn): return {**outcome(learn), **{n: [t.tolist() for t in torch.load(learn.path/'models'/f'{n}.pth').values()]
+                                                   for n in ('loss', 'acc')}}
+    check(lambda: make_mlp(tmp_path), [(2, 3)], cbs=cbs, compare=files)
+
+def test_what_can_not_be_kept_is_said(mlp):
+    class Holds(Callback):
+        def __init__(self): self.thing = object()
+    with pytest.warns(UserWarning, match='Holds.thing: no numbers, text, arrays or tensors, and so not') as w, mlp.no_bar():
+        mlp.fit_plan(plan_of(mlp), checkpoint='r', cbs=Holds)
+    assert sum('Holds' in str(o.message) for o in w) == 1
+
+def test_other_callbacks_than_before_are_said(tmp_path):
+    a,b = make_mlp(tmp_path),make_mlp(tmp_path)
+    with pytest.raises(KeyboardInterrupt), a.no_bar(): a.fit_plan(plan_of(a), checkpoint='r', cbs=[MixUp(), StopAt(1, 2)])
+    with pytest.warns(UserWarning, match='the run had the callbacks .*mix_up.*: expected the same'), b.no_bar():
+        b.fit_plan(plan_of(b), checkpoint='r')
+
+@pytest.mark.parametrize('metrics', [lambda: [F1Score(average=None)], lambda: [F1Score(average='macro'), F1Score(average='micro')]])
+def test_metrics_of_several_numbers(tmp_path, metrics):
+    def make():
+        learn = make_mlp(tmp_path)
+        learn.metrics = metrics()
+        return learn
+    check(make, [(2, 3)], every=2, compare=lambda l: {k:v for k,v in outcome(l).items() if k != 'values'})
+
+def test_after_its_last_epoch(tmp_path):
+    class AtTheEnd(StopAt):
+        order = 2000
+        def before_step(self): pass
+        def after_epoch(self):
+            if self.epoch == 5: raise KeyboardInterrupt
+    check(lambda: make_mlp(tmp_path), [(5, None)], how=AtTheEnd)
+
+def test_no_space_when_it_goes_on(tmp_path, monkeypatch):
     learn = make_mlp(tmp_path)
-    with pytest.raises(KeyboardInterrupt), learn.no_bar():
-        learn.fit_plan(plan_of(learn), checkpoint='r', cbs=[ReduceLROnPlateau(), StopAt(2, 1)])
+    with pytest.raises(KeyboardInterrupt), learn.no_bar(): learn.fit_plan(plan_of(learn), checkpoint='r', cbs=StopAt(2, 1))
+    from fastai_discrim import checkpoint
+    def full(fd): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(checkpoint.os, 'fsync', full)
     other = make_mlp(tmp_path)
-    other.opt_func(other.model.parameters(), lr=1.)
-    with other.no_bar(): other.fit_plan(plan_of(other), checkpoint='r', cbs=ReduceLROnPlateau())
-    assert len(other.recorder.values) == 6
+    with pytest.raises(OSError, match='No space left'), other.no_bar(): other.fit_plan(plan_of(other), checkpoint='r', cbs=StopAt(2, 1))
+
+def test_what_something_else_called_off_can_go_on(tmp_path):
+    class Enough(Callback):
+        def before_step(self):
+            if (self.epoch, self.iter) == (3, 2): raise CancelFitException
+    want = make_mlp(tmp_path)
+    set_seed(3)
+    with want.no_bar(): want.fit_plan(plan_of(want))
+    for cbs in ([Enough()], []):
+        learn = make_mlp(tmp_path)
+        set_seed(3 if cbs else 8)
+        with learn.no_bar(), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            learn.fit_plan(plan_of(learn), checkpoint='r', cbs=cbs)
+    assert all(map(torch.equal, want.model.parameters(), learn.model.parameters()))
+
+def test_a_log_that_is_appended_to_has_each_epoch_once(tmp_path):
+    for stop in ((3, 2), None):
+        learn = make_mlp(tmp_path)
+        try:
+            cbs = [CSVLogger(append=True), *([StopAt(*stop)] if stop else [])]
+            with learn.no_bar(): learn.fit_plan(plan_of(learn), checkpoint='r', cbs=cbs)
+        except KeyboardInterrupt: pass
+    epochs = [line.split(',')[0] for line in (tmp_path/'history.csv').read_text().splitlines()]
+    assert [e for e in epochs if e != 'epoch'] == list('012345')
+
+def test_checkpoint_arguments_are_looked_at_before_eta_is_looked_for(clas, monkeypatch):
+    monkeypatch.setattr(type(clas), 'head_lr_find', lambda *args, **kw: pytest.fail('it was looked for'))
+    for kw in (dict(checkpoint=3), dict(checkpoint=''), dict(checkpoint='a\0b'), dict(checkpoint='a', checkpoint_every=0),
+               dict(checkpoint_every=3)):
+        with pytest.raises((TypeError, ValueError), match='expected'): clas.fit_ulmfit(5, **kw)
 
 def test_stock_fastai_ends_somewhere_else(tmp_path):
     "What a user would do without a checkpoint, so that the tests above can tell: load the weights, and begin at that epoch"
@@ -322,7 +403,7 @@ def test_stock_fastai_ends_somewhere_else(tmp_path):
             with learn.no_bar(), learn.no_logging():
                 learn.fit_plan(plan_of(learn), cbs=None if kw else [SaveModelCallback(every_epoch=1, with_opt=True), *stop], **kw)
         except KeyboardInterrupt: pass
-        return outcome(learn)['params']
+        return {n: p.tolist() for n,p in learn.model.named_parameters()}
     want = run(stop=[])
     run(stop=[StopAt(2, 0)])
     assert run(start_epoch=2) != want
