@@ -127,7 +127,7 @@ def test_optimisers_of_torch(tmp_path, opt, name):
     learn = make_mlp(tmp_path, opt_func=partial(OptimWrapper, opt=opt))
     with learn.no_bar(): learn.fit_plan(PLAN, wd=.3)
     d = read(learn.recorder.save_run())
-    assert d['optimiser']['name'] == name and d['optimiser']['opt_func'] == 'OptimWrapper' and d['optimiser']['wd'] == .3
+    assert d['optimiser']['name'] == name and d['optimiser']['opt_func'] == f'OptimWrapper({name})' and d['optimiser']['wd'] == .3
 
 def test_the_rate_is_that_of_its_origin(clas):
     found = HeadLR(3e-3, [1e-3, 3e-3], [.5, .4], 'as told')
