@@ -98,13 +98,13 @@ def is_lm(learn:Learner) -> bool:
     "Is the model of `learn` a language model?"
     return isinstance(learn, LMLearner) or any(isinstance(m, LinearDecoder) for m in get_model(learn.model).children())
 
-def norm_ids(model:nn.Module) -> set: # `id`s of parameters
+def norm_ids(model:nn.Module) -> frozenset: # `id`s of parameters
     "The parameters of norm layers, which `train_bn` keeps training in frozen groups"
-    return {id(p) for p in norm_bias_params(get_model(model), with_bias=False)}
+    return frozenset(id(p) for p in norm_bias_params(get_model(model), with_bias=False))
 
 def group_trains(
     group:list, # Parameters of one layer group
-    norms:set, # What `norm_ids` gave for the model
+    norms:frozenset, # What `norm_ids` gave for the model
 ) -> bool: # Does any of them train, but for norm layers?
     "Whether `group` trains; read from `requires_grad`, as `opt.frozen_idx` can't be trusted"
     if any(p.requires_grad and id(p) not in norms for p in group): return True

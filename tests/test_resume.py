@@ -74,6 +74,13 @@ def check(make, stops, plan=plan_of, every=None, cbs=list, compare=outcome, how=
                                          (1, [(0, 2), (0, 3), (5, 5)])], ids=str)
 def test_bit_for_bit(tmp_path, name, every, stops): check(lambda: MAKERS[name](tmp_path), stops, every=every)
 
+@pytest.mark.parametrize('stop', [(0, 3), (2, 3)])
+def test_norm_layers(tmp_path, stop):
+    "What tells them from others is of this process alone"
+    check(lambda: make_mlp(tmp_path, norm=True), [stop], every=None if stop[0] == 0 else 2)
+    file = checkpoint_file(make_mlp(tmp_path), 'r')
+    assert not any('_norms' in attrs for _,attrs in read(file)['ranks'][0]['learner']['callbacks'])
+
 class StopInValidation(StopAt):
     def before_step(self): pass
     def before_validate(self):
