@@ -15,12 +15,13 @@ def _facts(plan, names):
         for i,(name,lr) in enumerate(zip(names, p.lrs)): res[f'phase {k}',name] = lr if i in p.groups else 'frozen'
         res[f'phase {k}','schedule'] = p.sched or 'goes on'
         res[f'phase {k}','momentum'] = p.moms or ('goes on' if p.sched is None else "the learner's")
+        if p.ends: res[f'phase {k}','ends'] = p.ends
     return res
 
 def _names(plan, plans):
     "What the groups of `plan` are called: as in the first of `plans` that has as many, and by nothing that is called so already"
     names = next(p.names for p in sorted(plans, key=lambda p: p.names == _unnamed(p)) if p.n_groups == plan.n_groups)
-    clash = len(set(names)) < len(names) or {'epochs', 'schedule', 'momentum'} & set(names)
+    clash = len(set(names)) < len(names) or {'epochs', 'schedule', 'momentum', 'ends'} & set(names)
     return [f'{i} {n}' for i,n in enumerate(names)] if clash else names
 
 def _unnamed(plan): return tuple(map(str, range(plan.n_groups)))

@@ -20,6 +20,7 @@ from .groups import check_groups, group_labels, is_lm
 from .head import HeadLR, eta
 from .plan import Phase, Plan
 from .rates import discriminative_lrs
+from .resume import check_checkpoint
 from .schedule import Schedule
 
 # The layer groups of fastai's text models
@@ -139,6 +140,7 @@ def apply_recipe(self:Learner,
 ):
     "Run `recipe`: its plan, its β1, β2 and weight decay, which stay with the optimiser, and its clipping. Data and model are left as built"
     if not isinstance(recipe, Recipe): raise TypeError(f'recipe={recipe!r}: expected a Recipe, such as `recipes.paper_clas`')
+    check_checkpoint(checkpoint, checkpoint_every, start_epoch)
     plan = recipe.plan(n_epoch, lr)
     _check_recipe(self, recipe, plan, cbs, reset_opt)
     plan = replace(plan, names=group_labels(self, check_groups(self, reset_opt)))

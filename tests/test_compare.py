@@ -5,7 +5,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from fastai_discrim.compare import compare_plans
-from fastai_discrim.plan import Phase, Plan
+from fastai_discrim.plan import Phase, Plan, Plateau
 from fastai_discrim.recipes import recipes
 from fastai_discrim.schedule import STLR, Cos
 
@@ -76,3 +76,8 @@ def test_the_order_is_that_of_the_plan_that_says_most():
     lm = Plan([Phase(1, (0,), (1., 2.))], 'xc')
     table = compare_plans(lm, A, show_plot=False)
     assert [k for where,k in table.index if where == 'phase 1'] == ['a', 'b', 'c', 'x']
+
+def test_what_ends_a_phase():
+    table = compare_plans(A, replace(A, phases=[A.phases[0], replace(A.phases[1], ends=Plateau(2))]), show_plot=False)
+    assert table.index.tolist() == [('phase 2', 'ends')]
+    assert table.iloc[0].tolist() == ['', 'until valid_loss stalls for 2']

@@ -220,6 +220,7 @@ REFUSED = {
     'lm plan on a classifier': (make_clas, lambda l: l.fit_plan(recipes.paper_lm.plan()), 'the plan is for 4 layer groups'),
     'a recipe is no plan': (make_clas, lambda l: l.fit_plan(recipes.paper_clas), 'the plan is a Recipe: expected a Plan'),
     'a name': (make_clas, lambda l: l.apply_recipe('paper_clas'), "recipe='paper_clas': expected a Recipe, such as `recipes.paper_clas`"),
+    'a checkpoint without a name': (make_clas, apply('scripts_clas', checkpoint_every=3), 'checkpoint_every=3 without `checkpoint`'),
     'clipped twice': (make_clas, apply('scripts_clas', cbs=GradientClip),
                       'GradientClip together with scripts_clas, which clips at 25: expected none'),
     'clipped already': (lambda p: make_clas(p, cbs=GradientClip(1.)), apply('scripts_clas'), 'GradientClip together'),
