@@ -92,7 +92,7 @@ def everything(learn):
                 grad=[p.grad if p.grad is None else p.grad.tolist() for p in learn.model.parameters()],
                 modes=[m.training for m in learn.model.modules()],
                 # A set that was copied may come in another order
-                rec={k: str(sorted(v) if isinstance(v, set) else v) for k,v in vars(learn.recorder).items()
+                rec={k: str(sorted(v) if isinstance(v, (set, frozenset)) else v) for k,v in vars(learn.recorder).items()
                      if k not in ('learn', 'loss', 'smooth_loss')},
                 smooth=str(vars(learn.recorder.smooth_loss)),
                 params={n: p.tolist() for n,p in learn.model.named_parameters()},
