@@ -1,4 +1,4 @@
-"What is a layer: the layer groups of a model, input first, head last"
+"The layer groups of a learner: checked, named, shown, made anew"
 __all__ = ['layerwise_split']
 
 import re
@@ -9,53 +9,16 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastai.text.learner import LMLearner
-from fastai.text.models.core import LinearDecoder, SentenceEncoder, _model_meta
-from fastai.torch_core import get_model, norm_bias_params, norm_types, params
+from fastai.text.models.core import LinearDecoder
+from fastai.torch_core import get_model, norm_bias_params
 from fastcore.basics import patch
 from fastcore.foundation import L
 from torch import Tensor, nn
 
 from .checks import check_count, check_data
+from .layers import layerwise_split
 from .several import mend_trainer
 
-
-def _text_split(model):
-    "fastai's own splitter for `model`, where it is one of fastai's text models"
-    if not isinstance(model, nn.Sequential) or len(model) != 2: return None
-    body,head = model
-    if isinstance(body, SentenceEncoder): return _model_meta.get(type(body.module), {}).get('split_clas')
-    if isinstance(head, LinearDecoder):   return _model_meta.get(type(body), {}).get('split_lm')
-
-def _is_norm(m): return all(isinstance(o, norm_types) for o in m.modules() if o._parameters)
-
-def _layers(m, head):
-    "Parameters of each layer of a `nn.Sequential`; the last child stays whole if it is the `head`"
-    kids,res = [c for c in m if params(c)],[]
-    for i,c in enumerate(kids):
-        last = i == len(kids)-1
-        whole = not isinstance(c, nn.Sequential) or (head and last and i > 0)
-        new = [params(c)] if whole else _layers(c, head and last)
-        # A norm is no layer of its own: it goes with the layer below it, or above where it comes first
-        if i > 0 and (_is_norm(c) or all(map(_is_norm, kids[:i]))): res[-1] += new.pop(0)
-        res += new
-    own = list(m.parameters(recurse=False))
-    return [own + res[0], *res[1:]] if res else [own]
-
-def layerwise_split(
-    model:nn.Module, # One of fastai's text models, or any `nn.Sequential`
-) -> L: # Lists of parameters, input first, head last
-    "Split `model` into its layers, without changing it; a tied weight goes with the last layer that has it"
-    model = get_model(model)
-    if split := _text_split(model): return L(split(model))
-    if not isinstance(model, nn.Sequential) or not params(model):
-        kids = ', '.join(f'{n} ({type(c).__name__})' for n,c in model.named_children()) or 'none'
-        raise ValueError(f'layerwise_split knows the order of layers in an nn.Sequential with parameters, not in {type(model).__name__} '
-                         f'(its children: {kids}): write a splitter, `lambda m: L(m.stem, m.blocks, m.head).map(params)`, input first')
-    seen,groups = set(),L()
-    for ps in reversed(_layers(model, head=True)):
-        groups.append([p for p in dict.fromkeys(ps) if p not in seen])
-        seen.update(ps)
-    return L(g for g in reversed(groups) if g)
 
 def _listed(ps, names):
     return ', '.join(names.get(p, 'one that is not in the model') for p in ps[:3]) + (', ...' if len(ps) > 3 else '')
@@ -96,7 +59,8 @@ def check_groups(
 
 def is_lm(learn:Learner) -> bool:
     "Is the model of `learn` a language model?"
-    return isinstance(learn, LMLearner) or any(isinstance(m, LinearDecoder) for m in get_model(learn.model).children())
+    def _gives_tokens(m): return isinstance(m, LinearDecoder) or getattr(m, 'get_output_embeddings', lambda: None)() is not None
+    return isinstance(learn, LMLearner) or any(map(_gives_tokens, get_model(learn.model).modules()))
 
 def norm_ids(model:nn.Module) -> frozenset: # `id`s of parameters
     "The parameters of norm layers, which `train_bn` keeps training in frozen groups"
@@ -145,6 +109,35 @@ def layer_groups(self:Learner) -> pd.DataFrame: # One row a layer group, input f
     rows = [(', '.join(ns), sum(p.numel() for p in g), sum(p.numel() for p in g if p.requires_grad), lr)
             for ns,g,lr in zip(group_names(self, groups), groups, lrs)]
     return pd.DataFrame(rows, columns=['modules', 'parameters', 'training', 'lr']).rename_axis('group')
+
+def _carry(old, new):
+    "What optimiser `old` knows of each parameter, for `new`, which has them in other groups"
+    at = {p:i for i,g in enumerate(old.param_lists) for p in g}
+    for a,b in [(old, new)] + ([(old.opt, new.opt)] if isinstance(old, OptimWrapper) else []):
+        for p in at:
+            if p in a.state: b.state[p] = {**a.state[p], **b.state.get(p, {})}
+    if getattr(old, 'slow_weights', None):
+        slow = {p:s for ps,ss in zip(old.param_lists, old.slow_weights) for p,s in zip(ps, ss)}
+        new.count,new.slow_weights = old.count,L(L(slow[p] for p in g) for g in new.param_lists)
+    hypers = [old.hypers[at.get(g[-1], -1)] for g in new.param_lists]
+    for k in hypers[0]: new._set_hyper(k, [h[k] for h in hypers])
+
+@patch
+def regroup(self:Learner,
+    splitter=layerwise_split, # Gives lists of parameters, input first, for a model
+): # The learner
+    "Other layer groups for a learner that exists; what is frozen stays so, and the optimiser keeps its state and its rates"
+    if isinstance(self.opt_func, OptimWrapper):
+        raise ValueError('opt_func is an optimiser with groups of its own: expected what makes one, as `partial(OptimWrapper, opt=...)`')
+    old,was = self.opt,self.splitter
+    self.splitter = splitter
+    try: check_groups(self, reset_opt=True)
+    except Exception: self.splitter = was; raise
+    self.create_opt()
+    if old is not None: _carry(old, self.opt)
+    norms = norm_ids(self.model)
+    self.opt.frozen_idx = next((i for i,g in enumerate(self.opt.param_lists) if group_trains(g, norms)), len(self.opt.param_lists))
+    return self
 
 class GroupCallback(Callback):
     "Base of the callbacks that work on layer groups: a fit is checked before it changes anything, and leaves no gradient behind"

@@ -1,105 +1,23 @@
-"Layer groups: an exact partition, input first, head last; and what is refused"
+"The layer groups of a learner: shown, named, checked, made anew"
+from functools import partial
+
 import pytest
 import torch
 from conftest import make_mlp, same, snapshot
-from fastai.learner import Learner
+from fastai.data.core import DataLoaders, Datasets
+from fastai.learner import Learner, load_learner
 from fastai.losses import CrossEntropyLossFlat
-from fastai.optimizer import OptimWrapper
-from fastai.text.models import AWD_LSTM, awd_lstm_clas_config, awd_lstm_clas_split, awd_lstm_lm_config, awd_lstm_lm_split
-from fastai.text.models.core import get_language_model, get_text_classifier
-from fastai.torch_core import params, trainable_params
-from fastai.vision.models.xresnet import xresnet18
+from fastai.optimizer import SGD, OptimWrapper, ranger
+from fastai.torch_core import params, set_seed, trainable_params
+from fastai.vision.learner import vision_learner
 from fastcore.foundation import L
-from torch import nn
+from torchvision.models import resnet18
 
-from fastai_discrim.groups import GroupCallback, check_groups, group_labels, group_trains, layerwise_split, norm_ids
+from fastai_discrim.groups import GroupCallback, check_groups, group_labels, group_trains, norm_ids
+from fastai_discrim.layers import layerwise_split
 
-CFG = dict(emb_sz=8, n_hid=12)
-
-def ids(groups): return [[id(p) for p in g] for g in groups]
-
-def is_partition(model, groups):
-    flat = [id(p) for g in groups for p in g]
-    return len(flat) == len(set(flat)) and set(flat) == {id(p) for p in model.parameters()} and all(len(g) for g in groups)
-
-@pytest.mark.parametrize('kw', [{}, dict(bidir=True), dict(n_layers=4), dict(n_layers=1)])
-def test_text_classifier_is_as_fastai_splits_it(kw):
-    m = get_text_classifier(AWD_LSTM, 20, 2, config=dict(awd_lstm_clas_config, **CFG, **kw))
-    groups = layerwise_split(m)
-    assert ids(groups) == ids(awd_lstm_clas_split(m)) and is_partition(m, groups)
-    assert len(groups) == kw.get('n_layers', 3) + 2
-
-@pytest.mark.parametrize('kw', [{}, dict(tie_weights=False), dict(out_bias=False), dict(n_layers=2)])
-def test_language_model_is_as_fastai_splits_it(kw):
-    m = get_language_model(AWD_LSTM, 20, config=dict(awd_lstm_lm_config, **CFG, **kw))
-    groups = layerwise_split(m)
-    assert ids(groups) == ids(awd_lstm_lm_split(m)) and is_partition(m, groups)
-    assert len(groups) == kw.get('n_layers', 3) + 1
-
-def test_it_changes_nothing():
-    m = get_language_model(AWD_LSTM, 20, config=dict(awd_lstm_lm_config, **CFG))
-    next(m.parameters()).requires_grad_(False)
-    before = {k:v.clone() for k,v in m.state_dict().items()},[p.requires_grad for p in m.parameters()],torch.get_rng_state()
-    assert ids(layerwise_split(m)) == ids(layerwise_split(m))
-    assert all(torch.equal(v, before[0][k]) for k,v in m.state_dict().items()) and [p.requires_grad for p in m.parameters()] == before[1]
-    assert torch.equal(torch.get_rng_state(), before[2])
-
-def linears(n): return [nn.Linear(2, 2) for _ in range(n)]
-
-def test_sequential_one_group_a_layer():
-    a,b,c = linears(3)
-    assert ids(layerwise_split(nn.Sequential(a, nn.ReLU(), b, nn.Dropout(), c, nn.Softmax(1)))) == ids(map(params, (a, b, c)))
-
-def test_sequential_norms_go_with_their_layer():
-    a,b = linears(2)
-    n1,n2,n3 = (nn.BatchNorm1d(2) for _ in range(3))
-    m = nn.Sequential(n1, a, n2, nn.ReLU(), b, n3)
-    assert ids(layerwise_split(m)) == ids([params(n1)+params(a)+params(n2), params(b)+params(n3)])
-    wrapped = nn.Sequential(a, nn.Sequential(nn.BatchNorm1d(2), nn.ReLU()), b)
-    assert layerwise_split(wrapped).map(len) == [4, 2]
-
-def test_sequential_body_is_opened_the_head_stays_whole():
-    a,b,c,d,e = linears(5)
-    m = nn.Sequential(nn.Sequential(a, nn.Sequential(b, c)), nn.Sequential(d, nn.ReLU(), e))
-    assert ids(layerwise_split(m)) == ids([params(a), params(b), params(c), params(d)+params(e)])
-    assert ids(layerwise_split(nn.Sequential(m, nn.Identity()))) == ids(layerwise_split(m))
-
-def test_tied_weight_is_in_the_last_layer_that_has_it():
-    emb,rnn,dec = nn.Embedding(5, 3),nn.Linear(3, 3),nn.Linear(3, 5)
-    dec.weight = emb.weight
-    m = nn.Sequential(emb, rnn, dec)
-    assert ids(layerwise_split(m)) == ids([params(rnn), params(dec)]) and is_partition(m, layerwise_split(m))
-    assert ids(layerwise_split(nn.Sequential(rnn, emb, rnn))) == ids([params(emb), params(rnn)])
-
-def test_parameters_of_the_root_go_with_the_input():
-    class Tokens(nn.Sequential):
-        def __init__(self, *args):
-            super().__init__(*args)
-            self.cls = nn.Parameter(torch.zeros(2))
-    m = Tokens(*linears(3))
-    groups = layerwise_split(m)
-    assert len(groups) == 3 and groups[0][0] is m.cls and is_partition(m, groups)
-    m = nn.Sequential(Tokens(*linears(2)), *linears(1))
-    assert len(layerwise_split(m)) == 3 and is_partition(m, layerwise_split(m))
-
-def test_frozen_parameters_keep_their_place():
-    m = nn.Sequential(*linears(3))
-    m[0].requires_grad_(False)
-    assert is_partition(m, layerwise_split(m)) and len(layerwise_split(m)) == 3
-
-def test_xresnet_one_group_a_block():
-    m = xresnet18(n_out=3)
-    groups = layerwise_split(m)
-    assert is_partition(m, groups) and len(groups) == 3 + 8 + 1 and ids(groups[-1:]) == ids([params(m[-1])])
-
-def test_other_models_are_refused_with_what_was_found():
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.stem,self.head = linears(2)
-    with pytest.raises(ValueError, match=r'not in Net \(its children: stem \(Linear\), head \(Linear\)\): write a splitter'):
-        layerwise_split(Net())
-    with pytest.raises(ValueError, match='with parameters, not in Sequential'): layerwise_split(nn.Sequential(nn.ReLU()))
+OPTS = dict(adam={}, sgd=dict(opt_func=partial(SGD, mom=.9)), ranger=dict(opt_func=ranger),
+            torch=dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW)))
 
 def test_layer_groups_table(clas):
     t = clas.layer_groups()
@@ -184,3 +102,69 @@ def test_a_refused_fit_does_not_block_what_comes_after(mlp, n):
 
 def test_layer_groups_makes_no_optimiser(mlp):
     assert mlp.layer_groups().lr.tolist() == [mlp.lr]*3 and mlp.opt is None
+
+def three(m): return L(m[0], m[2], m[4]).map(params)
+def two(m): return L(m[:4], m[4]).map(params)
+
+@pytest.mark.parametrize('opt', OPTS.values(), ids=OPTS)
+@pytest.mark.parametrize('state', ['new', 'trained', 'frozen'])
+def test_regroup_is_as_if_it_had_been_so_from_the_start(tmp_path, opt, state):
+    a,b = make_mlp(tmp_path, splitter=two, **opt),make_mlp(tmp_path, splitter=three, **opt)
+    for learn in (a, b):
+        set_seed(4)
+        with learn.no_bar(),learn.no_logging():
+            if state != 'new': learn.fit(2, 1e-2)
+            if state == 'frozen': learn.freeze()
+            if learn is a and state != 'frozen': assert learn.regroup(three) is learn
+            if state == 'frozen':
+                # `Learner.freeze` wipes the state of the optimiser
+                learn.opt.freeze_to(-1)
+                learn.fit(1, 1e-2)
+                if learn is a: learn.regroup(three)
+            if learn is a: assert len(learn.opt.hypers) == 3 and learn.opt.frozen_idx == (2 if state == 'frozen' else 0)
+            learn.fit(1, 1e-2)
+    assert all(map(torch.equal, a.model.parameters(), b.model.parameters())) and [p.requires_grad for p in a.model.parameters()] == [
+        p.requires_grad for p in b.model.parameters()]
+
+# By name, for the export
+def an_image(i): return torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(i))
+def a_label(i): return torch.tensor(i % 2)
+
+def test_regroup_a_vision_learner(tmp_path):
+    ds = Datasets(range(4), [[an_image], [a_label]])
+    dls = DataLoaders.from_dsets(ds, ds, bs=4, device='cpu', num_workers=0)
+    dls.c = 2
+    learn = vision_learner(dls, resnet18, pretrained=False, loss_func=CrossEntropyLossFlat(), path=tmp_path)
+    learn.freeze()
+    was = [p.requires_grad for p in learn.model.parameters()]
+    assert len(learn.opt.param_lists) == 3 and len(learn.regroup().opt.param_lists) == 10
+    assert [p.requires_grad for p in learn.model.parameters()] == was and learn.opt.frozen_idx == 9
+    assert learn.layer_groups().training.tolist()[-1] == learn.layer_groups().parameters.tolist()[-1]
+    learn.unfreeze()
+    assert all(p.requires_grad for p in learn.model.parameters())
+    with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(2, 1e-3, gradual=False)
+    learn.export('a.pkl')
+    again = load_learner(tmp_path/'a.pkl')
+    assert len(again.regroup(partial(layerwise_split, n_groups=5)).opt.param_lists) == 5
+    assert all(map(torch.equal, learn.model.parameters(), again.model.parameters()))
+
+def test_regroup_gives_a_learner_without_groups_its_layers(tmp_path):
+    learn = make_mlp(tmp_path, splitter=trainable_params)
+    learn.model[0].requires_grad_(False)
+    learn.create_opt()
+    learn.regroup()
+    assert len(learn.opt.param_lists) == 3 and learn.opt.frozen_idx == 1 and not learn.model[0].weight.requires_grad
+
+@pytest.mark.parametrize('case', [c for n,c in SPLITTERS.items() if n not in ('one group', 'the default')])
+def test_regroup_refuses_before_anything_changes(tmp_path, case):
+    splitter,error,match = case
+    learn = make_mlp(tmp_path)
+    with learn.no_bar(),learn.no_logging(): learn.fit(1, 1e-2)
+    before,opt,was = snapshot(learn),learn.opt,learn.splitter
+    with pytest.raises(error, match=match): learn.regroup(splitter)
+    assert same(before, snapshot(learn)) and learn.opt is opt and learn.splitter is was
+
+def test_regroup_refuses_an_optimiser_that_is_ready(tmp_path):
+    learn = make_mlp(tmp_path)
+    learn.opt_func = OptimWrapper(opt=torch.optim.SGD(learn.model.parameters(), lr=.1))
+    with pytest.raises(ValueError, match='opt_func is an optimiser with groups of its own: expected what makes one'): learn.regroup()
