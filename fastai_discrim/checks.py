@@ -65,6 +65,10 @@ def check_count(
     if odd: raise TypeError(f'{name}={n!r}: expected a whole number, not a {type(n).__name__}')
     if n < 1: raise ValueError(f'{name}={n!r}: expected at least 1')
 
+def check_train_bn(v):
+    "Raise unless `v` says whether norm layers of frozen groups train"
+    if v is not None and not isinstance(v, bool): raise TypeError(f'train_bn={v!r}: expected True, False, or None for `learn.train_bn`')
+
 def check_data(learn):
     "Raise if the training set of `learn` has no batch"
     if len(learn.dls.train) == 0:

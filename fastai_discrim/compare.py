@@ -10,6 +10,7 @@ from .plan import Plan
 def _facts(plan, names):
     "All that a plan says, by (where, what)"
     res = {('all', 'epochs'): plan.n_epoch, ('all', 'phases'): len(plan.phases), ('all', 'layer groups'): plan.n_groups}
+    if plan.train_bn is not None: res['all','train_bn'] = plan.train_bn
     for k,p in enumerate(plan.phases, 1):
         res[f'phase {k}','epochs'] = p.epochs
         for i,(name,lr) in enumerate(zip(names, p.lrs)): res[f'phase {k}',name] = lr if i in p.groups else 'frozen'

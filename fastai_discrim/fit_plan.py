@@ -21,7 +21,7 @@ from .unfreeze import Unfreezing
 
 class PlanUnfreezing(Unfreezing):
     "Let train what the plan says"
-    def __init__(self, plan:Plan): self.plan = plan
+    def __init__(self, plan:Plan): self.plan,self.train_bn = plan,plan.train_bn
     def stages(self, n_groups): return [(p.epochs, p.groups) for p in self.plan.phases]
 
 class PlanScheduler(ParamScheduler):

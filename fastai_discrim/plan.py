@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .as_json import dumps, plain
-from .checks import check_count, check_list, check_moms, check_number, check_rates
+from .checks import check_count, check_list, check_moms, check_number, check_rates, check_train_bn
 from .record import plot_lrs
 from .schedule import STLR, Schedule
 
@@ -68,6 +68,7 @@ class Plan:
     lr_from: str = field(default='', compare=False) # Where it came from
     tried: tuple = field(default=(), compare=False) # Pairs of rate and loss that it was chosen from
     source: str = field(default='', compare=False) # Where the plan is published
+    train_bn: bool = None # Do norm layers of frozen groups train? False also keeps their running statistics; None: as the learner has it
 
     def __post_init__(self):
         phases = check_list(self.phases, 'phases', 'at least one Phase')
@@ -80,6 +81,7 @@ class Plan:
             raise ValueError(f'the phases and names are for {sorted(ns)} layer groups: expected the same number in all')
         if any(p.ends and q.sched is None for p,q in zip(phases, phases[1:])):
             raise ValueError('sched=None after a phase with `ends`: expected a Schedule, as no one knows where the cycle would be')
+        check_train_bn(self.train_bn)
         if phases[0].sched is None: raise ValueError('sched=None in the first phase: expected a Schedule, as there is none to go on with')
 
     @property
@@ -146,6 +148,10 @@ class Plan:
         # What a source calls its rate need not be that of the head
         name = 'η_L' if all(p.lrs[-1] == self.lr for p in self.phases) else 'lr'
         if self.lr: title += f'; {name} = {self.lr:.4g}, {self.lr_from}'
+        lrs = [lr for p in self.phases for lr in p.lrs]
+        fall,norms = max(lrs)/min(lrs),'train' if self.train_bn else 'stay as they are'
+        if fall > 1000: title += f'; the lowest is 1/{fall:,.0f} of the highest: `min_scale`, `span` or `decay` raise it'
+        if self.train_bn is not None: title += f'; norm layers of frozen groups {norms} (`train_bn`)'
         return title + (f'; from {self.source}' if self.source else '')
     def __repr__(self): return f'{self._title()}\n{self.table().to_string()}'
     def _repr_html_(self):
@@ -165,7 +171,7 @@ class Plan:
         "The plan as what JSON can hold"
         phases = [{**asdict(p), 'sched': p.sched and {'name': type(p.sched).__name__, **asdict(p.sched)}} for p in self.phases]
         about = dict(source=self.source, lr=self.lr, lr_from=self.lr_from, tried=[(lr, plain(loss)) for lr,loss in self.tried],
-                     names=self.names)
+                     names=self.names, **({} if self.train_bn is None else dict(train_bn=self.train_bn)))
         return dict(fastai_discrim='Plan', version=1, **about, phases=phases)
 
     def to_json(self) -> str:
@@ -183,7 +189,7 @@ class Plan:
             kind = d['fastai_discrim'],d['version']
             if kind != ('Plan', 1): raise ValueError(f'a {kind[0]} of version {kind[1]}, where this fastai_discrim reads version 1')
             phases = [Phase(**{**p, 'sched': _sched(p['sched']), 'ends': (e := p.get('ends')) and Plateau(**e)}) for p in d['phases']]
-            about = {k: d[k] for k in ('lr', 'lr_from', 'tried', 'source') if d.get(k)}
+            about = {k: d[k] for k in ('lr', 'lr_from', 'tried', 'source', 'train_bn') if d.get(k) not in (None, '')}
             return cls(phases, d['names'], **about)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
             raise ValueError(f'{str(text)[:60]!r} is no plan ({type(e).__name__}: {e}), expected `plan.to_json()`') from e

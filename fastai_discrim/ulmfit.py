@@ -8,9 +8,9 @@ from fastai.learner import Learner
 from fastcore.basics import defaults, patch
 from fastcore.meta import delegates
 
-from .checks import check_count
+from .checks import check_count, check_train_bn
 from .fit_plan import check_plan
-from .groups import check_groups, group_labels, is_lm, made
+from .groups import check_groups, group_labels, is_lm, made, norm_ids
 from .head import HeadLR, eta
 from .plan import Phase, Plan, Plateau
 from .rates import discriminative_lrs
@@ -32,17 +32,27 @@ def ulmfit_plan(self:Learner,
     gradual:bool=None, # Open one group after the other? None: yes, but for a language model (section 3.2)
     moms:tuple=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
     ends:Plateau=None, # What may end a phase before its last epoch; None for nothing
+    min_scale:float=0., # For deep models: no group's rate is lower than the head's times this
+    span:float=None, # Instead of `factor`: how many times lower than the head's the lowest rate is, however many groups
+    decay:float=None, # Instead of `factor`: each group's rate is its upper neighbour's times this, for transformers 0.65 to 0.95
+    train_bn:bool=None, # Do norm layers of frozen groups train? False also keeps their running statistics; None for `learn.train_bn`
 ) -> Plan: # Made, not run: `learn.fit_plan(plan)` does that
     "Plan gradual unfreezing, discriminative rates and slanted triangles, one a phase (ULMFiT, sections 3.2 and 3.3)"
     check_count(n_epoch)
+    check_train_bn(train_bn)
     groups = check_groups(self)
     n,opening = len(groups),GradualUnfreezing(epochs, down_to)
     if gradual is None: gradual = not is_lm(self)
     if not gradual and epochs != 1: warn(f'epochs={epochs} is ignored: with `gradual=True` there would be several phases', stacklevel=2)
     lr,origin = (self.lr, dict(lr=self.lr, lr_from='learn.lr')) if lr is None else eta(lr)
-    lrs = discriminative_lrs(lr, n, factor)
+    lrs = discriminative_lrs(lr, n, factor, min_scale, span, decay)
     stages = opening.spread(n, n_epoch) if gradual else [(n_epoch, opening.stages(n)[-1][1])]
-    return Plan([Phase(e, g, lrs, STLR(cut_frac, ratio), moms, ends) for e,g in stages], group_labels(self, groups), **origin)
+    norms = norm_ids(self.model)
+    # Where no norm layer is ever in a frozen group there is nothing to say
+    if not any(id(p) in norms for _,gs in stages for i in set(range(n))-set(gs) for p in groups[i]): train_bn = None
+    elif train_bn is None: train_bn = self.train_bn
+    phases = [Phase(e, g, lrs, STLR(cut_frac, ratio), moms, ends) for e,g in stages]
+    return Plan(phases, group_labels(self, groups), **origin, train_bn=train_bn)
 
 @patch
 @delegates(Learner.ulmfit_plan)

@@ -7,12 +7,13 @@ from warnings import warn
 import numpy as np
 from fastai.callback.core import TrainEvalCallback
 from fastai.callback.schedule import LRFinder
+from fastai.callback.training import bn_types
 from fastai.learner import Learner
 from fastai.torch_core import get_model
 from fastcore.basics import patch
 from fastcore.meta import delegates
 
-from .checks import check_count, check_list
+from .checks import check_count, check_list, check_train_bn
 from .groups import GroupCallback, check_alone, check_groups, group_trains, made, norm_ids
 from .several import wrap_whole
 
@@ -33,13 +34,15 @@ def _frozen_by_hand(learn):
 def train_only(
     learn:Learner, # A learner that has its optimiser
     groups, # Indices of the layer groups that are to train
+    train_bn:bool=None, # Do norm layers of the others train? None for what the learner was made with
 ):
     "Let only `groups` train. The others are frozen bit for bit, but for norm layers under `train_bn`; the optimiser keeps its state"
-    opt,by_hand,train_bn = learn.opt,_frozen_by_hand(learn),lambda p: learn.opt.state.get(p, {}).get('force_train', False)
+    opt,by_hand,norms = learn.opt,_frozen_by_hand(learn),norm_ids(learn.model)
+    def _trains_always(p): return opt.state.get(p, {}).get('force_train', False) if train_bn is None else train_bn and id(p) in norms
     names = {p:n for n,p in get_model(learn.model).named_parameters()}
     for i,g in enumerate(opt.param_lists):
         for p in g:
-            p.requires_grad_(names[p] not in by_hand and (i in groups or train_bn(p)))
+            p.requires_grad_(names[p] not in by_hand and (i in groups or _trains_always(p)))
             # fastai's optimisers step, and so decay, whatever has a gradient, also one of zeros
             if not p.requires_grad: p.grad = None
     # Lookahead pulls all weights to its slow ones, whether they have a gradient or not
@@ -48,10 +51,15 @@ def train_only(
             if not f.requires_grad: s.data.copy_(f.data)
     learn._by_hand = by_hand
 
+def _keep_stats(model):
+    "Batch norms that don't train leave their running statistics as they are"
+    for m in model.modules():
+        if isinstance(m, bn_types) and m.affine and not m.weight.requires_grad: m.eval()
+
 class Unfreezing(GroupCallback):
     "Base of what decides which layer groups train: subclasses say it by `stages`, and it is a function of the epoch alone"
     # Before `BnFreeze` looks at what trains
-    order,idle,head_only = TrainEvalCallback.order+1,False,False
+    order,idle,head_only,train_bn = TrainEvalCallback.order+1,False,False,None
 
     def stages(self,
         n_groups:int, # Layer groups of the learner
@@ -90,7 +98,9 @@ class Unfreezing(GroupCallback):
         if not self.head_only: self.spread(len(body)+1, n_epoch)
 
     def before_train(self):
-        if not self.idle: train_only(self.learn, self.groups_at(self.epoch))
+        if self.idle: return
+        train_only(self.learn, self.groups_at(self.epoch), self.train_bn)
+        if self.train_bn is False: _keep_stats(self.model)
 
 @patch
 @delegates(Learner.fine_tune)
@@ -104,19 +114,23 @@ def fine_tune(self:Learner, epochs, *args, cbs=None, **kwargs):
     try: self._orig_fine_tune(epochs, *args, cbs=cbs, **kwargs)
     finally: del self._fine_tuning
 
+def _norms(cb): return '' if cb.train_bn is None else f', train_bn={cb.train_bn}'
+
 class GradualUnfreezing(Unfreezing):
     "The head alone, then one more layer group from the top every `epochs` epochs, then all to the end (ULMFiT, section 3.3)"
     def __init__(self,
         epochs=1, # Epochs before each next group opens: a number, or a list, head first
         down_to:int=0, # The lowest group that ever trains
+        train_bn:bool=None, # Do norm layers of frozen groups train? False also keeps their running statistics; None for `learn.train_bn`
     ):
         several = [epochs] if isinstance(epochs, (Number, str)) else check_list(epochs, 'epochs', 'a number, or several')
         for n in several: check_count(n, 'epochs')
         if isinstance(down_to, bool) or not isinstance(down_to, Integral) or down_to < 0:
             raise ValueError(f'down_to={down_to!r}: expected the index of a layer group, 0 for the input')
-        self.epochs,self.down_to = epochs,down_to
+        check_train_bn(train_bn)
+        self.epochs,self.down_to,self.train_bn = epochs,down_to,train_bn
 
-    def __repr__(self): return f'GradualUnfreezing(epochs={self.epochs}, down_to={self.down_to})'
+    def __repr__(self): return f'GradualUnfreezing(epochs={self.epochs}, down_to={self.down_to}{_norms(self)})'
 
     def stages(self, n_groups):
         before = n_groups-1 - self.down_to
@@ -131,11 +145,13 @@ class ChainThaw(Unfreezing):
     "The head alone, then each other layer group alone from the input up, then all to the end (Felbo et al. 2017)"
     def __init__(self,
         epochs:int=1, # Epochs for each group
+        train_bn:bool=None, # As in `GradualUnfreezing`
     ):
         check_count(epochs, 'epochs')
-        self.epochs = epochs
+        check_train_bn(train_bn)
+        self.epochs,self.train_bn = epochs,train_bn
 
-    def __repr__(self): return f'ChainThaw(epochs={self.epochs})'
+    def __repr__(self): return f'ChainThaw(epochs={self.epochs}{_norms(self)})'
 
     def stages(self, n_groups):
         alone = [(n_groups-1,), *((i,) for i in range(n_groups-1))]

@@ -9,8 +9,13 @@ from fastai.callback.core import Callback
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import ReduceLROnPlateau
 from fastai.callback.training import GradientAccumulation
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import SGD, OptimWrapper, ranger
+from fastai.torch_core import set_seed
+from torch import nn
 
+from fastai_discrim.layers import layerwise_split
 from fastai_discrim.rates import DiscriminativeLR, discriminative_lrs
 from fastai_discrim.unfreeze import GradualUnfreezing
 
@@ -140,3 +145,51 @@ def test_lr_find_goes_at_the_rates_of_the_fit(mlp):
     with mlp.no_bar(): mlp.lr_find(show_plot=False, num_it=20)
     lrs = mlp.recorder.group_lrs
     np.testing.assert_allclose(lrs[:,0]*2.6**2, lrs[:,-1])
+
+@pytest.mark.parametrize('n', [2, 3, 5, 13, 40])
+def test_other_ways_to_fall(n):
+    lr = 3e-2
+    for span in (1, 10, 1e4): assert np.allclose(discriminative_lrs(lr, n, span=span), np.geomspace(lr/span, lr, n), rtol=1e-12)
+    for decay in (.65, .95): assert np.allclose(discriminative_lrs(lr, n, decay=decay), [lr*decay**(n-1-i) for i in range(n)], rtol=1e-12)
+    for low in (0, .01, .5):
+        lrs = discriminative_lrs(lr, n, min_scale=low)
+        assert np.array_equal(lrs, np.maximum(discriminative_lrs(lr, n), low*lr)) and lrs[-1] == lr
+    assert np.allclose(discriminative_lrs(lr, n, decay=.5, min_scale=.1), [lr*max(.5**(n-1-i), .1) for i in range(n)], rtol=1e-12)
+
+def test_a_span_of_one_group(): assert discriminative_lrs(1e-2, 1, span=100).tolist() == [1e-2]
+
+ODD_FALLS = {
+    'two': (dict(span=10, decay=.9), r'span=10 and decay=0.9: expected one of them'),
+    'with a factor': (dict(factor=3, span=10), r'factor=3 and span=10: expected one of them'),
+    'span': (dict(span=.5), r'span=0.5: expected a number of at least 1'),
+    'decay': (dict(decay=1.1), r'decay=1.1: expected a number above 0 and below 1'),
+    'decay 0': (dict(decay=0), r'decay=0: expected a number above 0 and below 1'),
+    'min_scale': (dict(min_scale=-.1), r'min_scale=-0.1: expected a number of at least 0 and below 1'),
+    'min_scale 1': (dict(min_scale=1), r'min_scale=1: expected a number of at least 0 and below 1'),
+    'text': (dict(span='10'), r"span='10': expected a number of at least 1, not a str"),
+}
+
+FALLS = {'function': lambda learn, **kw: discriminative_lrs(1e-2, 3, **kw), 'callback': lambda learn, **kw: DiscriminativeLR(**kw),
+         'plan': lambda learn, **kw: learn.ulmfit_plan(3, 1e-2, **kw), 'fit_ulmfit': lambda learn, **kw: learn.fit_ulmfit(3, 1e-2, **kw)}
+
+@pytest.mark.parametrize('call', FALLS.values(), ids=FALLS)
+@pytest.mark.parametrize('kw,match', ODD_FALLS.values(), ids=ODD_FALLS)
+def test_odd_ways_to_fall_are_refused(mlp, call, kw, match):
+    with pytest.raises((ValueError, TypeError), match=match): call(mlp, **kw)
+
+@pytest.mark.parametrize('kw', [dict(span=100), dict(decay=.8), dict(min_scale=.2), dict(factor=4, min_scale=.1)])
+def test_the_callback_and_the_plan_fall_as_the_function_does(tmp_path, kw):
+    a,b = make_mlp(tmp_path),make_mlp(tmp_path)
+    set_seed(5)
+    with a.no_bar(),a.no_logging(): a.fit_stlr(2, 1e-2, cbs=DiscriminativeLR(**kw))
+    set_seed(5)
+    with b.no_bar(),b.no_logging(): b.fit_ulmfit(2, 1e-2, gradual=False, **kw)
+    assert np.allclose(a.recorder.group_lrs, b.recorder.group_lrs, rtol=1e-12)
+    assert np.allclose(b.recorder.group_lrs.max(0)/b.recorder.group_lrs.max(), discriminative_lrs(1., 3, **kw), rtol=1e-12)
+    assert b.recorder.plan.phases[0].lrs == tuple(discriminative_lrs(1e-2, 3, **kw))
+
+def test_a_plan_says_how_low_the_lowest_rate_is(tmp_path):
+    model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(13)])
+    learn = Learner(make_mlp(tmp_path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat())
+    assert f'; the lowest is 1/{2.6**12:,.0f} of the highest: `min_scale`, `span` or `decay` raise it' in repr(learn.ulmfit_plan(13, 1e-2))
+    for kw in (dict(min_scale=.01), dict(span=100), dict(decay=.8)): assert 'lowest' not in repr(learn.ulmfit_plan(13, 1e-2, **kw))
