@@ -3,6 +3,7 @@ __all__ = ['layerwise_split']
 
 import re
 from collections import Counter
+from functools import partial
 
 import pandas as pd
 from fastai.callback.core import Callback
@@ -125,12 +126,13 @@ def _carry(old, new):
 @patch
 def regroup(self:Learner,
     splitter=layerwise_split, # Gives lists of parameters, input first, for a model
+    n_groups:int=None, # For `layerwise_split`: neighbours are merged to have so many
 ): # The learner
     "Other layer groups for a learner that exists; what is frozen stays so, and the optimiser keeps its state and its rates"
     if isinstance(self.opt_func, OptimWrapper):
         raise ValueError('opt_func is an optimiser with groups of its own: expected what makes one, as `partial(OptimWrapper, opt=...)`')
     old,was = self.opt,self.splitter
-    self.splitter = splitter
+    self.splitter = splitter if n_groups is None else partial(splitter, n_groups=n_groups)
     try: check_groups(self, reset_opt=True)
     except Exception: self.splitter = was; raise
     self.create_opt()

@@ -2,6 +2,7 @@
 __all__ = ['layerwise_split']
 
 from collections import Counter
+from importlib.util import find_spec
 from itertools import pairwise
 
 import numpy as np
@@ -80,14 +81,14 @@ class _Finder:
 
     def _is_trunk(self, m):
         "Is `m` to be opened, as it has blocks inside, or is a list of layers where there are no blocks at all?"
-        if hasattr(m, 'group_matcher'): return True
+        if _of_timm(m): return True
         if self.blocks: return m not in self.blocks and self._has_blocks(m)
         if not isinstance(m, LISTS): return any(self._is_trunk(c) for c in m.children())
         return not _is_embedding(m) and (len(_kids(m)) > 1 or any(self._is_trunk(c) for c in m.children()))
 
     def layers(self, m, head=False):
         "Lists of parameters; a list that is last stays whole if it is to be the `head`"
-        if found := _timm_layers(m): return found
+        if _of_timm(m): return _timm_layers(m)
         # What decodes is new with every U-Net: its head
         if isinstance(m, DynamicUnet): return [*self.layers(m.layers[0]), params(m.layers[1:])]
         return self._list(m, head) if isinstance(m, LISTS) else self._module(m, head)
@@ -132,15 +133,18 @@ class _Finder:
         if not names: raise _Unordered('which has no repeated blocks')
         # Without blocks, as in a VGG, the list that is last is the head
         if not self.blocks and len(names) > 1 and names[-1] == list(kids)[-1]: names = names[:-1]
-        apart = [n for n in names if kids[n] not in self.blocks and not (self.blocks and isinstance(kids[n], LISTS))]
-        if len(apart) > 1 and not ('encoder' in apart[0] and 'decoder' in apart[1] and len(apart) == 2):
+        apart = [n for n in names if kids[n] not in self.blocks]
+        # Numbered, or an encoder and its decoder; else their widths must say so
+        in_order = len({n.rstrip('0123456789') for n in apart}) < 2 or len(apart) == 2 and 'encoder' in apart[0] and 'decoder' in apart[1]
+        if not in_order:
             between = list(kids)[list(kids).index(apart[0]):list(kids).index(apart[-1])+1]
             if not _one_order([kids[n] for n in between]): raise _Unordered(f'as {", ".join(apart)} may stand side by side')
         return names
 
+def _of_timm(m): return hasattr(m, 'group_matcher') and find_spec('timm') is not None
+
 def _timm_layers(m):
-    "What timm's own `group_matcher` says of a model of timm's; None of others"
-    if not hasattr(m, 'group_matcher'): return None
+    "What timm's own `group_matcher` says of a model of timm's"
     from timm.models import group_parameters
     names,res = dict(m.named_parameters()),[]
     for ns in group_parameters(m, m.group_matcher(coarse=False)).values():
@@ -164,11 +168,10 @@ def _refused(model, why):
 
 def _once(model, groups):
     "Each parameter in one group: the last that has it"
-    # But an embedding that is used again on the way, as by a decoder, stays with the input
     embeddings = {p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    seen,res = embeddings & set(groups[0]) - set(groups[-1]),L()
-    for i,ps in reversed(list(enumerate(groups))):
-        if not i: seen -= embeddings - set(groups[-1])
+    # One that is used again on the way, as by a decoder, stays with the input
+    again,seen,res = embeddings & set(groups[0]) - set(groups[-1]),set(),L()
+    for ps in reversed([groups[0], *([p for p in ps if p not in again] for ps in groups[1:])]):
         res.append([p for p in dict.fromkeys(ps) if p not in seen])
         seen.update(ps)
     return L(ps for ps in reversed(res) if ps)
@@ -177,7 +180,7 @@ def layerwise_split(
     model:nn.Module, # One of fastai, torchvision, timm or transformers, an `nn.Sequential`, or any that has repeated blocks
     n_groups:int=None, # Merge neighbours to have so many groups, the head alone; None for a group a layer
 ) -> L: # Lists of parameters, input first, head last
-    "Split `model` into its layers, `n_groups` at most, without changing it; a tied weight goes with the last layer that has it"
+    "Split `model` into its layers, or `n_groups` of neighbours, without changing it; a tied weight goes with the last layer that has it"
     model = get_model(model)
     # What `torch.compile` has wrapped
     model = getattr(model, '_orig_mod', model)

@@ -75,7 +75,8 @@ class Unfreezing(GroupCallback):
         done = sum(n for n,_ in first)
         if n_epoch < done+least:
             raise ValueError(f'n_epoch={n_epoch}: expected at least {done+least}, as {self!r} takes {done} epochs before the last of '
-                             f'{n_groups} layer groups opens: fit for longer, or give each group fewer epochs')
+                             f'{n_groups} layer groups opens: fit for longer, give each group fewer epochs, or have fewer groups, '
+                             '`learn.regroup(n_groups=...)`')
         return [*first, (n_epoch-done, groups)]
 
     def groups_at(self, epoch):

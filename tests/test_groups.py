@@ -145,7 +145,7 @@ def test_regroup_a_vision_learner(tmp_path):
     with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(2, 1e-3, gradual=False)
     learn.export('a.pkl')
     again = load_learner(tmp_path/'a.pkl')
-    assert len(again.regroup(partial(layerwise_split, n_groups=5)).opt.param_lists) == 5
+    assert len(again.regroup(n_groups=5).opt.param_lists) == 5 == len(again.regroup(partial(layerwise_split, n_groups=5)).opt.param_lists)
     assert all(map(torch.equal, learn.model.parameters(), again.model.parameters()))
 
 def test_regroup_gives_a_learner_without_groups_its_layers(tmp_path):

@@ -122,6 +122,10 @@ def test_blocks_as_attributes():
     m = Net(stem=nn.Linear(2, 2), **{f'block{i}': b for i,b in enumerate(bs)}, fc=nn.Linear(2, 2))
     assert ids(layerwise_split(m)[1:-1]) == ids(map(params, bs))
 
+def test_numbered_lists_of_blocks():
+    m = Net(stem=nn.Linear(2, 2), layer1=blocks(2), layer2=blocks(3), fc=nn.Linear(2, 2))
+    assert ids(layerwise_split(m)[1:-1]) == ids(map(params, [*m.layer1, *m.layer2]))
+
 def test_what_repeats_inside_a_block_is_no_layer():
     class Deep(nn.Module):
         def __init__(self):
@@ -184,6 +188,7 @@ REFUSED = {
     'two towers': (lambda: towers(3, 5), 'as user, item may stand side by side'),
     'equal towers': (lambda: towers(8, 8), 'as user, item may stand side by side'),
     'two encoders': (lambda: Net(text=Net(layer=blocks(2)), image=Net(layer=blocks(2)), head=nn.Linear(4, 2)), 'as text, image may stand'),
+    'two lists of blocks': (lambda: Net(query=blocks(3), key=blocks(3), head=nn.Linear(4, 2)), 'as query, key may stand side by side'),
     'an ensemble': (lambda: Net(models=nn.ModuleList([resnet18(), resnet18()]), head=nn.Linear(2000, 2)), 'as 2 of ResNet may stand side'),
     'no parameters': (lambda: nn.Sequential(nn.ReLU()), 'Sequential has no parameters'),
 }
