@@ -99,8 +99,12 @@ def group_labels(
     groups:L, # Its layer groups, lists of parameters
 ) -> L: # Short names, the last 'head'
     "A short name for each of `groups`, for tables and plots"
-    def _short(n): return re.sub(r'^((\d+|module)\.)+(?=[a-zA-Z_])', '', n)
-    return L(_short(ns[0]) + ('' if len(ns) == 1 else f' .. {_short(ns[-1])}') for ns in group_names(learn, groups)[:-1]) + 'head'
+    names = group_names(learn, groups)[:-1]
+    # What all of them begin with says nothing, but a number alone says less
+    heads = list(zip(*(n.split('.') for ns in names for n in ns)))
+    k = max((i for i,o in enumerate(heads) if all(len(set(h)) == 1 for h in heads[:i]) and not any(p.isdigit() for p in o)), default=0)
+    def _short(n): return re.sub(r'^((\d+|module)\.)+(?=[a-zA-Z_])', '', '.'.join(n.split('.')[k:]))
+    return L(_short(ns[0]) + ('' if len(ns) == 1 else f' .. {_short(ns[-1])}') for ns in names) + 'head'
 
 @patch
 def layer_groups(self:Learner) -> pd.DataFrame: # One row a layer group, input first

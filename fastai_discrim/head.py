@@ -44,6 +44,9 @@ def _range_test(learn, lo, hi, runs=3, num_it=100):
     k = min(map(len, curves))
     if k < 2: raise ValueError(f'the loss was finite at {k} rates: expected at least 2; mend the data or the loss, or try lower `lrs`')
     lrs,losses = np.array(lrs[:k]),np.mean([c[:k] for c in curves], axis=0)
+    if not losses[0]-losses.min() > 0.01*abs(losses[0]):
+        warn(f'no rate of the range test lowers the loss, {losses[0]:.4g}, by 1 %: the one it gives says little; choose one by hand',
+             stacklevel=4)
     return minimum(lrs, losses, num_it)[0],lrs,losses
 
 def _shuffled(dl, n):
@@ -120,7 +123,8 @@ def _plot(res, ylabel):
     ax.set(xscale='log', xlabel='learning rate of the head', ylabel=ylabel)
     # Where the loss diverges says little, and would flatten the rest
     low,start = np.nanmin(res.losses),np.nanmax(res.losses[:len(res.losses)//2])
-    ax.set_ylim(top=min(ax.get_ylim()[1], low + 2*(start-low)))
+    top = min(ax.get_ylim()[1], low + 2*(start-low))
+    ax.set_ylim(low - 0.1*(top-low), top)
     ax.legend()
 
 def _found(learn, lrs, n, n_epoch, n_batch, runs, sched, moms, wd):

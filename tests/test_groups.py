@@ -3,6 +3,7 @@ from functools import partial
 
 import pytest
 import torch
+import transformers
 from conftest import make_mlp, same, snapshot
 from fastai.data.core import DataLoaders, Datasets
 from fastai.learner import Learner, load_learner
@@ -11,10 +12,17 @@ from fastai.optimizer import SGD, OptimWrapper, ranger
 from fastai.torch_core import params, set_seed, trainable_params
 from fastai.vision.learner import vision_learner
 from fastcore.foundation import L
+from torch import nn
 from torchvision.models import resnet18
 
 from fastai_discrim.groups import GroupCallback, check_groups, group_labels, group_trains, norm_ids
 from fastai_discrim.layers import layerwise_split
+
+
+class Wrap(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
 
 OPTS = dict(adam={}, sgd=dict(opt_func=partial(SGD, mom=.9)), ranger=dict(opt_func=ranger),
             torch=dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW)))
@@ -37,6 +45,16 @@ def test_layer_groups_of_an_undivided_learner(tmp_path):
 def test_labels(clas, lm):
     assert group_labels(clas, check_groups(clas)) == ['encoder', 'rnns.0', 'rnns.1', 'rnns.2', 'head']
     assert group_labels(lm, check_groups(lm)) == ['rnns.0', 'rnns.1', 'rnns.2', 'head']
+
+@pytest.mark.parametrize('model,labels', [
+    (lambda: Wrap(transformers.GPT2ForSequenceClassification(transformers.GPT2Config(vocab_size=9, n_embd=4, n_layer=2, n_head=2))),
+     ['wte .. wpe', 'h.0', 'h.1 .. ln_f', 'head']),
+    (lambda: Wrap(resnet18()), ['conv1 .. bn1', *(f'layer{i}.{j}' for i in range(1, 5) for j in range(2)), 'head']),
+    (lambda: nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)), ['0', '1', 'head']),
+])
+def test_labels_leave_out_what_all_names_begin_with(tmp_path, model, labels):
+    learn = Learner(DataLoaders([], []), model(), loss_func=CrossEntropyLossFlat(), splitter=layerwise_split, path=tmp_path)
+    assert group_labels(learn, check_groups(learn)) == labels
 
 def test_group_trains_ignores_norm_layers_that_train_bn_keeps(tmp_path):
     learn = make_mlp(tmp_path, norm=True)

@@ -188,6 +188,11 @@ def test_a_language_model_gets_a_range_test_that_says_so(lm, capsys):
     assert res.how.startswith('range test') and plt.gca().get_ylabel() == 'training loss, smoothed'
     assert res.lr == res.lrs[res.losses.argmin()]/10 and res.lrs[0] >= 1e-4 and res.lrs[-1] <= 1e-1
 
+def test_a_range_test_that_falls_nowhere_warns(lm):
+    # Its tokens are random: there is nothing to learn
+    with pytest.warns(UserWarning, match='no rate of the range test lowers the loss, .*, by 1 %: the one it gives says little'):
+        find(lm, lrs=[1e-9, 1e-7])
+
 def test_an_optimiser_that_is_there_already_gets_a_range_test(tmp_path):
     learn = make_mlp(tmp_path)
     groups = [{'params': list(g)} for g in learn.splitter(learn.model)]
