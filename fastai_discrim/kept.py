@@ -4,6 +4,7 @@ __all__ = []
 from contextlib import ExitStack
 from copy import deepcopy
 from functools import partial
+from itertools import product
 from math import inf
 
 import torch
@@ -50,16 +51,20 @@ class KeptHead(nn.Module):
         entry:nn.Module, # The module in it that the head begins with: what goes in here is kept
         group:set, # Parameters of the head
         item:tuple, # Positional and keyword arguments of `root`, for one item
+        whole:bool=False, # Does it take those of `root` too, for all items, as where the head pools by what the tokens are?
         which:int=None, # Index of the prediction among the tensors that `root` gives; None for all
     ):
         super().__init__()
         # The weights of the body, where `root` has any, are not copied
         memo = {id(p): p for p in root.parameters() if p not in group}
-        self.body,self.item,self.which = set(memo.values()),item,which
+        self.body,self.item,self.whole,self.which = set(memo.values()),item,whole,which
         self.inplace = getattr(entry, 'inplace', False)
         self.root = deepcopy(root, memo)
         for m in self._bodies(self.root): m.forward = _Once(m.forward)
         memo[id(entry)].register_forward_pre_hook(self._enter, with_kwargs=True)
+        self.kept = None
+        # What the body does is done for one item here, too
+        with torch.no_grad(): self.root.eval()(*item[0], **item[1])
 
     def _enter(self, *_):
         # A dropout may be there twice: the first time counts
@@ -74,10 +79,11 @@ class KeptHead(nn.Module):
             else: yield from self._bodies(c)
 
     def forward(self,
-        kept, # Positional and keyword arguments of `entry`
+        kept, # Positional and keyword arguments of `entry`, and of `root` if it takes them
     ):
-        self.kept = kept
-        outs = _tensors(self.root(*self.item[0], **self.item[1]))
+        self.kept = kept[:2]
+        args,kwargs = kept[2:] if self.whole else self.item
+        outs = _tensors(self.root(*args, **kwargs))
         return outs if self.which is None else outs[self.which]
 
     def train(self, mode=True):
@@ -139,7 +145,9 @@ def split_head(
     calls,pred,half = _trace(learn, b)
     if not isinstance(pred, Tensor): return None,f'the prediction is a {type(pred).__name__}, not one tensor'
     done = max((i for i,(m,*_) in enumerate(calls) if _own(m) - group), default=-1)
-    i = next((i for i,(m,*_) in enumerate(calls) if i > done and _begins(m, group)), None)
+    # A dropout that ends the body is the body's
+    body = {o for m in roots[0].modules() if (ps := set(m.parameters())) and not ps & group for o in m.modules()}
+    i = next((i for i,(m,*_) in enumerate(calls) if i > done and _begins(m, group) and m not in body), None)
     if i is None or any(_own(m) & group for m,*_ in calls[:done+1]): return None,early
     entry,*kept = calls[i]
     # A tied weight is at work in the body too, maybe where its module is not called: then another head gets another input
@@ -150,31 +158,32 @@ def split_head(
         for p,w in weights: p.copy_(w)
     if not all(_alike(x, y, half) for x,y in zip(_tensors(kept), _tensors(other))): return None,early
     # From the smallest module that has all of the head outwards: there may be an activation, as for `y_range`, or a dropout around it
-    why = ''
-    for root in reversed([r for r in roots if entry in set(r.modules())]):
-        item = next((_items(1, inp) for m,*inp in calls if m is root), None)
-        make = partial(KeptHead, root, entry, group, item)
-        which,error = _prediction(make, _plain(entry, kept), pred, half)
+    why,around = '',[r for r in reversed(roots) if entry in set(r.modules())]
+    for whole,root in product((False, True), around):
+        if (inp := next((inp for m,*inp in calls if m is root), None)) is None: continue
+        make = partial(KeptHead, root, entry, group, _items(1, inp), whole)
+        which,error = _prediction(make, _plain(entry, kept) + _plain(root, inp)*whole, pred, half)
         if which is not None: return partial(make, which=which),''
         why = why or error
     return None,f'the head takes more from the body than goes in where it begins{why}'
 
 class KeepInputs(Callback):
-    "Keep what goes into a module, and the targets, of some batches"
+    "Keep what goes into modules, and the targets, of some batches"
     order = ProgressCallback.order+1
     def __init__(self,
+        modules:list, # Those whose inputs are kept, one after another
         n_batch:float, # Batches to keep
         n_items:float, # Or items, if these are reached before
-    ): self.most,self.batches,self.n_items = (n_batch, n_items),[],0
+    ): self.modules,self.most,self.batches,self.n_items = modules,(n_batch, n_items),[],0
 
     def catch(self, m, *inp):
-        "Forward pre-hook of the module"
-        if self.inp is None: self.inp = _plain(m, list(inp))
+        "Forward pre-hook of a module; the first call counts"
+        self.inps.setdefault(m, _plain(m, list(inp)))
 
-    def before_batch(self): self.inp = None
+    def before_batch(self): self.inps = {}
 
     def after_batch(self):
-        self.batches.append((self.inp, *_map(lambda o: o.as_subclass(Tensor), self.yb)))
+        self.batches.append((sum((self.inps[m] for m in self.modules), []), *_map(lambda o: o.as_subclass(Tensor), self.yb)))
         self.n_items += find_bs(self.yb)
         if len(self.batches) >= self.most[0] or self.n_items >= self.most[1]: raise CancelValidException()
 
@@ -186,6 +195,9 @@ def keep(
     n_items:float=inf, # Or items
 ) -> list: # For each batch what went in, and the targets
     "Run `learn` over `dl` in evaluation mode, and keep what goes into its head"
-    cb = KeepInputs(n_batch, n_items)
-    with head.args[1].register_forward_pre_hook(cb.catch, with_kwargs=True): learn.validate(dl=dl, cbs=[StandAside(), cb])
+    root,entry,_,_,whole = head.args
+    cb = KeepInputs([entry, root] if whole else [entry], n_batch, n_items)
+    with ExitStack() as hooks:
+        for m in cb.modules: hooks.enter_context(m.register_forward_pre_hook(cb.catch, with_kwargs=True))
+        learn.validate(dl=dl, cbs=[StandAside(), cb])
     return cb.batches

@@ -20,6 +20,7 @@ from fastai.vision.models.xresnet import xresnet18
 from torch import nn
 from torchvision.models.convnext import CNBlockConfig
 
+from fastai_discrim.kept import split_head
 from fastai_discrim.layers import layerwise_split
 from fastai_discrim.unfreeze import GradualUnfreezing
 
@@ -188,3 +189,22 @@ def test_at_their_published_sizes(make, n):
     with torch.device('meta'): m = make()
     groups = layerwise_split(m)
     assert len(groups) == n and {p for g in groups for p in g} == set(m.parameters())
+
+class First(Callback):
+    "AWD-LSTM gives what it remembers too"
+    def after_pred(self):
+        if isinstance(self.pred, tuple): self.learn.pred = self.pred[0]
+
+# The head of T5's encoder is its last block, which takes position biases from the first
+TIED = 'unet_learner resnet18', 'collaborative', 'AWD-LSTM language model', 'bert masked', 'gpt2 language model', 't5 encoder'
+ALONE = [n for n in MODELS if n not in TIED]
+
+@pytest.mark.parametrize('name', ALONE)
+def test_the_head_can_be_run_alone(tmp_path, name):
+    m,x,n,*_ = made(name)
+    ds = [(o, torch.tensor(0)) for o in x]
+    dls = DataLoaders.from_dsets(ds, ds, bs=2, device='cpu', num_workers=0)
+    learn = Learner(dls, m, loss_func=lambda out, y: out.sum(), splitter=layerwise_split, path=tmp_path, cbs=First())
+    learn.create_opt()
+    learn.opt.freeze_to(-1)
+    assert split_head(learn, learn.opt.param_lists[-1])[1] == ''

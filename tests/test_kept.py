@@ -40,6 +40,23 @@ class Siblings(Bert):
     def forward(self, x): return {'logits': self.classifier(self.drop(torch.tanh(self.pooler(self.body(x).mean(1)))))}
     def groups(self): return L(params(self.body), params(self.pooler)+params(self.classifier))
 
+class Last(Siblings):
+    "A head that scores every token, and looks among the ids, which do not go through the body, for the last that is no padding"
+    def forward(self, x):
+        scores = self.classifier(self.drop(torch.tanh(self.pooler(self.body(x)))))
+        return {'logits': scores[torch.arange(len(x)), (x > 4).cumsum(1).argmax(1)]}
+
+class Dropped(Siblings):
+    "A body that ends with the dropout with which it begins"
+    class Body(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.emb,self.drop,self.norm = nn.Embedding(20, 6),nn.Dropout(.5),nn.LayerNorm(6)
+        def forward(self, x): return self.drop(self.norm(self.drop(self.emb(x))))
+    def __init__(self):
+        super().__init__()
+        self.body = self.Body()
+
 class Skip(Siblings):
     "A head that takes from the body again, further up"
     def forward(self, x): return {'logits': self.classifier(torch.tanh(self.pooler((h := self.body(x)).mean(1))) + h[:,0])}
@@ -92,6 +109,7 @@ def begin(learn):
 # What goes in for a batch of 8 or 16, and the module that it goes into
 HEADS = dict(mlp=(lambda p: make_mlp(p), (8,), nn.Linear), clas=(lambda p: make_clas(p), (24,), nn.BatchNorm1d),
              bert=(lambda p: tokens(Bert()), (6,), nn.Dropout), siblings=(lambda p: tokens(Siblings()), (6,), nn.Linear),
+             last=(lambda p: tokens(Last()), (5, 6), nn.Linear), dropped=(lambda p: tokens(Dropped()), (6,), nn.Linear),
              vision=(lambda p: images(), (12,), nn.BatchNorm1d), table=(lambda p: table(), (4,), nn.Linear))
 
 @pytest.mark.parametrize('make,shape,kind', HEADS.values(), ids=HEADS)
@@ -100,7 +118,7 @@ def test_the_input_of_the_heads_first_module_with_parameters_is_kept(tmp_path, m
     head,why = begin(learn)
     assert not why and type(head.args[1]) is kind
     with learn.no_bar(): batches = keep(learn, head, learn.dls.valid)
-    (((x,),kwargs),y),*_ = batches
+    (((x,),kwargs,*_),y),*_ = batches
     assert x.shape[1:] == shape and not kwargs and sum(len(b[1]) for b in batches) == 16
     assert type(x) is type(y) is torch.Tensor and not x.requires_grad
 
