@@ -1,4 +1,5 @@
 "Every common architecture: its layers are a partition, in the order in which they run, and exactly those that are open train"
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -100,6 +101,11 @@ MODELS = {
     'bert': (hf('BertForSequenceClassification', 'Bert'), tokens, 1+3+1+1, 'model.bert.embeddings', 'model.classifier'),
     'bert masked': (hf('BertForMaskedLM', 'Bert'), tokens, 1+3+1, 'model.bert.embeddings', ('model.cls', 'model.bert.embeddings.word')),
     'roberta': (hf('RobertaForSequenceClassification', 'Roberta'), tokens, 1+3+1, 'model.roberta.embeddings', 'model.classifier'),
+    'xlm-roberta': (hf('XLMRobertaForSequenceClassification', 'XLMRoberta'), tokens, 1+3+1, 'model.roberta.embeddings', 'model.classifier'),
+    'camembert masked': (hf('CamembertForMaskedLM', 'Camembert'), tokens, 1+3+1, 'model.roberta.embeddings',
+                         ('model.lm_head', 'model.roberta.embeddings.word')),
+    'opt': (hf('OPTForSequenceClassification', 'OPT', ffn_dim=32, word_embed_proj_dim=16), tokens, 1+3+1, 'model.model.decoder.embed',
+            'model.score'),
     'distilbert': (hf('DistilBertForSequenceClassification', 'DistilBert', dim=16, n_layers=3, n_heads=2, hidden_dim=32), tokens, 1+3+1,
                    'model.distilbert.embeddings', ('model.pre_classifier', 'model.classifier')),
     'deberta': (hf('DebertaForSequenceClassification', 'Deberta'), tokens, 1+3+1, 'model.deberta.embeddings', ('model.pooler',
@@ -127,6 +133,8 @@ def look(m):
     return [(o.training, len(o._forward_hooks)+len(o._forward_pre_hooks),
     type(o)) for o in m.modules()],[p.requires_grad for p in m.parameters()]
 
+def own(m): return [p for p in m._parameters.values() if p is not None]
+
 def test_there_are_enough():
     kinds = [n.split()[0] for n in MODELS]
     assert len(MODELS) >= 25 and {'tv', 'timm', 'bert', 'tabular'} <= set(kinds)
@@ -148,14 +156,13 @@ def test_partition_stem_first_head_last_and_nothing_changed(name):
 def test_layers_are_in_the_order_in_which_they_run(name):
     m,x,*_ = made(name)
     at,ran = {p:i for i,g in enumerate(layerwise_split(m)) for p in g},[]
-    def _ran(o, *_): ran.extend(at[p] for p in o._parameters.values() if p is not None)
     # A tied weight is with the last layer that has it, and runs before
-    tied = {p for p,n in at.items() if sum(p is q for o in m.modules() for q in o._parameters.values()) > 1}
-    hooks = [o.register_forward_hook(_ran) for o in m.modules() if o._parameters and not tied & set(o._parameters.values())]
+    times = Counter(p for o in m.modules() for p in own(o))
+    leaves = [o for o in m.modules() if own(o) and len(own(o)) == len(list(o.parameters())) and all(times[p] == 1 for p in own(o))]
+    hooks = [o.register_forward_hook(lambda o, *_: ran.extend(at[p] for p in own(o))) for o in leaves]
     m.eval()
     with torch.no_grad(): m(x)
-    first = list(dict.fromkeys(ran))
-    assert first == sorted(first) and len(first) >= len(set(at.values()))-1
+    assert ran == sorted(ran) and len(set(ran)) >= len(set(at.values()))-1
     for h in hooks: h.remove()
 
 class Watch(Callback):
@@ -196,7 +203,8 @@ class First(Callback):
         if isinstance(self.pred, tuple): self.learn.pred = self.pred[0]
 
 # The head of T5's encoder is its last block, which takes position biases from the first
-TIED = 'unet_learner resnet18', 'collaborative', 'AWD-LSTM language model', 'bert masked', 'gpt2 language model', 't5 encoder'
+TIED = ('unet_learner resnet18', 'collaborative', 'AWD-LSTM language model', 'bert masked', 'camembert masked', 'gpt2 language model',
+        't5 encoder')
 ALONE = [n for n in MODELS if n not in TIED]
 
 @pytest.mark.parametrize('name', ALONE)

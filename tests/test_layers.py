@@ -8,7 +8,8 @@ from fastai.text.models import AWD_LSTM, awd_lstm_clas_config, awd_lstm_clas_spl
 from fastai.text.models.core import get_language_model, get_text_classifier
 from fastai.torch_core import params
 from torch import nn
-from torchvision.models import resnet18
+from torchvision.models import ResNet, resnet18
+from torchvision.models.resnet import BasicBlock
 
 from fastai_discrim.layers import layerwise_split
 
@@ -122,6 +123,56 @@ def test_blocks_as_attributes():
     m = Net(stem=nn.Linear(2, 2), **{f'block{i}': b for i,b in enumerate(bs)}, fc=nn.Linear(2, 2))
     assert ids(layerwise_split(m)[1:-1]) == ids(map(params, bs))
 
+@pytest.mark.parametrize('name', ['head', 'classifier', 'fc', 'lm_head', 'score', 'qa_outputs', 'head_1', 'pre_classifier'])
+@pytest.mark.parametrize('cls', [nn.ModuleList, nn.Sequential])
+def test_a_head_is_last_wherever_it_is_declared(name, cls):
+    head,stem,bs = nn.Linear(2, 3),nn.Linear(2, 2),blocks(3, cls)
+    want = ids([params(stem), *map(params, bs), params(head)])
+    for kids in ({name: head, 'stem': stem, 'layers': bs}, {'stem': stem, name: head, 'layers': bs}, {'stem': stem, 'layers': bs,
+            name: head}):
+        assert ids(layerwise_split(Net(**kids))) == want
+    # Plain lists, of which one is the head
+    head,body = nn.Sequential(*linears(2)),nn.Sequential(*linears(3))
+    for kids in ({name: head, 'body': body}, {'body': body, name: head}):
+        assert ids(layerwise_split(Net(**kids))) == ids([*map(params, body), params(head)])
+
+def test_a_last_norm_goes_with_the_last_block_wherever_it_is_declared():
+    norm,bs = nn.LayerNorm(2),blocks(3)
+    for inner in (Net(final_layer_norm=norm, layers=bs), Net(layers=bs, norm=norm), Net(layers=bs, emb_layer_norm_after=norm)):
+        m = Net(stem=nn.Linear(2, 2), decoder=inner, fc=nn.Linear(2, 2))
+        assert ids(layerwise_split(m)[3:4]) == ids([params(bs[2])+params(norm)])
+
+def test_heads_side_by_side_are_one_head():
+    class Head(nn.Module):
+        def __init__(self, n):
+            super().__init__()
+            self.a,self.b = nn.Linear(8, 8),nn.Linear(8, n)
+    body = tower(4)
+    for heads in (nn.ModuleList([Head(3), Head(5)]), nn.ModuleDict({'a': Head(3), 'b': Head(5)})):
+        assert ids(layerwise_split(Net(body=body, heads=heads))) == ids([params(body[0]), params(body[2]), params(heads)])
+        assert ids(layerwise_split(nn.Sequential(body, Net(tasks=heads)))) == ids([params(body[0]), params(body[2]), params(heads)])
+
+def test_a_head_that_has_blocks_leaves_the_body_its_layers():
+    body,head = nn.Sequential(*linears(3)),blocks(2, nn.Sequential)
+    assert ids(layerwise_split(Net(features=body, head=head))) == ids([*map(params, body), params(head)])
+
+def test_one_block_a_stage():
+    m = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=2)
+    groups = layerwise_split(m)
+    assert is_partition(m, groups) and ids(groups[1:-1]) == ids(params(getattr(m, f'layer{i}')) for i in range(1, 5))
+
+def test_a_list_with_a_forward_of_its_own_is_one_layer():
+    class Skip(nn.Sequential):
+        def forward(self, x): return x + super().forward(x)
+    m = nn.Sequential(nn.Linear(2, 2), Skip(*linears(2)), Skip(*linears(2)), nn.Linear(2, 2))
+    assert ids(layerwise_split(m)) == ids(map(params, m))
+    class Se(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.skip,self.convs = nn.Linear(2, 2),nn.Sequential(*linears(2))
+    m = nn.Sequential(nn.Linear(2, 2), Se(), nn.ReLU(), Net(skip=nn.Linear(2, 2), convs=nn.Sequential(*linears(2))), nn.Linear(2, 2))
+    assert ids(layerwise_split(m)) == ids(map(params, (m[0], m[1], m[3], m[4])))
+
 def test_numbered_lists_of_blocks():
     m = Net(stem=nn.Linear(2, 2), layer1=blocks(2), layer2=blocks(3), fc=nn.Linear(2, 2))
     assert ids(layerwise_split(m)[1:-1]) == ids(map(params, [*m.layer1, *m.layer2]))
@@ -182,14 +233,23 @@ def tower(n): return nn.Sequential(nn.Linear(n, 8), nn.ReLU(), nn.Linear(8, 8))
 def towers(a, b): return Net(user=tower(a), item=tower(b), head=nn.Linear(16, 2))
 
 REFUSED = {
-    'no blocks': (lambda: Net(stem=nn.Linear(2, 2), head=nn.Linear(2, 2)),
-                  r'of Net, which has no repeated blocks \(its children: stem \(Linear\), head \(Linear\)\): write a splitter, `lambda'),
-    'one layer': (lambda: nn.LSTM(2, 2), r'of LSTM, which has no repeated blocks \(its children: none\)'),
+    'no blocks': (lambda: Net(stem=nn.Linear(2, 2), head=nn.Linear(2, 2)), r'of Net, in which no repeated blocks follow each other '
+                  r'\(its children: stem \(Linear\), head \(Linear\)\): write a splitter, `lambda m: L\('),
+    'one layer': (lambda: nn.LSTM(2, 2), r'of LSTM, in which no repeated blocks follow each other \(its children: none\)'),
     'two towers': (lambda: towers(3, 5), 'as user, item may stand side by side'),
     'equal towers': (lambda: towers(8, 8), 'as user, item may stand side by side'),
     'two encoders': (lambda: Net(text=Net(layer=blocks(2)), image=Net(layer=blocks(2)), head=nn.Linear(4, 2)), 'as text, image may stand'),
     'two lists of blocks': (lambda: Net(query=blocks(3), key=blocks(3), head=nn.Linear(4, 2)), 'as query, key may stand side by side'),
-    'an ensemble': (lambda: Net(models=nn.ModuleList([resnet18(), resnet18()]), head=nn.Linear(2000, 2)), 'as 2 of ResNet may stand side'),
+    'an ensemble': (lambda: Net(models=nn.ModuleList([resnet18(), resnet18()]), head=nn.Linear(2000, 2)),
+                    'in which no repeated blocks follow'),
+    'towers in a list': (lambda: Net(towers=nn.ModuleList([tower(4), tower(4)]), head=nn.Linear(16, 2)),
+                         'in which no repeated blocks follow'),
+    'numbered towers': (lambda: Net(tower1=tower(4), tower2=tower(4), head=nn.Linear(16, 2)), 'as tower1, tower2 may stand side by side'),
+    'three of a class': (lambda: Net(text=Block(), image=Block(), audio=Block(), head=nn.Linear(6, 2)),
+                         'in which no repeated blocks follow'),
+    'a decoder first': (lambda: Net(decoder=tower(8), encoder=tower(8)), 'as decoder, encoder may stand side by side'),
+    'parts of layers': (lambda: Net(attentions=blocks(3), norms=nn.ModuleList([nn.LayerNorm(2) for _ in range(3)]), fc=nn.Linear(2, 2)),
+                        'as attentions, norms may stand side by side'),
     'no parameters': (lambda: nn.Sequential(nn.ReLU()), 'Sequential has no parameters'),
 }
 
@@ -209,7 +269,8 @@ def test_neither_timm_nor_transformers_are_needed():
 import sys
 for n in ('timm', 'transformers', 'accelerate'): sys.modules[n] = None
 from fastai_discrim.all import layerwise_split
-from torchvision.models import resnet18
+from torchvision.models import ResNet, resnet18
+from torchvision.models.resnet import BasicBlock
 assert len(layerwise_split(resnet18())) == 10
 """
     subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True)
