@@ -55,7 +55,7 @@ def check_groups(
         if not len(g): raise ValueError(f'{who} gives a layer group, {i}, without parameters: leave it out, then `learn.create_opt()`')
     if len(groups) < at_least:
         raise ValueError(f'{who} gives {len(groups)} layer group, expected at least {at_least}: build the learner with '
-                         '`splitter=layerwise_split`, or set `learn.splitter = layerwise_split; learn.create_opt()`')
+                         '`splitter=layerwise_split`, or call `learn.regroup()`')
     return groups
 
 def is_lm(learn:Learner) -> bool:
@@ -127,21 +127,32 @@ def _carry(old, new):
     hypers = [old.hypers[at.get(g[-1], -1)] for g in new.param_lists]
     for k in hypers[0]: new._set_hyper(k, [h[k] for h in hypers])
 
+def _open_whole(old, new, norms):
+    "Of a group that trains in part, what was frozen as a group of `old` trains too; what was frozen by hand stays so"
+    shut = {p for g in old.param_lists if not group_trains(g, norms) for p in g}
+    for g in new.param_lists:
+        if group_trains(g, norms):
+            for p in shut & set(g): p.requires_grad_(True)
+
 @patch
 def regroup(self:Learner,
     splitter=layerwise_split, # Gives lists of parameters, input first, for a model
     n_groups:int=None, # For `layerwise_split`: neighbours are merged to have so many
 ): # The learner
-    "Other layer groups for a learner that exists; what is frozen stays so, and the optimiser keeps its state and its rates"
+    "Other layer groups for a learner that exists; groups stay frozen that were, and the optimiser keeps its state and its rates"
+    if not callable(splitter): raise TypeError(f'splitter={splitter!r}: expected a function of a model; or say `n_groups={splitter!r}`')
     if isinstance(self.opt_func, OptimWrapper):
         raise ValueError('opt_func is an optimiser with groups of its own: expected what makes one, as `partial(OptimWrapper, opt=...)`')
     old,was = self.opt,self.splitter
     self.splitter = splitter if n_groups is None else partial(splitter, n_groups=n_groups)
-    try: check_groups(self, reset_opt=True)
+    try:
+        check_groups(self, reset_opt=True)
+        self.create_opt()
     except Exception: self.splitter = was; raise
-    self.create_opt()
-    if old is not None: _carry(old, self.opt)
     norms = norm_ids(self.model)
+    if old is not None:
+        _carry(old, self.opt)
+        _open_whole(old, self.opt, norms)
     self.opt.frozen_idx = next((i for i,g in enumerate(self.opt.param_lists) if group_trains(g, norms)), len(self.opt.param_lists))
     return self
 

@@ -148,8 +148,8 @@ class Plan:
         # What a source calls its rate need not be that of the head
         name = 'η_L' if all(p.lrs[-1] == self.lr for p in self.phases) else 'lr'
         if self.lr: title += f'; {name} = {self.lr:.4g}, {self.lr_from}'
-        lrs = [lr for p in self.phases for lr in p.lrs]
-        fall,norms = max(lrs)/min(lrs),'train' if self.train_bn else 'stay as they are'
+        lrs,norms = [[p.lrs[i] for i in p.groups] for p in self.phases],'train' if self.train_bn else 'stay as they are'
+        fall = max(max(ls)/min(ls) for ls in lrs)
         if fall > 1000: title += f'; the lowest is 1/{fall:,.0f} of the highest: `min_scale`, `span` or `decay` raise it'
         if self.train_bn is not None: title += f'; norm layers of frozen groups {norms} (`train_bn`)'
         return title + (f'; from {self.source}' if self.source else '')

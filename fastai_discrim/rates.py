@@ -49,6 +49,8 @@ class DiscriminativeLR(GroupCallback):
         if multipliers is not None:
             multipliers = check_list(multipliers, 'multipliers', 'one number for each layer group')
             for m in multipliers: check_number(m, 'multipliers')
+            if factor != 2.6 or min_scale or span is not None or decay is not None:
+                raise ValueError(f'multipliers={multipliers} together with another way to fall: expected one of them')
         store_attr()
 
     def check_fit(self, learn, n_epoch, lr, cbs, reset_opt):

@@ -5,6 +5,7 @@ import pytest
 import torch
 import transformers
 from conftest import make_mlp, same, snapshot
+from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders, Datasets
 from fastai.learner import Learner, load_learner
 from fastai.losses import CrossEntropyLossFlat
@@ -186,3 +187,22 @@ def test_regroup_refuses_an_optimiser_that_is_ready(tmp_path):
     learn = make_mlp(tmp_path)
     learn.opt_func = OptimWrapper(opt=torch.optim.SGD(learn.model.parameters(), lr=.1))
     with pytest.raises(ValueError, match='opt_func is an optimiser with groups of its own: expected what makes one'): learn.regroup()
+
+def test_regroup_in_the_middle_of_unfreezing_leaves_no_layer_frozen_for_good(tmp_path):
+    model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(5)], nn.Linear(4, 2))
+    learn = Learner(make_mlp(tmp_path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat(), path=tmp_path)
+    class Stop(Callback):
+        def before_batch(self):
+            if self.epoch == 2: raise KeyboardInterrupt
+    with learn.no_bar(),learn.no_logging():
+        with pytest.raises(KeyboardInterrupt): learn.fit_ulmfit(6, 1e-2, cbs=Stop())
+        model[4].bias.requires_grad_(False)
+        learn.regroup(n_groups=3)
+        # The head, and the three layers above the lowest two, of which two had opened
+        assert [all(p.requires_grad for p in g) for g in learn.opt.param_lists] == [False, False, True]
+        assert [p.requires_grad for p in learn.opt.param_lists[1]] == [True]*3 + [False]
+        with pytest.warns(UserWarning, match=r'1 parameters are frozen in a layer group .* stay so \(4.bias\)'): learn.fit_ulmfit(3, 1e-2)
+    assert [n for n,p in model.named_parameters() if not p.requires_grad] == ['4.bias']
+
+def test_regroup_wants_a_function(mlp):
+    with pytest.raises(TypeError, match='splitter=5: expected a function of a model; or say `n_groups=5`'): mlp.regroup(5)

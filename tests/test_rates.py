@@ -192,4 +192,10 @@ def test_a_plan_says_how_low_the_lowest_rate_is(tmp_path):
     model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(13)])
     learn = Learner(make_mlp(tmp_path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat())
     assert f'; the lowest is 1/{2.6**12:,.0f} of the highest: `min_scale`, `span` or `decay` raise it' in repr(learn.ulmfit_plan(13, 1e-2))
-    for kw in (dict(min_scale=.01), dict(span=100), dict(decay=.8)): assert 'lowest' not in repr(learn.ulmfit_plan(13, 1e-2, **kw))
+    for kw in (dict(min_scale=.01), dict(span=100), dict(decay=.8), dict(down_to=9)):
+        assert 'lowest' not in repr(learn.ulmfit_plan(13, 1e-2, **kw))
+
+@pytest.mark.parametrize('kw', [dict(min_scale=.1), dict(span=10), dict(decay=.9), dict(factor=3)])
+def test_multipliers_are_the_whole_word(kw):
+    with pytest.raises(ValueError, match='multipliers=.*together with another way to fall: expected one of them'):
+        DiscriminativeLR(multipliers=[.1, .5, 1.], **kw)
