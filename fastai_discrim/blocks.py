@@ -10,8 +10,8 @@ from fastai.torch_core import norm_types, params
 from fastai.vision.models.unet import DynamicUnet
 from torch import nn
 
+# What a head is called; and what a module has that is a model by itself, where `fc1` may be part of a block
 HEAD = re.compile(r'(^|_)(head|heads|classifier|fc|score|qa_outputs)(_|\d|$)')
-
 WHOLE = {'head', 'classifier', 'fc', 'score', 'lm_head'}
 
 class Unordered(ValueError):

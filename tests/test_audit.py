@@ -21,6 +21,7 @@ from fastai.vision.models.xresnet import xresnet18
 from torch import nn
 from torchvision.models.convnext import CNBlockConfig
 
+from fastai_discrim.groups import is_lm
 from fastai_discrim.kept import split_head
 from fastai_discrim.layers import layerwise_split
 from fastai_discrim.unfreeze import GradualUnfreezing
@@ -216,3 +217,9 @@ def test_the_head_can_be_run_alone(tmp_path, name):
     learn.create_opt()
     learn.opt.freeze_to(-1)
     assert split_head(learn, learn.opt.param_lists[-1])[1] == ''
+
+@pytest.mark.parametrize('name', [n for n in MODELS if MODELS[n][1] is tokens])
+def test_language_models_are_known(tmp_path, name):
+    dls = DataLoaders.from_dsets([(made(name)[1][0], torch.tensor(0))], bs=1, device='cpu', num_workers=0)
+    learn = Learner(dls, made(name)[0], loss_func=lambda out, y: out.sum(), splitter=layerwise_split, path=tmp_path)
+    assert is_lm(learn) == ('masked' in name or 'language model' in name)
