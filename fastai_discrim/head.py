@@ -67,11 +67,15 @@ def _kept_data(learn, entry, n_batch):
     say(learn, f'head_lr_find: no validation set, so {k} of {len(train)} training batches are held out')
     return train[k:],train[:k]
 
-def _centre(lrs, losses, idle):
+def _noise(idle, n_items):
+    "How far two losses may differ by which `n_items` validate: an item's loss under two heads by about half that of an `idle` head"
+    return 0.5*abs(idle)/n_items**0.5
+
+def _centre(lrs, losses, idle, noise=0.):
     "The middle, on a log scale, of the rates that gain about as much as the best over an `idle` head: there losses are flat and noisy"
     i,low = np.nanargmin(losses),np.nanmin(losses)
     # What is meant by about: a fifth of the gain. The choice then hardly changes from run to run, at no cost in loss
-    scale = 0.2*(idle-low)
+    scale = 0.2*max(idle-low, 0) + noise
     if not 0 < scale < np.inf: return float(lrs[i])
     excess = np.nan_to_num(losses-low, nan=np.inf)/scale
     far = np.flatnonzero(excess > 3)
@@ -92,7 +96,7 @@ def _check(learn, lrs, n_epoch, n_batch, runs, sched, moms):
     check_data(learn)
     return lrs,n
 
-def _search(find, lrs):
+def _search(find, lrs, n_items=np.inf):
     "The rates, the losses that `find` gives for them and for none; without `lrs` from 1e-3 to 1, and on until the best is not near an end"
     fixed,step = lrs is not None,10**0.25
     if not fixed: lrs = np.geomspace(1e-3, 1, 13)
@@ -101,6 +105,8 @@ def _search(find, lrs):
     losses = np.array(losses)
     while not fixed and np.isfinite(losses).any():
         i = np.nanargmin(losses)
+        # Few items can't tell the best from the middle: then what lies beyond it is not worth a look
+        if losses[len(losses)//2]-losses[i] < _noise(idle, n_items): break
         new = lrs[0]/step**np.arange(4, 0, -1) if i < 2 else lrs[-1]*step**np.arange(1, 5) if i > len(lrs)-3 else None
         if new is None or new[0] < 1e-7 or new[-1] > 1e3: break
         order = np.argsort(lrs := np.concatenate([lrs, new]))
@@ -143,9 +149,10 @@ def _found(learn, lrs, n, n_epoch, n_batch, runs, sched, moms, wd):
         set_random_states(**states)
         bar = progress_bar(range(runs), leave=False, display=hasattr(learn, 'progress'))
         return np.mean([candidate_losses(learn, head, *data, rates, n_epoch, sched, moms, wd) for _ in bar], axis=0)
-    tried,losses,idle = _search(_find, lrs)
+    n_items = sum(find_bs(b[1:]) for b in data[1])
+    tried,losses,idle = _search(_find, lrs, n_items)
     _check_losses(tried, losses, idle)
-    lr = _centre(tried, losses, idle) if lrs is None else float(lrs[np.nanargmin(losses)])
+    lr = _centre(tried, losses, idle, _noise(idle, n_items)) if lrs is None else float(lrs[np.nanargmin(losses)])
     return HeadLR(lr, tried, losses, f'validation loss of the head, {n_epoch} epoch{"s"*(n_epoch > 1)} at each of {len(tried)} rates')
 
 @patch

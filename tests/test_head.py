@@ -1,4 +1,6 @@
 "η_L is found, and nothing is left of the search"
+import math
+import warnings
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -21,7 +23,8 @@ from fastcore.foundation import L
 from torch.utils.data import DataLoader as TorchLoader
 from torch.utils.data import IterableDataset
 
-from fastai_discrim.head import HeadLR, _centre, _search
+from fastai_discrim import ulmfit
+from fastai_discrim.head import HeadLR, _centre, _noise, _search
 from fastai_discrim.rates import DiscriminativeLR
 from fastai_discrim.schedule import CLRBeta, Flat
 from fastai_discrim.unfreeze import GradualUnfreezing
@@ -141,6 +144,30 @@ def test_centre():
     assert _centre(lrs, loss*1e-12, 5e-12) == pytest.approx(_centre(lrs, loss, 5.))
     # Nothing is gained: the best of what is bad
     for idle in (1., .5, np.nan): assert _centre(lrs, np.array([1., 1.2, 1.4, 9]), idle) == pytest.approx(1e-3)
+
+def test_few_items_can_not_tell():
+    # 20 that validate, and a loss that falls a little towards ever lower rates: chance, as the same with a million is not
+    def falling(lrs): return .7 + .01*np.log10(lrs/1e-12)/12
+    few,many = (_search(falling, None, n) for n in (20, 10**6))
+    assert few[0].min() == pytest.approx(1e-3) and many[0].min() < 1e-6
+    lrs,losses,idle = few
+    assert _centre(lrs, losses, idle, _noise(idle, 20)) == pytest.approx(np.sqrt(1e-3), rel=.1)
+    # What is far worse than chance allows is left out, few as they are
+    assert _centre(lrs, losses + 5*(lrs > .02), idle, _noise(idle, 20)) < .01
+    # And many items give what they gave without a thought of noise
+    loss = np.log10(lrs/.03)**2 + 1
+    assert _centre(lrs, loss, 3., _noise(3., 10_000)) == pytest.approx(_centre(lrs, loss, 3.), rel=.02)
+
+@pytest.mark.parametrize('seed', range(4))
+def test_few_labels_give_a_rate_that_trains(tmp_path, seed):
+    # 20 documents validate, labels are random: no rate gains anything, and rates of 1e-7 and of 10 were the best
+    learn,g = make_clas(tmp_path),torch.Generator().manual_seed(seed)
+    docs = [(torch.randint(3, 30, (12,), generator=g), torch.randint(2, (), generator=g)) for _ in range(100)]
+    learn.dls = DataLoaders.from_dsets(docs[20:], docs[:20], bs=8, device='cpu', num_workers=0)
+    with warnings.catch_warnings(),learn.no_bar(),learn.no_logging():
+        warnings.simplefilter('ignore')
+        learn.fit_ulmfit(5)
+    assert 1e-3 < learn.recorder.plan.lr < .5
 
 def test_runs_are_averaged(clas, monkeypatch):
     runs = iter([[9., 3., 1.], [9., 1., 2.], [9., 2., 0.]])
@@ -330,7 +357,10 @@ def test_fit_ulmfit_searches_with_its_callbacks(clas, cb):
     assert clas.recorder.plan.lr_from.startswith('head_lr_find, validation loss') and not hasattr(clas, 'logits')
 
 @pytest.mark.parametrize('kw,want', [({}, 1), (dict(epochs=2), 2), (dict(gradual=False), 1)])
-def test_fit_ulmfit_searches_as_the_heads_phase_will_be(clas, monkeypatch, kw, want):
+@pytest.mark.parametrize('steps', [1, 100])
+def test_fit_ulmfit_searches_as_the_heads_phase_will_be(clas, monkeypatch, kw, want, steps):
+    monkeypatch.setattr(ulmfit, 'MIN_STEPS', steps)
+    want = max(want, math.ceil(steps/len(clas.dls.train)))
     seen = {}
     def found(self, **kwargs):
         seen.update(kwargs)
