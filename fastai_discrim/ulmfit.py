@@ -19,8 +19,6 @@ from .schedule import STLR
 from .several import say
 from .unfreeze import GradualUnfreezing
 
-# Of the head, at each rate that `fit_ulmfit` has tried: as many as two epochs of `head_lr_find` have at most
-MIN_STEPS = 100
 
 @patch
 def ulmfit_plan(self:Learner,
@@ -60,7 +58,7 @@ def ulmfit_plan(self:Learner,
 @delegates(Learner.ulmfit_plan)
 def fit_ulmfit(self:Learner,
     n_epoch:int, # Epochs in all
-    lr:float|HeadLR=None, # Peak rate of the head, η_L, or what `head_lr_find` gave; None to find it by that, over the head's phase or 100 steps
+    lr:float|HeadLR=None, # Peak rate of the head, η_L, or what `head_lr_find` gave; None to find it by that, as in the head's phase
     cbs=None, # One callback, many, or a class
     wd:float=None, # Weight decay, as in `fit`
     checkpoint:str=None, # Name of the file that the same call goes on from, as in `fit_plan`; η_L is then not looked for again
@@ -80,10 +78,8 @@ def fit_ulmfit(self:Learner,
     if lr is None:
         p = plan.phases[0]
         alone = p.groups == (plan.n_groups-1,)
-        # In a few steps no rate gains anything, and which is the best is chance
-        n_epoch = max(p.epochs if alone else 1, -(-MIN_STEPS//max(len(self.dls.train), 1)))
         # They may be needed to make a prediction of what the model gives
         with self.added_cbs(cbs):
-            lr = self.head_lr_find(n_epoch=n_epoch, sched=p.sched, moms=p.moms, wd=wd, show_plot=False)
+            lr = self.head_lr_find(n_epoch=p.epochs if alone else 1, sched=p.sched, moms=p.moms, wd=wd, show_plot=False)
         say(self, f'head_lr_find: η_L = {lr.lr:.2e}, {lr.how}')
     self.fit_plan(make(lr), cbs=cbs, wd=wd, checkpoint=checkpoint, checkpoint_every=checkpoint_every, reset_opt=reset_opt)

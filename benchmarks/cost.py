@@ -1,0 +1,279 @@
+"""What the sequence costs, in three parts; each comparison is of two arms in one run, and the arms take turns.
+
+    python benchmarks/cost.py [--parts frozen growth whole] [--out benchmarks/results/cost.json]
+    python benchmarks/cost.py --table
+
+- frozen: a batch of each phase of gradual unfreezing, `fit_plan` against stock fastai by hand: `freeze_to`, and `fit` with the same
+  triangles of rate and momentum made of fastai's own `SchedLin`. AWD-LSTM classifier of random tokens, five groups. The phases are run one
+  by one, so that the arms can take turns every few batches. That both train the same parameters at the same rates is checked each time.
+- growth: `learn.fit_plan(learn.ulmfit_plan(..))` against a loop of such fits, on a deep MLP of tiny layers, a group each, where overhead
+  is all there is; with more groups, epochs and batches. Planning counts, but for the loop, which is given the rates. CPU time.
+- whole: the sequence against `fit_one_cycle` unfrozen at one rate, for the same epochs, on docstrings of six installed packages: nine
+  tenths to train on, the others to validate; the encoder is a small AWD-LSTM that has learnt their language. Each arm's rate is the best
+  of --rates, by validation loss with a tuning seed; these runs aren't timed. Every run has its own process, head, loaders and draw of
+  texts, alike for both arms. The loss to reach is the worse of the two arms' best, and is seen at the ends of epochs alone. Validation counts.
+
+Stock arms run fastai's own methods, without those that importing fastai_discrim wraps. Before each fit the gradients are dropped: those
+that stock fastai leaves would have it step what is frozen. One thread. CPU time is what wall time would be if nothing else ran. Peak
+memory is what the process holds at most while it fits, and is measured on Linux alone. A quarter of an hour on two quiet cores. Without `--table` the parts that are run replace those in --out, and the others stay."""
+import argparse
+import json
+import platform
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import fastai
+import numpy as np
+import torch
+from callback_cost import Clock, loaders, stock
+from fastai.callback.core import Callback
+from fastai.callback.schedule import ParamScheduler, SchedLin, combine_scheds
+from fastai.data.core import Datasets
+from fastai.data.external import fastai_cfg
+from fastai.data.transforms import ColReader
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.text.data import LMDataLoader, Numericalize
+from fastai.text.learner import TextLearner
+from fastai.text.models import AWD_LSTM, awd_lstm_clas_config
+from fastai.text.models.core import get_text_classifier
+from fastai.torch_core import set_seed
+from fastprogress.fastprogress import progress_bar
+from text_data import classifier, tokens
+from torch import nn
+
+from fastai_discrim import __version__
+from fastai_discrim.__main__ import SMALL, language_model
+from fastai_discrim.all import layerwise_split
+
+ARMS,TUNING_SEED,ENCODER = ('stock', 'ours'),1000,dict(epochs=2, rate=1e-2, seed=0)
+# Groups, epochs, and batches an epoch
+GROWTH = [*((n, 50, 4) for n in (2, 5, 10, 20, 50)), *((5, n, 4) for n in (10, 100, 1000)), *((5, 10, n) for n in (1, 10, 100))]
+
+def now():
+    "Wall and CPU seconds"
+    return time.perf_counter(),time.process_time()
+
+class Both(Clock):
+    "When every batch ended, by both clocks; a list an epoch"
+    def __init__(self): self.times = []
+    def before_train(self): self.times.append([now()])
+    def after_batch(self): self.times[-1].append(now())
+    def seconds(self, skip): return np.concatenate([np.diff(o, axis=0)[skip:] for o in self.times])
+
+def by_hand(learn, phase, *cbs):
+    "A phase as one would write it in stock fastai, at the rates and momentum of ours"
+    s,lrs,moms = phase.sched,np.array(phase.lrs),learn.moms
+    def _triangle(start, peak, end): return combine_scheds([s.cut_frac, 1-s.cut_frac], [SchedLin(start, peak), SchedLin(peak, end)])
+    learn.freeze_to(-len(phase.groups))
+    learn.fit(phase.epochs, cbs=[ParamScheduler({'lr': _triangle(lrs/s.ratio, lrs, lrs/s.ratio), 'mom': _triangle(*moms)}), *cbs])
+
+def in_turn(arms, i, learn):
+    "Names of the arms, the first of them another each time; each finds no gradients, and the stock arm fastai's own methods"
+    for k in list(arms)[::1 if i%2 else -1]:
+        for p in learn.model.parameters(): p.grad = None
+        with stock() if k == 'stock' else nullcontext(): yield k
+
+def frozen(args):
+    "Median seconds of a batch in each phase and arm, a row a repeat"
+    torch.manual_seed(0)
+    x = torch.randint(3, 15_000, (32*args.batches, 40))
+    model = get_text_classifier(AWD_LSTM, 15_000, 2, config=dict(awd_lstm_clas_config, emb_sz=200, n_hid=400))
+    learn = TextLearner(loaders(x, x[:,0] % 2, 32), model, loss_func=CrossEntropyLossFlat(), splitter=layerwise_split)
+    plan,res = learn.ulmfit_plan(5, 1e-3),[]
+    with learn.no_bar(),learn.no_logging():
+        for i in progress_bar(range(args.repeats)):
+            res.append([])
+            for p in plan.phases:
+                seconds,ran,one = {},{},replace(plan, phases=[p])
+                for k in in_turn(ARMS, i, learn):
+                    clock = Both()
+                    if k == 'ours': learn.fit_plan(one, cbs=clock)
+                    else: by_hand(learn, p, clock)
+                    # The first batches warm up
+                    seconds[k] = np.median(clock.seconds(skip=2), axis=0).tolist()
+                    ran[k] = [p.requires_grad for p in model.parameters()],learn.recorder.hps['lr'],learn.recorder.hps['mom']
+                assert ran['stock'][0] == ran['ours'][0], 'the arms train different parameters'
+                assert np.allclose(ran['stock'][1:], ran['ours'][1:]), 'the arms train at different rates or momentum'
+                res[-1].append(seconds)
+    return dict(batches=args.batches, repeats=res)
+
+def grown(groups, epochs, batches, seconds):
+    "Of every fit in each arm, CPU seconds: all, an average batch, and all but the batches; and of planning alone"
+    torch.manual_seed(0)
+    x = torch.randn(4*batches, 4)
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(groups)))
+    learn = Learner(loaders(x, (x.sum(1) > 0).long(), 4), model, loss_func=CrossEntropyLossFlat(), splitter=layerwise_split)
+    def _plan(): return learn.ulmfit_plan(epochs, 1e-3)
+    phases,res,i = _plan().phases,{k: [] for k in (*ARMS, 'planning')},0
+    assert len(phases) == groups, f'{len(phases)} phases of {groups} groups'
+    with learn.no_bar(),learn.no_logging():
+        while i < 3 or sum(o[0] for k in ARMS for o in res[k]) < seconds:
+            for k in in_turn(res, i, learn):
+                clock,start = Both(),now()
+                if k == 'ours': learn.fit_plan(_plan(), cbs=clock)
+                elif k == 'planning': _plan()
+                else:
+                    for p in phases: by_hand(learn, p, clock)
+                spent = now()[1] - start[1]
+                # The first batch of an epoch also waits for what prepares it
+                known = clock.seconds(skip=1)[:,1] if batches > 1 and k != 'planning' else np.array([])
+                batch = known.mean() if len(known) else None
+                # The first time round warms up
+                if i: res[k].append((spent, batch, spent - epochs*batches*batch if len(known) else None))
+            i += 1
+    return dict(groups=groups, epochs=epochs, batches=batches, seconds=res)
+
+def growth(args):
+    "`grown` for all sizes"
+    return [grown(*size, args.seconds) for size in progress_bar(list(dict.fromkeys(GROWTH)))]
+
+def memory(reset=False):
+    "MiB that this process has held at most since the last `reset`; None elsewhere than on Linux"
+    if not Path('/proc/self/clear_refs').exists(): return None
+    # Not `ru_maxrss`, which a process takes over from the one that started it
+    if reset: Path('/proc/self/clear_refs').write_text('5')
+    return next(int(row.split()[1])/1024 for row in Path('/proc/self/status').read_text().splitlines() if row.startswith('VmHWM'))
+
+class Curve(Callback):
+    "Time, validation loss and peak memory at the end of every epoch"
+    order,rows = 100,()
+    def after_epoch(self):
+        seconds = np.subtract(now(), self.start).tolist()
+        self.rows = [*self.rows, dict(wall=seconds[0], cpu=seconds[1], loss=self.recorder.values[-1][1], peak=memory())]
+
+def encoder(cache):
+    "An encoder that has learnt the language of the docstrings, kept in `cache`"
+    train,_,vocab = tokens('docstrings', cache)
+    name = 'cost_' + '_'.join(f'{k}{v}' for k,v in ENCODER.items())
+    if not (cache/f'models/{name}.pth').exists():
+        set_seed(ENCODER['seed'])
+        n = len(train)//10
+        dsets = Datasets(train, [[ColReader('text'), Numericalize(vocab)]], splits=(range(n, len(train)), range(n)), dl_type=LMDataLoader)
+        learn = language_model(dsets.dataloaders(bs=32, seq_len=72, num_workers=0), path=cache)
+        with learn.no_bar(): learn.fit_one_cycle(ENCODER['epochs'], ENCODER['rate'])
+        learn.save_encoder(name)
+    return name
+
+def run(arm, rate, seed, epochs, cache, name):
+    "One fit, and its `Curve`"
+    learn,curve = classifier('docstrings', cache, name, seed, sizes=SMALL),Curve()
+    before,curve.start = memory(reset=True),now()
+    with learn.no_bar(),learn.no_logging():
+        if arm == 'ours': learn.fit_plan(learn.ulmfit_plan(epochs, rate), cbs=curve)
+        else:
+            with stock():
+                learn.unfreeze()
+                learn.fit_one_cycle(epochs, rate, cbs=curve)
+    return dict(arm=arm, rate=rate, seed=seed, before=before, curve=curve.rows)
+
+def settle():
+    "One thread, and no warnings"
+    warnings.filterwarnings('ignore')
+    torch.set_num_threads(1)
+
+def alone(f, *args):
+    "What `f` gives in a process of its own"
+    with ProcessPoolExecutor(1, mp_context=get_context('spawn'), initializer=settle) as pool: return pool.submit(f, *args).result()
+
+def best(r): return min(o['loss'] for o in r['curve'])
+
+def whole(args):
+    "Each arm's rate, then its runs"
+    rest = args.epochs,args.cache,alone(encoder, args.cache)
+    # One rate is not to be chosen from
+    tries = [(lr, arm) for lr in args.rates for arm in ARMS] if len(args.rates) > 1 else []
+    tuning = [alone(run, arm, lr, TUNING_SEED, *rest) for lr,arm in progress_bar(tries)] if tries else []
+    rates = {arm: min((r for r in tuning if r['arm'] == arm), key=best)['rate'] if tries else args.rates[0] for arm in ARMS}
+    todo = [(seed, arm) for seed in range(args.seeds) for arm in ARMS[::1 if seed%2 else -1]]
+    runs = [alone(run, arm, rates[arm], seed, *rest) for seed,arm in progress_bar(todo)]
+    tuned = {arm: {r['rate']: best(r) for r in tuning if r['arm'] == arm} for arm in ARMS}
+    return dict(epochs=args.epochs, rates=rates, tuned=tuned, runs=runs)
+
+def markdown(*rows): return '\n'.join('| ' + ' | '.join(map(str, r)) + ' |' for r in (rows[0], ('---',)*len(rows[0]), *rows[1:])) + '\n'
+
+def interval(xs):
+    "Median, and its 95 % interval by bootstrap"
+    draws = np.median(np.random.default_rng(0).choice(xs, (10_000, len(xs))), axis=1)
+    return '{:.3f} ({:.3f} to {:.3f})'.format(np.median(xs), *np.percentile(draws, [2.5, 97.5]))
+
+def frozen_table(res):
+    "A phase a row; a ratio is of two neighbours in time, and the median over the repeats"
+    x = np.array([[[o[k] for k in ARMS] for o in phases] for phases in res['repeats']])
+    def _row(y): return *(f'{1000*v:.1f}' for v in np.median(y[...,1], axis=0)),*(interval(y[:,1,c]/y[:,0,c]) for c in (1, 0))
+    rows = [(f'{i+1} of {x.shape[1]}', *_row(x[:,i])) for i in range(x.shape[1])]
+    rows.append(('all phases but the last', *_row(x[:,:-1].reshape(-1, *x.shape[2:]))))
+    return markdown(('groups open', 'stock, CPU ms a batch', '`fit_plan`', 'ratio, CPU time', 'ratio, wall time'), *rows)
+
+def growth_row(r):
+    "Sizes, and medians over the fits: whole fits, a batch, all but the batches; and planning"
+    def _median(k, i): return np.median(np.array([o[i] for o in r['seconds'][k]], dtype=float))
+    def _cells(i, scale):
+        a,b = (scale*_median(k, i) for k in ARMS)
+        return (f'{a:.0f}', f'{b:.0f}', f'{b/a:.2f}') if a > 0 else ('',)*3
+    return r['groups'],r['epochs'],r['batches'],*_cells(0, 1e3),*_cells(1, 1e6),*_cells(2, 1e3),f'{1e3*_median("planning", 0):.1f}'
+
+def growth_table(res):
+    "A size a row"
+    heads = [(f'loop, {o}', '`fit_plan`', 'ratio') for o in ('ms a fit', 'µs a batch', 'ms a fit but for its batches')]
+    return markdown(('groups', 'epochs', 'batches an epoch', *(o for h in heads for o in h), 'planning alone, ms'), *map(growth_row, res))
+
+def reached(r, loss): return next(o for o in r['curve'] if o['loss'] <= loss)
+
+def whole_table(res):
+    "A measure a row: medians over the seeds, and median, lowest and highest of the ratios"
+    by = {(r['arm'], r['seed']): r for r in res['runs']}
+    pairs = [[by[a,s] for a in ARMS] for s in sorted({s for _,s in by})]
+    target = [max(map(best, p)) for p in pairs]
+    what = {'best validation loss': lambda r,t: best(r), 'wall time, s': lambda r,t: r['curve'][-1]['wall'],
+            'CPU time, s': lambda r,t: r['curve'][-1]['cpu'],
+            'epochs to the loss that both reach': lambda r,t: 1 + r['curve'].index(reached(r, t)),
+            'wall time to it, s': lambda r,t: reached(r, t)['wall'], 'CPU time to it, s': lambda r,t: reached(r, t)['cpu']}
+    if pairs[0][0]['before'] is not None:
+        what |= {'peak memory, MiB': lambda r,t: r['curve'][-1]['peak'],
+                 'above what was held before the fit, MiB': lambda r,t: r['curve'][-1]['peak']-r['before'],
+                 'the same by the end of the first epoch': lambda r,t: r['curve'][0]['peak']-r['before']}
+    rows = []
+    for k,f in what.items():
+        v = np.array([[f(r, t) for r in p] for p,t in zip(pairs, target)])
+        (a,b),ratio = np.median(v, axis=0),v[:,1]/v[:,0]
+        rows.append((k, f'{a:.4g}', f'{b:.4g}', f'{np.median(ratio):.2f} ({ratio.min():.2f} to {ratio.max():.2f})'))
+    tried = '; '.join(f'{a}: ' + (', '.join(f'{float(lr):.0e} {loss:.3f}' for lr,loss in res['tuned'][a].items()) or 'none') for a in ARMS)
+    names = f'`fit_one_cycle`, {res["rates"]["stock"]:.0e}',f'`fit_plan`, {res["rates"]["ours"]:.0e}'
+    return (f'{res["epochs"]} epochs, {len(pairs)} seeds. Rates tried with the tuning seed, and validation loss: {tried}\n\n'
+            + markdown(('over the whole fit', *names, 'ratio (lowest to highest)'), *rows))
+
+PARTS = dict(frozen=(frozen, frozen_table), growth=(growth, growth_table), whole=(whole, whole_table))
+
+def main(args):
+    "Run the parts, and keep what each gives as soon as it is there"
+    for k in args.parts:
+        start = time.perf_counter()
+        res = PARTS[k][0](args)
+        kept = json.loads(args.out.read_text()) if args.out.exists() else {}
+        about = dict(fastai_discrim=__version__, fastai=fastai.__version__, torch=torch.__version__, python=platform.python_version())
+        kept[k] = dict(versions=about, seconds=round(time.perf_counter()-start), result=res)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(kept))
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS), help='of the above')
+    parser.add_argument('--repeats', type=int, default=16, help='frozen: how often the arms take turns in each phase')
+    parser.add_argument('--batches', type=int, default=8, help='frozen: in each turn; the first two are not counted')
+    parser.add_argument('--seconds', type=float, default=2, help='growth: CPU seconds for each size, but at least twice for each arm')
+    parser.add_argument('--epochs', type=int, default=5, help='whole: epochs of both arms')
+    parser.add_argument('--seeds', type=int, default=3, help='whole: seeds that are timed')
+    parser.add_argument('--rates', type=float, nargs='+', default=[3e-3, 1e-2], help='whole: rates that each arm tries')
+    parser.add_argument('--out', type=Path, default=Path(__file__).parent/'results/cost.json', help='where the results go')
+    parser.add_argument('--cache', type=Path, default=fastai_cfg().path('model')/'cost', help='folder for tokens and encoder')
+    parser.add_argument('--table', action='store_true', help='only print what --out has')
+    args = parser.parse_args()
+    settle()
+    if not args.table: main(args)
+    for k,v in json.loads(args.out.read_text()).items(): print(f'\n{k}, {v["seconds"]} s\n\n{PARTS[k][1](v["result"])}')

@@ -1,0 +1,151 @@
+"""`fit_ulmfit` against what a fastai user does today, the paper's tables 6 and 7 once more, and the factor 2.6, on classifiers of texts.
+
+    python benchmarks/text.py [--studies today table7 table6 factor] [--sets trec6 ag ..] [--arms ..] [--seeds 5]
+    python benchmarks/text.py --table [--plot FILE]
+
+Every run starts from one pretrained language model, fine-tuned on the training texts of its set, labels unseen. A seed draws which texts
+are labelled, which of these validate, the head's first weights and the order of the batches. All arms of a set share these, and the number
+of epochs. Loaders and models are made anew for every run. The test set is looked at once a run, at its end; nothing is chosen by it.
+
+- today:  `fine_tune` as it comes, and with the rate that `lr_find` suggests; `fit_one_cycle` of all layers; the tutorial's steps by hand;
+          `fit_ulmfit(n)` as it comes. `drop_mult=0.5`, as in fastai's tutorial
+- table7: the paper's rows that fine-tune, as recipes: its rates, dropouts, and betas of Adam
+- table6: the last row of table 7, from language models that were fine-tuned as the rows of table 6 say
+- factor: `fit_ulmfit(n, lr, factor)` for factors from 1 to 6 at several rates, of which the validation sets choose one a factor
+
+Data: docstrings are on every machine. TREC-6 is read from FASTAI_HOME/data/trec6/{train,test}.csv (label,text), and AG News and IMDb are
+fastai's: what isn't in FASTAI_HOME is downloaded. 10,000 of the training texts of these two are used, 3,000 of the test texts, and of AG
+News the first 32 tokens of a text, of IMDb the last 100: two cores do no more in a day. A set that can't be had is left out.
+Weights: a pretrained AWD-LSTM of embedding 200 and hidden 400 in --weights; where there is none, fastai's own are downloaded.
+Results: a JSON file a set in --out, written after every run; runs that it has are not run again."""
+import argparse
+import json
+import platform
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+
+import fastai
+import torch
+from fastai.torch_core import set_seed
+from fastprogress.fastprogress import progress_bar
+from text_data import LM_EPOCHS, SETS, SHARED, SIZES, classifier, language_model
+from text_report import plot, report
+
+from fastai_discrim import __version__
+from fastai_discrim.all import recipes
+
+
+def fine_tune(learn, n):
+    "As it comes: one frozen epoch, and the others"
+    learn.fine_tune(n-1)
+
+def fine_tune_found(learn, n):
+    "With the rate that `lr_find` suggests for the frozen learner"
+    lr = learn.lr_find(show_plot=False).valley
+    learn.fine_tune(n-1, lr)
+    return lr
+
+def one_cycle(learn, n):
+    "Everything at once"
+    learn.unfreeze()
+    learn.fit_one_cycle(n)
+
+def by_hand(learn, n):
+    "The steps of fastai's text tutorial; the last one has all the epochs that are left"
+    learn.fit_one_cycle(1, 2e-2)
+    for to,lr in ((-2, 1e-2), (-3, 5e-3)):
+        learn.freeze_to(to)
+        learn.fit_one_cycle(1, slice(lr/2.6**4, lr))
+    learn.unfreeze()
+    learn.fit_one_cycle(n-3, slice(1e-3/2.6**4, 1e-3))
+
+def fit_ulmfit(learn, n, **kwargs):
+    "One line"
+    learn.fit_ulmfit(n, **kwargs)
+    return learn.recorder.plan.lr
+
+def by_recipe(name):
+    "What trains as a published row does, and what its learner is made with"
+    return lambda learn, n: learn.fit_plan(recipes[name].plan(n_epoch=n)),recipes[name].learner_kwargs
+
+TUTORIAL = dict(drop_mult=0.5)
+TODAY = dict(fine_tune=fine_tune, fit_ulmfit=fit_ulmfit, fine_tune_found=fine_tune_found, one_cycle=one_cycle, by_hand=by_hand)
+TABLE7 = 'full', 'full_discr', 'last', 'chain_thaw', 'freez', 'freez_discr', 'freez_stlr', 'freez_cos', 'freez_discr_stlr'
+# How the language model is fine-tuned; None for not at all
+LMS = dict(none=None, full=recipes.table6_full, full_discr=recipes.table6_full_discr, full_discr_stlr=recipes.table6_full_discr_stlr)
+FACTORS,RATES = (1, 1.6, 2.6, 4, 6),(3e-3, 1e-2, 3e-2, 1e-1)
+
+# For each study its arms: what trains a learner, what that is made with, and the language model that it starts from
+STUDIES = dict(
+    today={k: (f, TUTORIAL, 'full_discr_stlr') for k,f in TODAY.items()},
+    table7={k: (*by_recipe(f'table7_{k}'), 'full_discr_stlr') for k in TABLE7},
+    table6={k: (*by_recipe('table7_freez_discr_stlr'), k) for k in LMS},
+    factor={f'{f:g} at {lr:g}': (partial(fit_ulmfit, lr=lr, factor=f), TUTORIAL, 'full_discr_stlr') for f in FACTORS for lr in RATES})
+
+def encoder(texts, way, args):
+    "Name of the encoder that was fine-tuned on `texts` in this `way`, made once"
+    file = f'{texts}_{way}'
+    if not (args.cache/'models'/f'{file}.pth').exists():
+        learn = language_model(texts, args.cache, args.weights)
+        print(f'language model of {texts}: {way}')
+        if LMS[way]: learn.fit_plan(LMS[way].plan(n_epoch=LM_EPOCHS[texts]))
+        (args.cache/'models').mkdir(exist_ok=True)
+        learn.save_encoder(file)
+    return file
+
+def run(name, study, arm, seed, args):
+    "One run, as the results have it"
+    fit,kwargs,way = STUDIES[study][arm]
+    learn = classifier(name, args.cache, encoder(SETS[name].texts, way, args), seed, SIZES if args.weights else {}, **kwargs)
+    set_seed(seed)
+    start = time.perf_counter()
+    with learn.no_bar(),learn.no_logging():
+        lr = fit(learn, SETS[name].epochs)
+        seconds = time.perf_counter()-start
+        (vloss,vacc),(tloss,tacc) = (learn.validate(ds_idx=i) for i in (1, 2))
+    return dict(study=study, arm=arm, seed=seed, epochs=SETS[name].epochs, lr=lr, valid_loss=vloss, valid_accuracy=vacc, test_loss=tloss,
+                test_accuracy=tacc, seconds=round(seconds, 1), **args.how)
+
+def run_set(name, args):
+    "All runs of one set that its file does not have"
+    path = args.out/f'text_{name}.json'
+    def _read(): return json.loads(path.read_text()) if path.exists() else []
+    def _key(r): return r['study'],r['arm'],r['seed']
+    # Seed by seed, so that a run that is cut short has the same seeds for all arms
+    todo = [(study, arm, seed) for study in args.studies for seed in range(args.seeds) for arm in STUDIES[study]
+            if not args.arms or arm in args.arms]
+    for study,arm,seed in progress_bar([o for o in todo if o not in {*map(_key, _read())}]):
+        res = run(name, study, arm, seed, args)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Read again: another process may run other studies of the set
+        path.write_text('[' + ',\n '.join(map(json.dumps, [*_read(), res])) + ']\n')
+
+def main():
+    "Run what is asked for, and print the tables of all there is"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--studies', nargs='+', choices=STUDIES, default=list(STUDIES), help='what is compared')
+    parser.add_argument('--sets', nargs='+', choices=SETS, default=list(SETS), help='data sets; with a number: so many labelled texts')
+    parser.add_argument('--arms', nargs='+', help='only these arms')
+    parser.add_argument('--seeds', type=int, default=5, help='number of seeds')
+    parser.add_argument('--weights', type=Path, default=SHARED, help='folder of the pretrained language model')
+    parser.add_argument('--cache', type=Path, default=Path('text_cache'), help='folder for tokens and fine-tuned language models')
+    parser.add_argument('--out', type=Path, default=Path(__file__).parent/'results', help='folder of the results')
+    parser.add_argument('--threads', type=int, help='of torch')
+    parser.add_argument('--table', action='store_true', help='only the tables of the results there are')
+    parser.add_argument('--plot', type=Path, help='save a picture of the study `today` here')
+    args = parser.parse_args()
+    warnings.filterwarnings('ignore')
+    if args.threads: torch.set_num_threads(args.threads)
+    args.cache = args.cache.resolve()
+    if not (args.weights/'awd_lstm_200_400.pth').exists(): args.weights = None
+    args.how = dict(threads=torch.get_num_threads(), fastai_discrim=__version__, fastai=fastai.__version__,
+                    torch=torch.__version__, python=platform.python_version())
+    for name in [] if args.table else args.sets:
+        try: run_set(name, args)
+        except OSError as e: print(f'{name} is left out: {e}')
+    print(report(args.out))
+    if args.plot: plot(args.out, args.plot)
+
+if __name__ == '__main__': main()

@@ -1,0 +1,102 @@
+"Tables and a picture of what benchmarks/text.py found: test errors in per cent, means over the seeds with 95 % intervals of Student's t"
+import json
+from collections import defaultdict
+
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy import stats
+from text_data import SETS
+from vision import interval
+
+# Howard & Ruder 2018, tables 6 and 7: validation error, %, on IMDb, TREC-6 and AG, all of each
+PAPER_SETS = 'imdb', 'trec6', 'ag'
+PAPER = dict(
+    table6=dict(none=(6.99, 6.38, 6.09), full=(5.86, 6.54, 5.61), full_discr=(5.55, 6.36, 5.47), full_discr_stlr=(5.00, 5.69, 5.38)),
+    table7=dict(full=(6.87, 6.86, 5.81), full_discr=(5.57, 6.21, 5.62), last=(6.49, 16.09, 8.38), chain_thaw=(5.39, 6.71, 5.90),
+                freez=(6.37, 6.86, 5.81), freez_discr=(5.39, 5.86, 6.04), freez_stlr=(5.04, 6.02, 5.35), freez_cos=(5.70, 6.38, 5.29),
+                freez_discr_stlr=(5.00, 5.69, 5.38)))
+NAMES = dict(fine_tune='`fine_tune(n)`', fine_tune_found='`fine_tune(n, lr)`, lr from `lr_find`', one_cycle='`fit_one_cycle(n)`, unfrozen',
+             by_hand="the tutorial's steps", fit_ulmfit='`fit_ulmfit(n)`')
+
+def read(folder):
+    "Runs by study, set, arm and seed"
+    res = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
+    for name in SETS:
+        path = folder/f'text_{name}.json'
+        for r in json.loads(path.read_text()) if path.exists() else []: res[r['study']][name][r['arm']][r['seed']] = r
+    return res
+
+def errors(runs):
+    "Test errors of one arm, %"
+    return [100*(1-r['test_accuracy']) for r in runs.values()]
+
+def shown(xs, seeds=5):
+    "Mean and interval, and the number of seeds where it is another"
+    if not xs: return ''
+    return '{:.1f} ± {:.1f}'.format(*interval(xs)) + (f' ({len(xs)} seed{"s"*(len(xs) > 1)})' if len(xs) != seeds else '')
+
+def markdown(*rows):
+    "A table, its head first"
+    return '\n'.join('| ' + ' | '.join(r) + ' |' for r in (rows[0], ('---',)*len(rows[0]), *rows[1:]))
+
+def verdict(a, b):
+    "What the 95 % intervals of errors `a` and `b` say of the first"
+    if min(len(a), len(b)) < 2: return ''
+    (m,h),(n,k) = interval(a),interval(b)
+    return 'better' if m+h < n-k else 'worse' if m-h > n+k else 'intervals overlap'
+
+def today(sets):
+    "An arm a row, a set a column, and how `fit_ulmfit` compares with `fine_tune`"
+    rows = [(name, *(shown(errors(s[arm])) for s in sets.values())) for arm,name in NAMES.items() if any(arm in s for s in sets.values())]
+    last = '`fit_ulmfit` against `fine_tune`',*(verdict(errors(s['fit_ulmfit']), errors(s['fine_tune'])) for s in sets.values())
+    return markdown(('arm', *sets), *rows, last)
+
+def rows_of(study, sets):
+    "An arm a row, and for each set the paper's figure and rank correlation, where it has the set"
+    arms = list(PAPER[study])
+    cols,last = [('row', *arms)],['rank correlation with the paper']
+    for name,s in sets.items():
+        ours = [errors(s[arm]) for arm in arms]
+        cols.append((name, *map(shown, ours)))
+        last.append('')
+        theirs = [PAPER[study][arm][PAPER_SETS.index(SETS[name].texts)] for arm in arms] if SETS[name].texts in PAPER_SETS else None
+        if theirs is None or not all(ours): continue
+        cols.append((f'paper: {SETS[name].texts}', *(f'{e:.2f}' for e in theirs)))
+        last.append(f'{stats.spearmanr([np.mean(o) for o in ours], theirs).statistic:.2f}')
+    return markdown(*zip(*cols), last)
+
+def factors(arms):
+    "For each factor its rate, which is that of the lowest mean validation loss, and the test errors at that"
+    tried = defaultdict(dict)
+    for arm,runs in arms.items():
+        factor,lr = map(float, arm.split(' at '))
+        tried[factor][lr] = runs
+    best = {f: min(lrs, key=lambda lr: np.mean([r['valid_loss'] for r in lrs[lr].values()])) for f,lrs in tried.items()}
+    return {f: (best[f], errors(tried[f][best[f]])) for f in sorted(best)}
+
+def factor(sets):
+    "A factor a row, and for each set the rate that suits it, and the error"
+    found = {name: factors(arms) for name,arms in sets.items()}
+    rows = [(f'{f:g}', *(f'{shown(o[f][1])} ({o[f][0]:g})' if f in o else '' for o in found.values())) for f in next(iter(found.values()))]
+    return markdown(('factor', *(f'{name} (η_L)' for name in found)), *rows)
+
+def report(folder):
+    "All tables as Markdown"
+    res = read(folder)
+    tables = {k: today(v) if k == 'today' else factor(v) if k == 'factor' else rows_of(k, v) for k,v in res.items()}
+    return '\n'.join(f'\n{k}: test error, %\n\n{t}' for k,t in tables.items())
+
+def plot(folder, file):
+    "Test error of each arm of `today` on each set, with its interval"
+    sets = read(folder)['today']
+    _,ax = plt.subplots(figsize=(6.4, 0.8 + 0.55*len(sets)), layout='constrained')
+    for i,(arm,name) in enumerate(NAMES.items()):
+        at = [(y + 0.13*(i-2), *interval(errors(s[arm]))) for y,s in enumerate(sets.values()) if len(s[arm]) > 1]
+        if not at: continue
+        y,mean,half = zip(*at)
+        ax.errorbar(mean, y, xerr=half, fmt='o', ms=6 if arm == 'fit_ulmfit' else 4, color=f'C{i}', lw=1.5, label=name.replace('`', ''))
+    ax.set(yticks=range(len(sets)), yticklabels=list(sets), xlabel='test error, %: mean and 95 % interval', xlim=(0, None))
+    ax.invert_yaxis()
+    ax.grid(axis='x', alpha=.3)
+    ax.legend(fontsize=8, loc='best')
+    plt.savefig(file, dpi=130)
