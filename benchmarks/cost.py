@@ -11,11 +11,13 @@
 - whole: the sequence against `fit_one_cycle` unfrozen at one rate, for the same epochs, on docstrings of six installed packages: nine
   tenths to train on, the others to validate; the encoder is a small AWD-LSTM that has learnt their language. Each arm's rate is the best
   of --rates, by validation loss with a tuning seed; these runs aren't timed. Every run has its own process, head, loaders and draw of
-  texts, alike for both arms. The loss to reach is the worse of the two arms' best, and is seen at the ends of epochs alone. Validation counts.
+  texts, alike for both arms. The loss to reach is the worse of the two arms' best, and is seen at the ends of epochs alone. Validation
+  counts.
 
 Stock arms run fastai's own methods, without those that importing fastai_discrim wraps. Before each fit the gradients are dropped: those
-that stock fastai leaves would have it step what is frozen. One thread. CPU time is what wall time would be if nothing else ran. Peak
-memory is what the process holds at most while it fits, and is measured on Linux alone. A quarter of an hour on two quiet cores. Without `--table` the parts that are run replace those in --out, and the others stay."""
+that stock fastai leaves would have it step what is frozen. One thread. CPU time suffers less than wall time from what else runs. Peak
+memory is what the process holds at most while it fits, and is measured on Linux alone. A quarter of an hour on two quiet cores. Without
+`--table` the parts that are run replace those in --out, and the others stay."""
 import argparse
 import json
 import platform
@@ -181,7 +183,7 @@ def alone(f, *args):
     "What `f` gives in a process of its own"
     with ProcessPoolExecutor(1, mp_context=get_context('spawn'), initializer=settle) as pool: return pool.submit(f, *args).result()
 
-def best(r): return min(o['loss'] for o in r['curve'])
+def best(r): return min(np.nan_to_num(o['loss'], nan=np.inf) for o in r['curve'])
 
 def whole(args):
     "Each arm's rate, then its runs"
@@ -207,7 +209,7 @@ def frozen_table(res):
     x = np.array([[[o[k] for k in ARMS] for o in phases] for phases in res['repeats']])
     def _row(y): return *(f'{1000*v:.1f}' for v in np.median(y[...,1], axis=0)),*(interval(y[:,1,c]/y[:,0,c]) for c in (1, 0))
     rows = [(f'{i+1} of {x.shape[1]}', *_row(x[:,i])) for i in range(x.shape[1])]
-    rows.append(('all phases but the last', *_row(x[:,:-1].reshape(-1, *x.shape[2:]))))
+    rows.append(('all phases but the last', *_row(x[:,:-1].mean(1))))
     return markdown(('groups open', 'stock, CPU ms a batch', '`fit_plan`', 'ratio, CPU time', 'ratio, wall time'), *rows)
 
 def growth_row(r):
@@ -259,7 +261,9 @@ def main(args):
         about = dict(fastai_discrim=__version__, fastai=fastai.__version__, torch=torch.__version__, python=platform.python_version())
         kept[k] = dict(versions=about, seconds=round(time.perf_counter()-start), result=res)
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(kept))
+        new = args.out.with_suffix('.part')
+        new.write_text(json.dumps(kept))
+        new.replace(args.out)
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -269,7 +273,7 @@ if __name__ == '__main__':
     parser.add_argument('--seconds', type=float, default=2, help='growth: CPU seconds for each size, but at least twice for each arm')
     parser.add_argument('--epochs', type=int, default=5, help='whole: epochs of both arms')
     parser.add_argument('--seeds', type=int, default=3, help='whole: seeds that are timed')
-    parser.add_argument('--rates', type=float, nargs='+', default=[3e-3, 1e-2], help='whole: rates that each arm tries')
+    parser.add_argument('--rates', type=float, nargs='+', default=[3e-3, 1e-2, 3e-2, 1e-1], help='whole: rates that each arm tries')
     parser.add_argument('--out', type=Path, default=Path(__file__).parent/'results/cost.json', help='where the results go')
     parser.add_argument('--cache', type=Path, default=fastai_cfg().path('model')/'cost', help='folder for tokens and encoder')
     parser.add_argument('--table', action='store_true', help='only print what --out has')

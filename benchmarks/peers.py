@@ -17,7 +17,7 @@ same order from a torch DataLoader, `torch.optim.SGD` with momentum, a CPU, one 
                      from which the next phase begins. It needs a logged loss; the files are in a temporary folder
 - fts, no restore:   `restore_best=False`, no checkpoints and nothing logged
 - BackboneFinetuning: another plan, as it knows but a backbone and one epoch: the head for an epoch, then all, the body at the head's
-                     rate / 2.6. Its mean step, loss and difference are not to be compared
+                     rate / 2.6. Its mean step, whole, loss and difference are not to be compared
 
 fastai's arms have its Recorder, which keeps rates and losses of every step; the arms without a logged loss have nothing like it.
 Every run is a process of its own, forked from one that has imported all libraries and trained nothing; arms take turns. It warms up with a

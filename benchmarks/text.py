@@ -5,12 +5,13 @@
 
 Every run starts from one pretrained language model, fine-tuned on the training texts of its set, labels unseen. A seed draws which texts
 are labelled, which of these validate, the head's first weights and the order of the batches. All arms of a set share these, and the number
-of epochs. Loaders and models are made anew for every run. The test set is looked at once a run, at its end; nothing is chosen by it.
+of epochs; but fastai's `lr_find` draws random numbers, so the batches after it come in another order. Loaders and models are made anew
+for every run. The test set is looked at once a run, at its end. Intervals are of the seeds, over one language model and one test set.
 
 - today:  `fine_tune` as it comes, and with the rate that `lr_find` suggests; `fit_one_cycle` of all layers; the tutorial's steps by hand;
-          `fit_ulmfit(n)` as it comes. `drop_mult=0.5`, as in fastai's tutorial
+          `fit_ulmfit(n)` as it comes, which tries rates on the head alone before its epochs. `drop_mult=0.5`, as in fastai's tutorial
 - table7: the paper's rows that fine-tune, as recipes: its rates, dropouts, and betas of Adam
-- table6: the last row of table 7, from language models that were fine-tuned as the rows of table 6 say
+- table6: the last row of table 7, from language models that were fine-tuned by the plans of table 6, once each, with fastai's dropouts
 - factor: `fit_ulmfit(n, lr, factor)` for factors from 1 to 6 at several rates, of which the validation sets choose one a factor
 
 Data: docstrings are on every machine. TREC-6 is read from FASTAI_HOME/data/trec6/{train,test}.csv (label,text), and AG News and IMDb are
@@ -30,7 +31,7 @@ import fastai
 import torch
 from fastai.torch_core import set_seed
 from fastprogress.fastprogress import progress_bar
-from text_data import LM_EPOCHS, SETS, SHARED, SIZES, classifier, language_model
+from text_data import LM_EPOCHS, SETS, SHARED, SIZES, classifier, language_model, tokens
 from text_report import plot, report
 
 from fastai_discrim import __version__
@@ -75,7 +76,7 @@ TODAY = dict(fine_tune=fine_tune, fit_ulmfit=fit_ulmfit, fine_tune_found=fine_tu
 TABLE7 = 'full', 'full_discr', 'last', 'chain_thaw', 'freez', 'freez_discr', 'freez_stlr', 'freez_cos', 'freez_discr_stlr'
 # How the language model is fine-tuned; None for not at all
 LMS = dict(none=None, full=recipes.table6_full, full_discr=recipes.table6_full_discr, full_discr_stlr=recipes.table6_full_discr_stlr)
-FACTORS,RATES = (1, 1.6, 2.6, 4, 6),(3e-3, 1e-2, 3e-2, 1e-1)
+FACTORS,RATES = (1, 1.6, 2.6, 4, 6),(1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 
 # For each study its arms: what trains a learner, what that is made with, and the language model that it starts from
 STUDIES = dict(
@@ -86,7 +87,7 @@ STUDIES = dict(
 
 def encoder(texts, way, args):
     "Name of the encoder that was fine-tuned on `texts` in this `way`, made once"
-    file = f'{texts}_{way}'
+    file = f'{texts}_{way}_{LM_EPOCHS[texts]}_epochs' + ('' if args.weights else '_wt103')
     if not (args.cache/'models'/f'{file}.pth').exists():
         learn = language_model(texts, args.cache, args.weights)
         print(f'language model of {texts}: {way}')
@@ -119,8 +120,9 @@ def run_set(name, args):
     for study,arm,seed in progress_bar([o for o in todo if o not in {*map(_key, _read())}]):
         res = run(name, study, arm, seed, args)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Read again: another process may run other studies of the set
-        path.write_text('[' + ',\n '.join(map(json.dumps, [*_read(), res])) + ']\n')
+        new = path.with_suffix('.part')
+        new.write_text('[' + ',\n '.join(map(json.dumps, [*_read(), res])) + ']\n')
+        new.replace(path)
 
 def main():
     "Run what is asked for, and print the tables of all there is"
@@ -129,7 +131,7 @@ def main():
     parser.add_argument('--sets', nargs='+', choices=SETS, default=list(SETS), help='data sets; with a number: so many labelled texts')
     parser.add_argument('--arms', nargs='+', help='only these arms')
     parser.add_argument('--seeds', type=int, default=5, help='number of seeds')
-    parser.add_argument('--weights', type=Path, default=SHARED, help='folder of the pretrained language model')
+    parser.add_argument('--weights', type=Path, help='folder of the pretrained language model')
     parser.add_argument('--cache', type=Path, default=Path('text_cache'), help='folder for tokens and fine-tuned language models')
     parser.add_argument('--out', type=Path, default=Path(__file__).parent/'results', help='folder of the results')
     parser.add_argument('--threads', type=int, help='of torch')
@@ -139,12 +141,16 @@ def main():
     warnings.filterwarnings('ignore')
     if args.threads: torch.set_num_threads(args.threads)
     args.cache = args.cache.resolve()
-    if not (args.weights/'awd_lstm_200_400.pth').exists(): args.weights = None
-    args.how = dict(threads=torch.get_num_threads(), fastai_discrim=__version__, fastai=fastai.__version__,
-                    torch=torch.__version__, python=platform.python_version())
+    if args.weights is None and SHARED.exists(): args.weights = SHARED
+    if args.weights and not (args.weights/'awd_lstm_200_400.pth').exists(): parser.error(f'no awd_lstm_200_400.pth in {args.weights}')
+    odd = set(args.arms or ()) - {arm for k in args.studies for arm in STUDIES[k]}
+    if odd: parser.error(f'no such arms: {", ".join(sorted(odd))}')
+    args.how = dict(weights=args.weights.name if args.weights else 'wt103-fwd', threads=torch.get_num_threads(),
+                    fastai_discrim=__version__, fastai=fastai.__version__, torch=torch.__version__, python=platform.python_version())
     for name in [] if args.table else args.sets:
-        try: run_set(name, args)
+        try: tokens(SETS[name].texts, args.cache)
         except OSError as e: print(f'{name} is left out: {e}')
+        else: run_set(name, args)
     print(report(args.out))
     if args.plot: plot(args.out, args.plot)
 

@@ -47,7 +47,7 @@ def _ag():
 def _imdb():
     def _part(part, n):
         files = random.Random(0).sample(sorted(get_text_files(untar_data(URLs.IMDB)/part, folders=['pos', 'neg'])), n)
-        return pd.DataFrame({'label': [f.parent.name for f in files], 'text': [f.read_text() for f in files]})
+        return pd.DataFrame({'label': [f.parent.name for f in files], 'text': [f.read_text(encoding='utf-8') for f in files]})
     return _part('train', 10_000),_part('test', 3000)
 
 TEXTS = dict(docstrings=_docstrings, trec6=_trec6, ag=_ag, imdb=_imdb)
@@ -66,7 +66,7 @@ def tokens(texts, cache):
     return pickle.loads(path.read_bytes())
 
 def language_model(texts, cache, weights, seed=0) -> Learner:
-    "The pretrained language model with the vocabulary of `texts`, a tenth of which are held out"
+    "The pretrained language model with the vocabulary of `texts`, the first tenth of which, of docstrings one package's, are held out"
     train,_,vocab = tokens(texts, cache)
     set_seed(seed)
     n = len(train)//10
@@ -77,7 +77,7 @@ def language_model(texts, cache, weights, seed=0) -> Learner:
     learn = language_model_learner(dls, AWD_LSTM, config=dict(awd_lstm_lm_config, **SIZES), drop_mult=0.3, pretrained=False, path=cache)
     return learn.load_pretrained(*(weights/f'awd_lstm_200_400{o}' for o in ('.pth', '_vocab.pkl')))
 
-def loaders(name, cache, seed) -> DataLoaders:
+def loaders(name, cache, seed, seq_len=72) -> DataLoaders:
     "Training, validation and test set of a set by `name`; which texts are labelled, and which of them validate, is drawn from `seed`"
     texts,n,_ = SETS[name]
     train,test,vocab = tokens(texts, cache)
@@ -86,12 +86,12 @@ def loaders(name, cache, seed) -> DataLoaders:
     tfms = [[ColReader('text'), Numericalize(vocab)], [ColReader('label'), Categorize(vocab=sorted(train.label.unique()))]]
     dsets = Datasets(train, tfms, splits=(order[n_valid:], order[:n_valid]), dl_type=SortedDL)
     bs = 64 if len(order) > 500 else 16 if len(order) > 100 else 8
-    dls = dsets.dataloaders(bs=bs, val_bs=128, before_batch=Pad_Chunk(seq_len=72), num_workers=0)
+    dls = dsets.dataloaders(bs=bs, val_bs=128, before_batch=Pad_Chunk(seq_len=seq_len), num_workers=0)
     return DataLoaders(*dls.loaders, dls.test_dl(test, with_labels=True))
 
 def classifier(name, cache, encoder, seed, sizes=SIZES, config=None, **kwargs) -> Learner:
     "A classifier with the fine-tuned `encoder`, frozen but for its head, as `text_classifier_learner` makes it"
-    dls = loaders(name, cache, seed)
+    dls = loaders(name, cache, seed, kwargs.get('seq_len', 72))
     # After the loaders, which draw from it
     set_seed(seed)
     config = dict(config or awd_lstm_clas_config, **sizes)

@@ -33,23 +33,31 @@ def errors(runs):
 def shown(xs, seeds=5):
     "Mean and interval, and the number of seeds where it is another"
     if not xs: return ''
-    return '{:.1f} ± {:.1f}'.format(*interval(xs)) + (f' ({len(xs)} seed{"s"*(len(xs) > 1)})' if len(xs) != seeds else '')
+    if len(xs) == 1: return f'{xs[0]:.1f} (1 seed)'
+    return '{:.1f} ± {:.1f}'.format(*interval(xs)) + (f' ({len(xs)} seeds)' if len(xs) != seeds else '')
 
 def markdown(*rows):
     "A table, its head first"
     return '\n'.join('| ' + ' | '.join(r) + ' |' for r in (rows[0], ('---',)*len(rows[0]), *rows[1:]))
 
-def verdict(a, b):
-    "What the 95 % intervals of errors `a` and `b` say of the first"
+def paired(a, b):
+    "Mean of the differences between the errors of arms `a` and `b` in the seeds that both have, and its interval"
+    xs = [100*(b[s]['test_accuracy']-a[s]['test_accuracy']) for s in a if s in b]
+    return '{:+.1f} ± {:.1f}'.format(*interval(xs)) if len(xs) > 1 else ''
+
+def apart(a, b):
+    "Do the 95 % intervals of `a` and `b` overlap?"
     if min(len(a), len(b)) < 2: return ''
     (m,h),(n,k) = interval(a),interval(b)
-    return 'better' if m+h < n-k else 'worse' if m-h > n+k else 'intervals overlap'
+    return 'apart' if abs(m-n) > h+k else 'overlap'
 
 def today(sets):
-    "An arm a row, a set a column, and how `fit_ulmfit` compares with `fine_tune`"
+    "An arm a row, a set a column, and below them `fit_ulmfit` minus each other arm, seed by seed"
     rows = [(name, *(shown(errors(s[arm])) for s in sets.values())) for arm,name in NAMES.items() if any(arm in s for s in sets.values())]
-    last = '`fit_ulmfit` against `fine_tune`',*(verdict(errors(s['fit_ulmfit']), errors(s['fine_tune'])) for s in sets.values())
-    return markdown(('arm', *sets), *rows, last)
+    others = [arm for arm in NAMES if arm != 'fit_ulmfit' and any(s[arm] for s in sets.values())]
+    diffs = [(f'`fit_ulmfit(n)` minus {NAMES[arm]}', *(paired(s['fit_ulmfit'], s[arm]) for s in sets.values())) for arm in others]
+    last = 'intervals of it and `fine_tune(n)`',*(apart(errors(s['fit_ulmfit']), errors(s['fine_tune'])) for s in sets.values())
+    return markdown(('arm', *sets), *rows, *diffs, last)
 
 def rows_of(study, sets):
     "An arm a row, and for each set the paper's figure and rank correlation, where it has the set"
@@ -66,18 +74,20 @@ def rows_of(study, sets):
     return markdown(*zip(*cols), last)
 
 def factors(arms):
-    "For each factor its rate, which is that of the lowest mean validation loss, and the test errors at that"
-    tried = defaultdict(dict)
+    "For each factor the rate of the lowest mean validation loss, and the test errors at that; of the seeds that all arms have"
+    seeds,tried = set.intersection(*map(set, arms.values())),defaultdict(dict)
     for arm,runs in arms.items():
         factor,lr = map(float, arm.split(' at '))
-        tried[factor][lr] = runs
-    best = {f: min(lrs, key=lambda lr: np.mean([r['valid_loss'] for r in lrs[lr].values()])) for f,lrs in tried.items()}
-    return {f: (best[f], errors(tried[f][best[f]])) for f in sorted(best)}
+        tried[factor][lr] = {s: runs[s] for s in seeds}
+    def _loss(runs): return np.nan_to_num(np.mean([r['valid_loss'] for r in runs.values()]), nan=np.inf)
+    best = {f: min(lrs, key=lambda lr: _loss(lrs[lr])) for f,lrs in sorted(tried.items())}
+    return {f: (lr, lr in (min(tried[f]), max(tried[f])), errors(tried[f][lr])) for f,lr in best.items()} if seeds else {}
 
 def factor(sets):
-    "A factor a row, and for each set the rate that suits it, and the error"
+    "A factor a row, and for each set the error, and the rate that suits it, with a star where it is the lowest or highest that was tried"
     found = {name: factors(arms) for name,arms in sets.items()}
-    rows = [(f'{f:g}', *(f'{shown(o[f][1])} ({o[f][0]:g})' if f in o else '' for o in found.values())) for f in next(iter(found.values()))]
+    def _cell(lr, edge, xs): return f'{shown(xs)} ({lr:g}{"*"*edge})'
+    rows = [(f'{f:g}', *(_cell(*o[f]) if f in o else '' for o in found.values())) for f in sorted({f for o in found.values() for f in o})]
     return markdown(('factor', *(f'{name} (η_L)' for name in found)), *rows)
 
 def report(folder):
@@ -89,7 +99,7 @@ def report(folder):
 def plot(folder, file):
     "Test error of each arm of `today` on each set, with its interval"
     sets = read(folder)['today']
-    _,ax = plt.subplots(figsize=(6.4, 0.8 + 0.55*len(sets)), layout='constrained')
+    fig,ax = plt.subplots(figsize=(6.4, 1.3 + 0.5*len(sets)), layout='constrained')
     for i,(arm,name) in enumerate(NAMES.items()):
         at = [(y + 0.13*(i-2), *interval(errors(s[arm]))) for y,s in enumerate(sets.values()) if len(s[arm]) > 1]
         if not at: continue
@@ -98,5 +108,5 @@ def plot(folder, file):
     ax.set(yticks=range(len(sets)), yticklabels=list(sets), xlabel='test error, %: mean and 95 % interval', xlim=(0, None))
     ax.invert_yaxis()
     ax.grid(axis='x', alpha=.3)
-    ax.legend(fontsize=8, loc='best')
+    fig.legend(fontsize=8, loc='outside upper center', ncols=3)
     plt.savefig(file, dpi=130)

@@ -68,13 +68,13 @@ def _kept_data(learn, entry, n_batch):
     return train[k:],train[:k]
 
 def _noise(idle, n_items):
-    "How far two losses may differ by which `n_items` validate: an item's loss under two heads by about half that of an `idle` head"
-    return 0.5*abs(idle)/n_items**0.5
+    "How far two losses over `n_items` may differ by chance: an item's, under two heads, differ by about half the loss of an `idle` head"
+    return 0.5*abs(idle)/n_items**0.5 if np.isfinite(idle) else 0.
 
 def _centre(lrs, losses, idle, noise=0.):
-    "The middle, on a log scale, of the rates that gain about as much as the best over an `idle` head: there losses are flat and noisy"
+    "The middle, on a log scale, of the rates whose losses are about as low as the best: there they are flat, and differ by `noise`"
     i,low = np.nanargmin(losses),np.nanmin(losses)
-    # What is meant by about: a fifth of the gain. The choice then hardly changes from run to run, at no cost in loss
+    # What is meant by about: a fifth of the gain over an `idle` head. The choice then hardly changes from run to run, at no cost in loss
     scale = 0.2*max(idle-low, 0) + noise
     if not 0 < scale < np.inf: return float(lrs[i])
     excess = np.nan_to_num(losses-low, nan=np.inf)/scale
@@ -97,7 +97,8 @@ def _check(learn, lrs, n_epoch, n_batch, runs, sched, moms):
     return lrs,n
 
 def _search(find, lrs, n_items=np.inf):
-    "The rates, the losses that `find` gives for them and for none; without `lrs` from 1e-3 to 1, and on until the best is not near an end"
+    """The rates, the losses that `find` gives for them and for none; without `lrs` from 1e-3 to 1, and on while the best is near an end,
+    and better than the middle by more than chance makes of the `n_items` that validate"""
     fixed,step = lrs is not None,10**0.25
     if not fixed: lrs = np.geomspace(1e-3, 1, 13)
     # A rate of almost 0 moves nothing but a batch norm's statistics
@@ -157,7 +158,7 @@ def _found(learn, lrs, n, n_epoch, n_batch, runs, sched, moms, wd):
 
 @patch
 def head_lr_find(self:Learner,
-    lrs=None, # Rates to try, of which the best is taken; None for 13 from 1e-3 to 1, and further where the best is near an end
+    lrs=None, # Rates to try, of which the best is taken; None for 13 from 1e-3 to 1, and further where the best is clear and near an end
     n_epoch:int=1, # Epochs that the head is trained at each
     show_plot:bool=True, # Plot the loss against the rate?
     *,

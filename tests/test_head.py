@@ -152,6 +152,9 @@ def test_few_items_can_not_tell():
     assert _centre(lrs, losses, idle, _noise(idle, 20)) == pytest.approx(np.sqrt(1e-3), rel=.1)
     # What is far worse than chance allows is left out, few as they are
     assert _centre(lrs, losses + 5*(lrs > .02), idle, _noise(idle, 20)) < .01
+    # Where an untrained head has no finite loss, nothing is known of chance
+    lrs,losses,idle = _search(lambda lrs: np.where(lrs < 1e-9, np.inf, np.log10(lrs/10)**2), None, 20)
+    assert lrs[losses.argmin()] == pytest.approx(10) and _centre(lrs, losses, idle, _noise(idle, 20)) == pytest.approx(10)
     # And many items give what they gave without a thought of noise
     loss = np.log10(lrs/.03)**2 + 1
     assert _centre(lrs, loss, 3., _noise(3., 10_000)) == pytest.approx(_centre(lrs, loss, 3.), rel=.02)
