@@ -47,6 +47,7 @@ from fastai.text.models.core import get_text_classifier
 from fastai.torch_core import set_seed
 from fastprogress.fastprogress import progress_bar
 from text_data import classifier, tokens
+from text_report import markdown
 from torch import nn
 
 from fastai_discrim import __version__
@@ -196,8 +197,6 @@ def whole(args):
     runs = [alone(run, arm, rates[arm], seed, *rest) for seed,arm in progress_bar(todo)]
     tuned = {arm: {r['rate']: best(r) for r in tuning if r['arm'] == arm} for arm in ARMS}
     return dict(epochs=args.epochs, rates=rates, tuned=tuned, runs=runs)
-
-def markdown(*rows): return '\n'.join('| ' + ' | '.join(map(str, r)) + ' |' for r in (rows[0], ('---',)*len(rows[0]), *rows[1:])) + '\n'
 
 def interval(xs):
     "Median, and its 95 % interval by bootstrap"

@@ -38,7 +38,7 @@ def shown(xs, seeds=5):
 
 def markdown(*rows):
     "A table, its head first"
-    return '\n'.join('| ' + ' | '.join(r) + ' |' for r in (rows[0], ('---',)*len(rows[0]), *rows[1:]))
+    return '\n'.join('| ' + ' | '.join(map(str, r)) + ' |' for r in (rows[0], ('---',)*len(rows[0]), *rows[1:]))
 
 def paired(a, b):
     "Mean of the differences between the errors of arms `a` and `b` in the seeds that both have, and its interval"
