@@ -90,11 +90,17 @@ def factor(sets):
     rows = [(f'{f:g}', *(_cell(*o[f]) if f in o else '' for o in found.values())) for f in sorted({f for o in found.values() for f in o})]
     return markdown(('factor', *(f'{name} (η_L)' for name in found)), *rows)
 
+def tables(study, sets):
+    "The tables of a study by title"
+    if study == 'factor': return {study: factor(sets)}
+    if study != 'today': return {study: rows_of(study, sets)}
+    few = {k: s for k,s in sets.items() if SETS[k].labelled and SETS[k].labelled <= 500}
+    more = {k: s for k,s in sets.items() if k not in few}
+    return {title: today(s) for title,s in ((study, more), (f'{study}, few labels', few)) if s}
+
 def report(folder):
     "All tables as Markdown"
-    res = read(folder)
-    tables = {k: today(v) if k == 'today' else factor(v) if k == 'factor' else rows_of(k, v) for k,v in res.items()}
-    return '\n'.join(f'\n{k}: test error, %\n\n{t}' for k,t in tables.items())
+    return '\n'.join(f'\n{title}: test error, %\n\n{t}' for study,sets in read(folder).items() for title,t in tables(study, sets).items())
 
 def plot(folder, file):
     "Test error of each arm of `today` on each set, with its interval"

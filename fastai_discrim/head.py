@@ -68,7 +68,9 @@ def _kept_data(learn, entry, n_batch):
     return train[k:],train[:k]
 
 def _noise(idle, n_items):
-    "How far two losses over `n_items` may differ by chance: an item's, under two heads, differ by about half the loss of an `idle` head"
+    "How far two losses over `n_items` may differ by chance"
+    # Two standard errors: from item to item, the losses of two heads that are about as good differ by a quarter of an idle head's (on small
+    # and whole sets of four kinds of text the standard deviation was 0.1 to 0.4 of it)
     return 0.5*abs(idle)/n_items**0.5 if np.isfinite(idle) else 0.
 
 def _centre(lrs, losses, idle, noise=0.):
