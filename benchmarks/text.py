@@ -8,8 +8,9 @@ are labelled, which of these validate, the head's first weights and the order of
 of epochs; but fastai's `lr_find` draws random numbers, so the batches after it come in another order. Loaders and models are made anew
 for every run. The test set is looked at once a run, at its end. Intervals are of the seeds, over one language model and one test set.
 
-- today:  `fine_tune` as it comes, and with the rate that `lr_find` suggests; `fit_one_cycle` of all layers; the tutorial's steps by hand;
-          `fit_ulmfit(n)` as it comes, which tries rates on the head alone before its epochs. `drop_mult=0.5`, as in fastai's tutorial
+- today:  `fine_tune` as it comes, with the rate that `lr_find` suggests, and with `head_lr_find`'s; `fit_one_cycle` of all layers; the
+          tutorial's steps by hand; `fit_ulmfit(n)` as it comes, which tries rates on the head alone before its epochs.
+          `drop_mult=0.5`, as in fastai's tutorial
 - table7: the paper's rows that fine-tune, as recipes: its rates, dropouts, and betas of Adam
 - table6: the last row of table 7, from language models that were fine-tuned by the plans of table 6, once each, with fastai's dropouts
 - factor: `fit_ulmfit(n, lr, factor)` for factors from 1 to 6 at several rates, of which the validation sets choose one a factor
@@ -48,6 +49,12 @@ def fine_tune_found(learn, n):
     learn.fine_tune(n-1, lr)
     return lr
 
+def fine_tune_eta(learn, n):
+    "With the rate that `head_lr_find` gives: what is left to `fit_ulmfit` is the sequence"
+    lr = learn.head_lr_find(show_plot=False).lr
+    learn.fine_tune(n-1, lr)
+    return lr
+
 def one_cycle(learn, n):
     "Everything at once"
     learn.unfreeze()
@@ -72,7 +79,8 @@ def by_recipe(name):
     return lambda learn, n: learn.fit_plan(recipes[name].plan(n_epoch=n)),recipes[name].learner_kwargs
 
 TUTORIAL = dict(drop_mult=0.5)
-TODAY = dict(fine_tune=fine_tune, fit_ulmfit=fit_ulmfit, fine_tune_found=fine_tune_found, one_cycle=one_cycle, by_hand=by_hand)
+TODAY = dict(fine_tune=fine_tune, fit_ulmfit=fit_ulmfit, fine_tune_found=fine_tune_found, fine_tune_eta=fine_tune_eta,
+             one_cycle=one_cycle, by_hand=by_hand)
 TABLE7 = 'full', 'full_discr', 'last', 'chain_thaw', 'freez', 'freez_discr', 'freez_stlr', 'freez_cos', 'freez_discr_stlr'
 # How the language model is fine-tuned; None for not at all
 LMS = dict(none=None, full=recipes.table6_full, full_discr=recipes.table6_full_discr, full_discr_stlr=recipes.table6_full_discr_stlr)

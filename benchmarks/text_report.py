@@ -15,7 +15,8 @@ PAPER = dict(
     table7=dict(full=(6.87, 6.86, 5.81), full_discr=(5.57, 6.21, 5.62), last=(6.49, 16.09, 8.38), chain_thaw=(5.39, 6.71, 5.90),
                 freez=(6.37, 6.86, 5.81), freez_discr=(5.39, 5.86, 6.04), freez_stlr=(5.04, 6.02, 5.35), freez_cos=(5.70, 6.38, 5.29),
                 freez_discr_stlr=(5.00, 5.69, 5.38)))
-NAMES = dict(fine_tune='`fine_tune(n)`', fine_tune_found='`fine_tune(n, lr)`, lr from `lr_find`', one_cycle='`fit_one_cycle(n)`, unfrozen',
+NAMES = dict(fine_tune='`fine_tune(n)`', fine_tune_found='`fine_tune(n, lr)`, lr from `lr_find`',
+             fine_tune_eta='`fine_tune(n, lr)`, lr from `head_lr_find`', one_cycle='`fit_one_cycle(n)`, unfrozen',
              by_hand="the tutorial's steps", fit_ulmfit='`fit_ulmfit(n)`')
 
 def read(folder):
@@ -105,9 +106,9 @@ def report(folder):
 def plot(folder, file):
     "Test error of each arm of `today` on each set, with its interval"
     sets = read(folder)['today']
-    fig,ax = plt.subplots(figsize=(6.4, 1.3 + 0.5*len(sets)), layout='constrained')
+    fig,ax = plt.subplots(figsize=(6.4, 1.3 + 0.55*len(sets)), layout='constrained')
     for i,(arm,name) in enumerate(NAMES.items()):
-        at = [(y + 0.13*(i-2), *interval(errors(s[arm]))) for y,s in enumerate(sets.values()) if len(s[arm]) > 1]
+        at = [(y + 0.12*(i-2.5), *interval(errors(s[arm]))) for y,s in enumerate(sets.values()) if len(s[arm]) > 1]
         if not at: continue
         y,mean,half = zip(*at)
         ax.errorbar(mean, y, xerr=half, fmt='o', ms=6 if arm == 'fit_ulmfit' else 4, color=f'C{i}', lw=1.5, label=name.replace('`', ''))
