@@ -18,6 +18,9 @@ PAPER = dict(
 NAMES = dict(fine_tune='`fine_tune(n)`', fine_tune_found='`fine_tune(n, lr)`, lr from `lr_find`',
              fine_tune_eta='`fine_tune(n, lr)`, lr from `head_lr_find`', one_cycle='`fit_one_cycle(n)`, unfrozen',
              by_hand="the tutorial's steps", fit_ulmfit='`fit_ulmfit(n)`')
+TITLES = dict(trec6='TREC-6', docstrings='docstrings', ag='AG News', imdb2k='IMDb, 2,000', imdb10k='IMDb, 10,000')
+TITLES |= {f'{k}{n}': f'{title}, {n}' for n in (100, 500)
+           for k,title in dict(trec='TREC-6', docstrings='docstrings', ag='AG News', imdb='IMDb').items()}
 
 def read(folder):
     "Runs by study, set, arm and seed"
@@ -58,7 +61,7 @@ def today(sets):
     others = [arm for arm in NAMES if arm != 'fit_ulmfit' and any(s[arm] for s in sets.values())]
     diffs = [(f'`fit_ulmfit(n)` minus {NAMES[arm]}', *(paired(s['fit_ulmfit'], s[arm]) for s in sets.values())) for arm in others]
     last = 'intervals of it and `fine_tune(n)`',*(apart(errors(s['fit_ulmfit']), errors(s['fine_tune'])) for s in sets.values())
-    return markdown(('arm', *sets), *rows, *diffs, last)
+    return markdown(('arm', *map(TITLES.get, sets)), *rows, *diffs, last)
 
 def rows_of(study, sets):
     "An arm a row, and for each set the paper's figure and rank correlation, where it has the set"
@@ -66,7 +69,7 @@ def rows_of(study, sets):
     cols,last = [('row', *arms)],['rank correlation with the paper']
     for name,s in sets.items():
         ours = [errors(s[arm]) for arm in arms]
-        cols.append((name, *map(shown, ours)))
+        cols.append((TITLES[name], *map(shown, ours)))
         last.append('')
         theirs = [PAPER[study][arm][PAPER_SETS.index(SETS[name].texts)] for arm in arms] if SETS[name].texts in PAPER_SETS else None
         if theirs is None or not all(ours): continue
@@ -89,7 +92,7 @@ def factor(sets):
     found = {name: factors(arms) for name,arms in sets.items()}
     def _cell(lr, edge, xs): return f'{shown(xs)} ({lr:g}{"*"*edge})'
     rows = [(f'{f:g}', *(_cell(*o[f]) if f in o else '' for o in found.values())) for f in sorted({f for o in found.values() for f in o})]
-    return markdown(('factor', *(f'{name} (η_L)' for name in found)), *rows)
+    return markdown(('factor', *(f'{TITLES[name]} (η_L)' for name in found)), *rows)
 
 def tables(study, sets):
     "The tables of a study by title"
@@ -111,8 +114,9 @@ def plot(folder, file):
         at = [(y + 0.12*(i-2.5), *interval(errors(s[arm]))) for y,s in enumerate(sets.values()) if len(s[arm]) > 1]
         if not at: continue
         y,mean,half = zip(*at)
-        ax.errorbar(mean, y, xerr=half, fmt='o', ms=6 if arm == 'fit_ulmfit' else 4, color=f'C{i}', lw=1.5, label=name.replace('`', ''))
-    ax.set(yticks=range(len(sets)), yticklabels=list(sets), xlabel='test error, %: mean and 95 % interval', xlim=(0, None))
+        ours = arm == 'fit_ulmfit'
+        ax.errorbar(mean, y, xerr=half, fmt='o', ms=6 if ours else 4, color='k' if ours else f'C{i}', lw=1.5, label=name.replace('`', ''))
+    ax.set(yticks=range(len(sets)), yticklabels=[TITLES[k] for k in sets], xlabel='test error, %: mean and 95 % interval', xlim=(0, None))
     ax.invert_yaxis()
     ax.grid(axis='x', alpha=.3)
     fig.legend(fontsize=8, loc='outside upper center', ncols=3)
