@@ -50,7 +50,7 @@ def fine_tune_found(learn, n):
     return lr
 
 def fine_tune_eta(learn, n):
-    "With the rate that `head_lr_find` gives: what is left to `fit_ulmfit` is the sequence"
+    "With the rate that `head_lr_find` gives, which `fine_tune` halves after its frozen epoch"
     lr = learn.head_lr_find(show_plot=False).lr
     learn.fine_tune(n-1, lr)
     return lr

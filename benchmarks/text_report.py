@@ -34,11 +34,11 @@ def errors(runs):
     "Test errors of one arm, %"
     return [100*(1-r['test_accuracy']) for r in runs.values()]
 
-def shown(xs, seeds=5):
+def shown(xs, seeds=5, form='{:.1f} ± {:.1f}'):
     "Mean and interval, and the number of seeds where it is another"
     if not xs: return ''
     if len(xs) == 1: return f'{xs[0]:.1f} (1 seed)'
-    return '{:.1f} ± {:.1f}'.format(*interval(xs)) + (f' ({len(xs)} seeds)' if len(xs) != seeds else '')
+    return form.format(*interval(xs)) + (f' ({len(xs)} seeds)' if len(xs) != seeds else '')
 
 def markdown(*rows):
     "A table, its head first"
@@ -47,7 +47,7 @@ def markdown(*rows):
 def paired(a, b):
     "Mean of the differences between the errors of arms `a` and `b` in the seeds that both have, and its interval"
     xs = [100*(b[s]['test_accuracy']-a[s]['test_accuracy']) for s in a if s in b]
-    return '{:+.1f} ± {:.1f}'.format(*interval(xs)) if len(xs) > 1 else ''
+    return shown(xs, form='{:+.1f} ± {:.1f}') if len(xs) > 1 else ''
 
 def apart(a, b):
     "Do the 95 % intervals of `a` and `b` overlap?"
@@ -71,9 +71,9 @@ def rows_of(study, sets):
         ours = [errors(s[arm]) for arm in arms]
         cols.append((TITLES[name], *map(shown, ours)))
         last.append('')
-        theirs = [PAPER[study][arm][PAPER_SETS.index(SETS[name].texts)] for arm in arms] if SETS[name].texts in PAPER_SETS else None
+        theirs = [PAPER[study][arm][PAPER_SETS.index(SETS[name].texts)] for arm in arms] if name in ('trec6', 'ag', 'imdb10k') else None
         if theirs is None or not all(ours): continue
-        cols.append((f'paper: {SETS[name].texts}', *(f'{e:.2f}' for e in theirs)))
+        cols.append((f'paper: all of {SETS[name].texts}, validation', *(f'{e:.2f}' for e in theirs)))
         last.append(f'{stats.spearmanr([np.mean(o) for o in ours], theirs).statistic:.2f}')
     return markdown(*zip(*cols), last)
 
@@ -111,7 +111,7 @@ def plot(folder, file):
     sets = read(folder)['today']
     fig,ax = plt.subplots(figsize=(6.4, 1.3 + 0.55*len(sets)), layout='constrained')
     for i,(arm,name) in enumerate(NAMES.items()):
-        at = [(y + 0.12*(i-2.5), *interval(errors(s[arm]))) for y,s in enumerate(sets.values()) if len(s[arm]) > 1]
+        at = [(y + 0.12*(i-(len(NAMES)-1)/2), *interval(errors(s[arm]))) for y,s in enumerate(sets.values()) if len(s[arm]) > 1]
         if not at: continue
         y,mean,half = zip(*at)
         ours = arm == 'fit_ulmfit'
