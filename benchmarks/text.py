@@ -1,6 +1,6 @@
 """`fit_ulmfit` against what a fastai user does today, the paper's tables 6 and 7 once more, and the factor 2.6, on classifiers of texts.
 
-    python benchmarks/text.py [--studies today table7 table6 factor] [--sets trec6 ag ..] [--arms ..] [--seeds 5]
+    python benchmarks/text.py [--studies today table7 table6 factor] [--sets trec6 ag ..] [--arms ..] [--seeds 5] [--first-seed 0]
     python benchmarks/text.py --table [--plot FILE]
 
 Every run starts from one pretrained language model, fine-tuned on the training texts of its set, labels unseen. A seed draws which texts
@@ -19,14 +19,17 @@ Data: docstrings are on every machine. TREC-6 is read from FASTAI_HOME/data/trec
 fastai's: what isn't in FASTAI_HOME is downloaded. 10,000 of the training texts of these two are used, 3,000 of the test texts, and of AG
 News the first 32 tokens of a text, of IMDb the last 100: two cores do no more in a day. A set that can't be had is left out.
 Weights: a pretrained AWD-LSTM of embedding 200 and hidden 400 in --weights; where there is none, fastai's own are downloaded.
-Results: a JSON file a set in --out, written after every run; runs that it has are not run again."""
+Results: a JSON file a set in --out, written after every run; runs that it has are not run again. What runs at the same time on one set
+needs folders of its own."""
 import argparse
 import json
 import platform
+import subprocess
 import time
 import warnings
 from functools import partial
 from pathlib import Path
+from shutil import which
 
 import fastai
 import torch
@@ -123,8 +126,8 @@ def run_set(name, args):
     def _read(): return json.loads(path.read_text()) if path.exists() else []
     def _key(r): return r['study'],r['arm'],r['seed']
     # Seed by seed, so that a run that is cut short has the same seeds for all arms
-    todo = [(study, arm, seed) for study in args.studies for seed in range(args.seeds) for arm in STUDIES[study]
-            if not args.arms or arm in args.arms]
+    seeds = range(args.first_seed, args.first_seed+args.seeds)
+    todo = [(study, arm, seed) for study in args.studies for seed in seeds for arm in STUDIES[study] if not args.arms or arm in args.arms]
     for study,arm,seed in progress_bar([o for o in todo if o not in {*map(_key, _read())}]):
         res = run(name, study, arm, seed, args)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,13 +135,20 @@ def run_set(name, args):
         new.write_text('[' + ',\n '.join(map(json.dumps, [*_read(), res])) + ']\n')
         new.replace(path)
 
+def commit():
+    "Of this checkout, and whether it was changed since; None where there is none"
+    if not which('git'): return None
+    res = subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=Path(__file__).parent, capture_output=True, text=True)
+    return res.stdout.strip() or None
+
 def main():
-    "Run what is asked for, and print the tables of all there is"
+    "Run what is asked for, and print the tables of these studies"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--studies', nargs='+', choices=STUDIES, default=list(STUDIES), help='what is compared')
     parser.add_argument('--sets', nargs='+', choices=SETS, default=list(SETS), help='data sets; with a number: so many labelled texts')
     parser.add_argument('--arms', nargs='+', help='only these arms')
     parser.add_argument('--seeds', type=int, default=5, help='number of seeds')
+    parser.add_argument('--first-seed', type=int, default=0, help='the first of them')
     parser.add_argument('--weights', type=Path, help='folder of the pretrained language model')
     parser.add_argument('--cache', type=Path, default=Path('text_cache'), help='folder for tokens and fine-tuned language models')
     parser.add_argument('--out', type=Path, default=Path(__file__).parent/'results', help='folder of the results')
@@ -154,12 +164,13 @@ def main():
     odd = set(args.arms or ()) - {arm for k in args.studies for arm in STUDIES[k]}
     if odd: parser.error(f'no such arms: {", ".join(sorted(odd))}')
     args.how = dict(weights=args.weights.name if args.weights else 'wt103-fwd', threads=torch.get_num_threads(),
-                    fastai_discrim=__version__, fastai=fastai.__version__, torch=torch.__version__, python=platform.python_version())
+                    fastai_discrim=__version__, commit=commit(), fastai=fastai.__version__, torch=torch.__version__,
+                    python=platform.python_version())
     for name in [] if args.table else args.sets:
         try: tokens(SETS[name].texts, args.cache)
         except OSError as e: print(f'{name} is left out: {e}')
         else: run_set(name, args)
-    print(report(args.out))
+    print(report(args.out, args.studies))
     if args.plot: plot(args.out, args.plot)
 
 if __name__ == '__main__': main()
