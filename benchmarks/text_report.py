@@ -97,8 +97,14 @@ def factor(sets):
     rows = [(f'{f:g}', *(_cell(*o[f]) if f in o else '' for o in found.values())) for f in sorted({f for o in found.values() for f in o})]
     return markdown(('factor', *(f'{TITLES[name]} (η_L)' for name in found)), *rows)
 
+def near(sets):
+    "A rate a row"
+    rates = sorted({arm for s in sets.values() for arm in s}, key=float)
+    return markdown(('η_L', *map(TITLES.get, sets)), *((lr, *(shown(errors(s[lr])) for s in sets.values())) for lr in rates))
+
 def tables(study, sets):
     "The tables of a study by title"
+    if study == 'near': return {study: near(sets)}
     if study == 'factor': return {study: factor(sets)}
     if study != 'today': return {study: rows_of(study, sets)}
     few = {k: s for k,s in sets.items() if SETS[k].labelled and SETS[k].labelled <= 500}
