@@ -2,6 +2,7 @@
 
     python benchmarks/head_lr.py [--sets docstrings trec6 ag imdb] [--seeds 5] [--out head_lr.json]
     python benchmarks/head_lr.py --growth
+    python benchmarks/head_lr.py --noise
 
 A seed sets the split, the head's first weights and the order of the batches; each finder has a learner and data loaders of its own.
 Then the head is fully trained at every rate: those that `head_lr_find` tried, and those that were chosen. That is one epoch of slanted
@@ -12,6 +13,8 @@ the mean counts: the lowest of many noisy losses would be too low.
 - regret: the loss at the chosen rate over the lowest at any of the rates, on 15 % of the data that neither finder saw
 - spread: the highest rate that was chosen over the seeds, by the lowest
 - cost: time of `head_lr_find` by that of `lr_find`
+- noise: the standard deviation, over the validation texts, of the difference between the losses of two heads that are about as good, by the
+  mean loss of an untrained head: from it `head_lr_find` takes how far chance reaches
 
 Data: docstrings are on every machine. TREC-6 and AG News are read from FASTAI_HOME/data/trec6/train.csv (label,text) and `URLs.AG_NEWS`,
 of which 10,000 rows are taken, and IMDb from `URLs.IMDB`, 5,000 reviews. What can't be had is left out.
@@ -42,6 +45,7 @@ from fastai.text.models import AWD_LSTM, awd_lstm_clas_config
 from fastai.text.models.core import get_text_classifier
 from fastai.torch_core import set_seed
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from fastai_discrim.all import docstrings, layerwise_split
 from fastai_discrim.candidates import HeadLosses, Heads, SumLoss
@@ -104,13 +108,29 @@ class Fan(nn.Module):
         with torch.no_grad(): kept = self.body[0].train(self.training)(x)
         return [pred for heads in self.heads for pred,*_ in heads(kept)]
 
-def full_losses(learn, lrs, draws):
-    "Loss of the head fully trained at each of `lrs`, the mean over `draws`"
+def trained(learn, lrs, draws):
+    "`draws` heads fully trained at each of `lrs`, and the loss of each"
     losses,fan = HeadLosses(),Fan(learn.model, len(lrs), draws)
     fit = Learner(learn.dls, fan, loss_func=SumLoss(learn.loss_func), opt_func=learn.opt_func, moms=learn.moms, wd=learn.wd,
                   splitter=lambda m: [list(h.parameters()) for heads in m.heads for h in heads.heads])
     with fit.no_bar(),fit.no_logging(): fit.fit_stlr(1, np.tile(lrs, draws), cbs=losses)
-    return losses.losses.reshape(draws, -1).mean(0)
+    return fan.eval(),losses.losses
+
+def full_losses(learn, lrs, draws):
+    "Loss of the head fully trained at each of `lrs`, the mean over `draws`"
+    return trained(learn, lrs, draws)[1].reshape(draws, -1).mean(0)
+
+def noise(learn):
+    "Loss of an untrained head, how many of 13 rates are about as good as the best, and lowest and highest noise of these"
+    # A rate of almost 0 moves nothing but a batch norm's statistics
+    fan,losses = trained(learn, np.array([1e-12, *np.geomspace(1e-3, 1, 13)]), 1)
+    with torch.no_grad(): batches = [(fan(x), y.as_subclass(torch.Tensor)) for x,y in learn.dls.valid]
+    def _each(p, y): return cross_entropy(p.as_subclass(torch.Tensor), y, reduction='none')
+    each = np.concatenate([torch.stack([_each(p, y) for p in preds], 1) for preds,y in batches])
+    best = losses[1:].argmin()+1
+    sd = (each-each[:,[best]]).std(0)/losses[0]
+    good = [i for i,o in enumerate(losses) if i not in (0, best) and o-losses[best] < 0.2*(losses[0]-losses[best])]
+    return losses[0],len(good),*((sd[good].min(), sd[good].max()) if good else (np.nan, np.nan))
 
 def one_seed(data, weights, seed, draws):
     "The rates that were chosen, their regrets, and the times that took; which finder goes first changes with the seed"
@@ -158,19 +178,34 @@ def growth(repeats):
         a,b = np.median(ours),np.median(stock)
         print(f'{n:>10}{length:>7}{k:>7}{a:>17.1f}{b:>12.1f}{a/b:>7.2f}', flush=True)
 
-def main(args):
-    weights = args.weights if (args.weights/'awd_lstm_200_400.pth').exists() else None
-    results = {}
+def weights(args):
+    "Folder of the pretrained language model, if it is there"
+    return args.weights if (args.weights/'awd_lstm_200_400.pth').exists() else None
+
+def sets(args):
+    "Names and tokens of the sets that can be had"
     for name in args.sets:
-        try: data = tokens(SETS[name]())
-        except (OSError, URLError) as e:
-            print(f'{name} is left out: {e}')
-            continue
+        try: yield name,tokens(SETS[name]())
+        except (OSError, URLError) as e: print(f'{name} is left out: {e}')
+
+def noises(args):
+    "`noise` of each set and seed, on 1,000 texts of each set"
+    print('| data | seed | untrained | rates as good | noise, lowest | highest |\n' + '| --- '*6 + '|')
+    for name,(df,vocab) in sets(args):
+        for seed in range(args.first_seed, args.first_seed+args.seeds):
+            few = df.sample(min(1000, len(df)), random_state=seed).reset_index(drop=True)
+            idle,n,low,high = noise(learner(few, vocab, weights(args), seed))
+            print(f'| {name} | {seed} | {idle:.2f} | {n} | {low:.2f} | {high:.2f} |', flush=True)
+
+def main(args):
+    "The comparison on all sets and seeds"
+    results = {}
+    for name,data in sets(args):
         results[name] = []
         for seed in range(args.first_seed, args.first_seed+args.seeds):
-            results[name].append(one_seed(data, weights, seed, args.draws))
+            results[name].append(one_seed(data, weights(args), seed, args.draws))
             print(name, {k: results[name][-1][k] for k in ('seed', 'lrs', 'regrets', 'times')}, flush=True)
-            args.out.write_text(json.dumps(dict(vars(args), weights=str(weights), out=str(args.out), results=results), indent=1))
+            args.out.write_text(json.dumps(dict(vars(args), weights=str(weights(args)), out=str(args.out), results=results), indent=1))
     print('\n' + table(results))
 
 if __name__ == '__main__':
@@ -183,7 +218,9 @@ if __name__ == '__main__':
     parser.add_argument('--weights', type=Path, default=SHARED, help='folder of the pretrained language model')
     parser.add_argument('--out', type=Path, default='head_lr.json', help='where the results go')
     parser.add_argument('--growth', action='store_true', help='only how the times grow')
+    parser.add_argument('--noise', action='store_true', help='only the noise')
     parser.add_argument('--repeats', type=int, default=1, help='of every timing of --growth; the median counts')
     args = parser.parse_args()
     warnings.filterwarnings('ignore')
-    growth(args.repeats) if args.growth else main(args)
+    if args.growth: growth(args.repeats)
+    else: (noises if args.noise else main)(args)
