@@ -13,8 +13,8 @@ the mean counts: the lowest of many noisy losses would be too low.
 - regret: the loss at the chosen rate over the lowest at any of the rates, on 15 % of the data that neither finder saw
 - spread: the highest rate that was chosen over the seeds, by the lowest
 - cost: time of `head_lr_find` by that of `lr_find`
-- noise: the standard deviation, over the validation texts, of the difference between the losses of two heads that are about as good, by the
-  mean loss of an untrained head: from it `head_lr_find` takes how far chance reaches
+- noise: the standard deviation, over the validation texts of 1,000, of the difference between the losses of the best head and another one,
+  by the mean loss of an untrained one; of rates whose loss lies above the best by less than a fifth of what the best gains
 
 Data: docstrings are on every machine. TREC-6 and AG News are read from FASTAI_HOME/data/trec6/train.csv (label,text) and `URLs.AG_NEWS`,
 of which 10,000 rows are taken, and IMDb from `URLs.IMDB`, 5,000 reviews. What can't be had is left out.

@@ -8,13 +8,13 @@ are labelled, which of these validate, the head's first weights and the order of
 of epochs; but fastai's `lr_find` draws random numbers, so the batches after it come in another order. Loaders and models are made anew
 for every run. The test set is looked at once a run, at its end. Intervals are of the seeds, over one language model and one test set.
 
-- today:  `fine_tune` as it comes, with the rate that `lr_find` suggests, and with `head_lr_find`'s; `fit_one_cycle` of all layers; the
-          tutorial's steps by hand; `fit_ulmfit(n)` as it comes, which tries rates on the head alone before its epochs.
-          `drop_mult=0.5`, as in fastai's tutorial
+- today:  `fine_tune` as it comes, its frozen epoch one of the n, with the rate that `lr_find` suggests, and with `head_lr_find`'s;
+          `fit_one_cycle` of all layers; the tutorial's steps by hand; `fit_ulmfit(n)` as it comes, which tries rates on the head alone
+          before its epochs. `drop_mult=0.5`, as in fastai's tutorial
 - table7: the paper's rows that fine-tune, as recipes: its rates, dropouts, and betas of Adam
 - table6: the last row of table 7, from language models that were fine-tuned by the plans of table 6, once each, with fastai's dropouts
 - factor: `fit_ulmfit(n, lr, factor)` for factors from 1 to 6 at several rates, of which the validation sets choose one a factor
-- near:   `fit_ulmfit(n, lr)` at rates around 0.03, near which `head_lr_find` chooses: what does a rate a little higher or lower change?
+- near:   `fit_ulmfit(n, lr)` at rates around those that `head_lr_find` gives for 500 labels of TREC-6: what does another one change?
 
 Data: docstrings are on every machine. TREC-6 is read from FASTAI_HOME/data/trec6/{train,test}.csv (label,text), and AG News and IMDb are
 fastai's: what isn't in FASTAI_HOME is downloaded. 10,000 of the training texts of these two are used, 3,000 of the test texts, and of AG
@@ -96,7 +96,7 @@ STUDIES = dict(
     table7={k: (*by_recipe(f'table7_{k}'), 'full_discr_stlr') for k in TABLE7},
     table6={k: (*by_recipe('table7_freez_discr_stlr'), k) for k in LMS},
     factor={f'{f:g} at {lr:g}': (partial(fit_ulmfit, lr=lr, factor=f), TUTORIAL, 'full_discr_stlr') for f in FACTORS for lr in RATES},
-    near={f'{lr:g}': (partial(fit_ulmfit, lr=lr), TUTORIAL, 'full_discr_stlr') for lr in NEAR})
+    near={f'2.6 at {lr:g}': (partial(fit_ulmfit, lr=lr), TUTORIAL, 'full_discr_stlr') for lr in NEAR})
 
 def encoder(texts, way, args):
     "Name of the encoder that was fine-tuned on `texts` in this `way`, made once"
@@ -127,6 +127,8 @@ def run_set(name, args):
     path = args.out/f'text_{name}.json'
     def _read(): return json.loads(path.read_text()) if path.exists() else []
     def _key(r): return r['study'],r['arm'],r['seed']
+    odd = {r.get('weights', args.how['weights']) for r in _read()} - {args.how['weights']}
+    if odd: raise SystemExit(f'{path} has runs from other weights ({", ".join(odd)}): expected {args.how["weights"]}; give another --out')
     # Seed by seed, so that a run that is cut short has the same seeds for all arms
     seeds = range(args.first_seed, args.first_seed+args.seeds)
     todo = [(study, arm, seed) for study in args.studies for seed in seeds for arm in STUDIES[study] if not args.arms or arm in args.arms]
@@ -138,10 +140,11 @@ def run_set(name, args):
         new.replace(path)
 
 def commit():
-    "Of this checkout, and whether it was changed since; None where there is none"
+    "Of this checkout, and whether anything but results was changed since; None where there is none"
     if not which('git'): return None
-    res = subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=Path(__file__).parent, capture_output=True, text=True)
-    return res.stdout.strip() or None
+    def _git(*args): return subprocess.run(['git', *args], cwd=Path(__file__).parents[1], capture_output=True, text=True).stdout.strip()
+    changed = _git('status', '--porcelain', '--untracked-files=no', '.', ':!benchmarks/results')
+    return _git('rev-parse', '--short', 'HEAD') + '-dirty'*bool(changed) or None
 
 def main():
     "Run what is asked for, and print the tables of these studies"

@@ -45,7 +45,7 @@ def markdown(*rows):
     return '\n'.join('| ' + ' | '.join(map(str, r)) + ' |' for r in (rows[0], ('---',)*len(rows[0]), *rows[1:]))
 
 def paired(a, b):
-    "Mean of the differences between the errors of arms `a` and `b` in the seeds that both have, and its interval"
+    "Mean of the errors of arm `a` less those of `b` in the seeds that both have, and its interval"
     xs = [100*(b[s]['test_accuracy']-a[s]['test_accuracy']) for s in a if s in b]
     return shown(xs, form='{:+.1f} ± {:.1f}') if len(xs) > 1 else ''
 
@@ -97,14 +97,22 @@ def factor(sets):
     rows = [(f'{f:g}', *(_cell(*o[f]) if f in o else '' for o in found.values())) for f in sorted({f for o in found.values() for f in o})]
     return markdown(('factor', *(f'{TITLES[name]} (η_L)' for name in found)), *rows)
 
-def near(sets):
-    "A rate a row"
-    rates = sorted({arm for s in sets.values() for arm in s}, key=float)
-    return markdown(('η_L', *map(TITLES.get, sets)), *((lr, *(shown(errors(s[lr])) for s in sets.values())) for lr in rates))
+def near(res):
+    "A rate a row, also those of the study `factor`, and what `head_lr_find`'s has less than it in the same seeds"
+    cols = []
+    for name,arms in res['near'].items():
+        arms = {k.removeprefix('2.6 at '): v for k,v in {**res['factor'][name], **arms}.items() if k.startswith('2.6 at ')}
+        found = res['today'][name]['fit_ulmfit']
+        lrs = [r['lr'] for r in found.values()] or [np.nan]
+        cols += [(f'{TITLES[name]}: η_L', *(rates := sorted(arms, key=float)), f'{min(lrs):.3f} to {max(lrs):.3f}, found'),
+                 ('error', *(shown(errors(arms[lr])) for lr in rates), shown(errors(found))),
+                 ('found minus it', *(paired(found, arms[lr]) for lr in rates), '')]
+    return markdown(*zip(*cols))
 
-def tables(study, sets):
+def tables(study, res):
     "The tables of a study by title"
-    if study == 'near': return {study: near(sets)}
+    sets = res[study]
+    if study == 'near': return {study: near(res)}
     if study == 'factor': return {study: factor(sets)}
     if study != 'today': return {study: rows_of(study, sets)}
     few = {k: s for k,s in sets.items() if SETS[k].labelled and SETS[k].labelled <= 500}
@@ -114,7 +122,7 @@ def tables(study, sets):
 def report(folder, studies):
     "The tables of `studies` as Markdown"
     res = read(folder)
-    return '\n'.join(f'\n{title}: test error, %\n\n{t}' for o in studies if o in res for title,t in tables(o, res[o]).items())
+    return '\n'.join(f'\n{title}: test error, %\n\n{t}' for o in studies if o in res for title,t in tables(o, res).items())
 
 def plot(folder, file):
     "Test error of each arm of `today` on each set, with its interval"
