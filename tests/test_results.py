@@ -18,8 +18,8 @@ def section(title):
     "Rows of the tables in a section of benchmarks/README.md"
     return rows((TOP/'benchmarks/README.md').read_text().split(f'\n## {title}\n')[1].split('\n## ')[0])
 
-@pytest.mark.parametrize('title, studies', [('Against what a fastai user does today', ['today']), ("The paper's tables 6 and 7", ['table7', 'table6']),
-                                            ('The factor 2.6', ['factor', 'near'])])
+@pytest.mark.parametrize('title, studies', [('Against what a fastai user does today', ['today']),
+                                            ("The paper's tables 6 and 7", ['table7', 'table6']), ('The factor 2.6', ['factor', 'near'])])
 def test_text(title, studies):
     from text_report import report
     assert section(title) == rows(report(RESULTS, studies)) != []
