@@ -69,8 +69,8 @@ def _kept_data(learn, entry, n_batch):
 
 def _noise(idle, n_items):
     "How far two losses over `n_items` may differ by chance"
-    # Two standard errors: from item to item, the losses of two heads that are about as good differ by a quarter of an idle head's (on small
-    # and whole sets of four kinds of text the standard deviation was 0.1 to 0.4 of it)
+    # Two standard errors where the losses of two heads that are about as good differ most from item to item: by a quarter of an idle head's
+    # (`benchmarks/head_lr.py --noise`: 0.04 to 0.24)
     return 0.5*abs(idle)/n_items**0.5 if np.isfinite(idle) else 0.
 
 def _centre(lrs, losses, idle, noise=0.):
