@@ -178,10 +178,6 @@ def growth(repeats):
         a,b = np.median(ours),np.median(stock)
         print(f'{n:>10}{length:>7}{k:>7}{a:>17.1f}{b:>12.1f}{a/b:>7.2f}', flush=True)
 
-def weights(args):
-    "Folder of the pretrained language model, if it is there"
-    return args.weights if (args.weights/'awd_lstm_200_400.pth').exists() else None
-
 def sets(args):
     "Names and tokens of the sets that can be had"
     for name in args.sets:
@@ -194,7 +190,7 @@ def noises(args):
     for name,(df,vocab) in sets(args):
         for seed in range(args.first_seed, args.first_seed+args.seeds):
             few = df.sample(min(1000, len(df)), random_state=seed).reset_index(drop=True)
-            idle,n,low,high = noise(learner(few, vocab, weights(args), seed))
+            idle,n,low,high = noise(learner(few, vocab, args.weights, seed))
             print(f'| {name} | {seed} | {idle:.2f} | {n} | {low:.2f} | {high:.2f} |', flush=True)
 
 def main(args):
@@ -203,9 +199,9 @@ def main(args):
     for name,data in sets(args):
         results[name] = []
         for seed in range(args.first_seed, args.first_seed+args.seeds):
-            results[name].append(one_seed(data, weights(args), seed, args.draws))
+            results[name].append(one_seed(data, args.weights, seed, args.draws))
             print(name, {k: results[name][-1][k] for k in ('seed', 'lrs', 'regrets', 'times')}, flush=True)
-            args.out.write_text(json.dumps(dict(vars(args), weights=str(weights(args)), out=str(args.out), results=results), indent=1))
+            args.out.write_text(json.dumps(dict(vars(args), weights=str(args.weights), out=str(args.out), results=results), indent=1))
     print('\n' + table(results))
 
 if __name__ == '__main__':
@@ -222,5 +218,6 @@ if __name__ == '__main__':
     parser.add_argument('--repeats', type=int, default=1, help='of every timing of --growth; the median counts')
     args = parser.parse_args()
     warnings.filterwarnings('ignore')
+    if not (args.weights/'awd_lstm_200_400.pth').exists(): args.weights = None
     if args.growth: growth(args.repeats)
     else: (noises if args.noise else main)(args)

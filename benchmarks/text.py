@@ -14,7 +14,7 @@ for every run. The test set is looked at once a run, at its end. Intervals are o
 - table7: the paper's rows that fine-tune, as recipes: its rates, dropouts, and betas of Adam
 - table6: the last row of table 7, from language models that were fine-tuned by the plans of table 6, once each, with fastai's dropouts
 - factor: `fit_ulmfit(n, lr, factor)` for factors from 1 to 6 at several rates, of which the validation sets choose one a factor
-- near:   `fit_ulmfit(n, lr)` at rates around those that `head_lr_find` gives for 500 labels of TREC-6: what does another one change?
+- near:   `fit_ulmfit(n, lr)` at rates like those that `head_lr_find` gives for 500 labels of TREC-6: what does another one change?
 
 Data: docstrings are on every machine. TREC-6 is read from FASTAI_HOME/data/trec6/{train,test}.csv (label,text), and AG News and IMDb are
 fastai's: what isn't in FASTAI_HOME is downloaded. 10,000 of the training texts of these two are used, 3,000 of the test texts, and of AG
@@ -88,7 +88,7 @@ TODAY = dict(fine_tune=fine_tune, fit_ulmfit=fit_ulmfit, fine_tune_found=fine_tu
 TABLE7 = 'full', 'full_discr', 'last', 'chain_thaw', 'freez', 'freez_discr', 'freez_stlr', 'freez_cos', 'freez_discr_stlr'
 # How the language model is fine-tuned; None for not at all
 LMS = dict(none=None, full=recipes.table6_full, full_discr=recipes.table6_full_discr, full_discr_stlr=recipes.table6_full_discr_stlr)
-FACTORS,RATES,NEAR = (1, 1.6, 2.6, 4, 6),(1e-3, 3e-3, 1e-2, 3e-2, 1e-1),(0.015, 0.02, 0.025, 0.035, 0.04)
+FACTORS,RATES,NEAR = (1, 1.6, 2.6, 4, 6),(1e-3, 3e-3, 1e-2, 3e-2, 1e-1),(0.02, 0.025)
 
 # For each study its arms: what trains a learner, what that is made with, and the language model that it starts from
 STUDIES = dict(
