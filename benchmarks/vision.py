@@ -15,7 +15,7 @@ made anew for every run. All arms have the same epochs and batch size, and the s
 - all, span=100:   the same, but rates that fall to a hundredth, as `fine_tune`'s do, rather than by 2.6 a layer, to 1/5,430
 - from scratch:    one rate, and no pretrained weights
 - head alone:      `fit_one_cycle` of the head on a body frozen but for its norm layers
-- fine_tune(n), fit_ulmfit(n): without a rate, so at fastai's own and at what `head_lr_find` finds
+- fine_tune(n), fit_ulmfit(n), fit_ulmfit(n, span=100): without a rate, so at fastai's own and at what `head_lr_find` finds
 
 Every arm that has a rate tries three (--rates) on one tuning seed that isn't tested, for each number of labels, and takes that of the best
 accuracy on 250 other training images a class. Where that is at an end, the next half decade is tried too, until it isn't. The test images,
@@ -81,14 +81,14 @@ def head_alone(learn, n, lr):
     learn.freeze()
     learn.fit_one_cycle(n, lr)
 
-def fit_ulmfit(learn, n):
+def fit_ulmfit(learn, n, **kwargs):
     "All in one line, without a rate: `head_lr_find` needs validation"
-    with learn.removed_cbs(learn.no_valid): learn.fit_ulmfit(n)
+    with learn.removed_cbs(learn.no_valid): learn.fit_ulmfit(n, **kwargs)
 
 TUNED = {'one rate': one_rate, 'fine_tune': fine_tune, '/2.6': discr, '/2.6 + STLR': partial(planned, gradual=False),
          '/2.6 + gradual': discr_gradual, 'all three': planned, 'all, span=100': partial(planned, span=100),
          'from scratch': one_rate, 'head alone': head_alone}
-DEFAULT = {'fine_tune(n)': fine_tune, 'fit_ulmfit(n)': fit_ulmfit}
+DEFAULT = {'fine_tune(n)': fine_tune, 'fit_ulmfit(n)': fit_ulmfit, 'fit_ulmfit(n, span=100)': partial(fit_ulmfit, span=100)}
 
 class NoValid(Callback):
     "No validation after the epochs: it would take longer than they do"
