@@ -166,7 +166,7 @@ def cost(emb, hid, vocab, n, epochs):
 def report(res):
     "The results as tables"
     rows = res['kills']
-    print('\n| model | checkpoints | runs | kills | before the first checkpoint | while writing one | over before | differ |'
+    print('\n| model | checkpoints | runs | kills | before the first checkpoint | while writing one | over before it was killed | differ |'
           '\n| --- | --- | --- | --- | --- | --- | --- | --- |')
     for kind,every in dict.fromkeys((r['kind'], r['every']) for r in rows):
         part = [r for r in rows if (r['kind'], r['every']) == (kind, every)]

@@ -80,6 +80,11 @@ def rows_of(study, sets):
         last.append(f'{stats.spearmanr(means, theirs).statistic:.2f}')
     return markdown(*zip(*cols), last)
 
+def by_labels(sets):
+    "Sets with more than 500 labels, and the others"
+    few = {k: s for k,s in sets.items() if SETS[k].labelled and SETS[k].labelled <= 500}
+    return {k: s for k,s in sets.items() if k not in few},few
+
 def factors(arms):
     "For each factor the rate of the lowest mean validation loss, and the test errors at that; of the seeds that all arms have"
     seeds,tried = set.intersection(*map(set, arms.values())),defaultdict(dict)
@@ -115,9 +120,7 @@ def tables(study, res):
     if study == 'near': return {study: near(res)}
     if study == 'factor': return {study: factor(sets)}
     if study != 'today': return {study: rows_of(study, sets)}
-    few = {k: s for k,s in sets.items() if SETS[k].labelled and SETS[k].labelled <= 500}
-    more = {k: s for k,s in sets.items() if k not in few}
-    return {title: today(s) for title,s in ((study, more), (f'{study}, few labels', few)) if s}
+    return {title: today(s) for title,s in zip((study, f'{study}, few labels'), by_labels(sets)) if s}
 
 def report(folder, studies):
     "The tables of `studies` as Markdown"
@@ -125,8 +128,8 @@ def report(folder, studies):
     return '\n'.join(f'\n{title}: test error, %\n\n{t}' for o in studies if o in res for title,t in tables(o, res).items())
 
 def plot(folder, file):
-    "Test error of each arm of `today` on each set, with its interval"
-    sets = read(folder)['today']
+    "Test error of each arm of `today`, with its interval, on each set of more than 500 labels"
+    sets = by_labels(read(folder)['today'])[0]
     fig,ax = plt.subplots(figsize=(6.4, 1.3 + 0.55*len(sets)), layout='constrained')
     for i,(arm,name) in enumerate(NAMES.items()):
         at = [(y + 0.12*(i-(len(NAMES)-1)/2), *interval(errors(s[arm]))) for y,s in enumerate(sets.values()) if len(s[arm]) > 1]
