@@ -8,10 +8,12 @@ from hashlib import sha1
 from pathlib import Path
 from warnings import warn
 
+import numpy as np
 import torch
 from fastai.learner import Learner
 from fastai.torch_core import get_model
 
+from .checks import count_items
 from .groups import check_groups
 from .plan import Plan
 from .several import n_processes, whole_loader
@@ -111,16 +113,16 @@ def facts(
     "What must be the same for a run to go on"
     def _sum(tensors): return f'{sum(t.numel() for t in tensors.values())} in {len(tensors)} tensors, ' + _short(
         ', '.join(f'{n} {tuple(t.shape)}' for n,t in tensors.items()))
-    def _n(dl): return len(dl.dataset) if hasattr(dl.dataset, '__len__') else None
     model,dls = get_model(learn.model),learn.dls
     loaders = [whole_loader(dl) for dl in dls.loaders]
     return {
         'plan': plan.to_json(), 'parameters': _sum(dict(model.named_parameters())), 'buffers': _sum(dict(model.named_buffers())),
         'layer groups': [len(g) for g in check_groups(learn)],
         'vocabulary': f'{len(dls.vocab)} entries, {_short(repr(dls.vocab))}' if hasattr(dls, 'vocab') else None,
-        'training items': _n(loaders[0]), 'validation items': _n(loaders[1]) if len(loaders) > 1 else 0,
+        'training items': count_items(loaders[0]), 'validation items': count_items(loaders[1]) if len(loaders) > 1 else 0,
         'batch size': getattr(loaders[0], 'bs', None) or getattr(loaders[0], 'batch_size', None), 'batches an epoch': len(loaders[0]),
-        'optimiser': func_name(learn.opt_func), 'weight decay': learn.wd if wd is None else wd, 'momentum': list(learn.moms),
+        'optimiser': func_name(learn.opt_func), 'weight decay': np.asarray(learn.wd if wd is None else wd).tolist(),
+        'momentum': list(learn.moms), 'loss function': func_name(learn.loss_func), 'metrics': list(learn.metrics.attrgot('name')),
         'processes': n_processes()}
 
 def check_same(
@@ -132,6 +134,6 @@ def check_same(
     diffs = []
     if Plan.from_json(old['plan']) != Plan.from_json(new['plan']):
         diffs.append(f'its plan is\n{Plan.from_json(old["plan"])}\nand this one\n{Plan.from_json(new["plan"])}\n')
-    diffs += [f'{k}: {old[k]} there, {new[k]} here' for k in new if k != 'plan' and old[k] != new[k]]
+    diffs += [f'{k}: {old[k]} there, {new[k]} here' for k in new if k != 'plan' and k in old and old[k] != new[k]]
     if diffs: raise ValueError(f'{file} is of another run: {"; ".join(diffs)}: expected the same; give this run another name for its '
                                'checkpoint, or delete that file')

@@ -69,8 +69,14 @@ def check_train_bn(v):
     "Raise unless `v` says whether norm layers of frozen groups train"
     if v is not None and not isinstance(v, bool): raise TypeError(f'train_bn={v!r}: expected True, False, or None for `learn.train_bn`')
 
+def count_items(
+    dl, # A loader, of fastai or torch
+) -> int|None: # None where the data set doesn't say
+    "Items of the data set of `dl`"
+    return len(dl.dataset) if hasattr(dl.dataset, '__len__') else None
+
 def check_data(learn):
     "Raise if the training set of `learn` has no batch"
     if len(learn.dls.train) == 0:
-        raise ValueError(f'the training set has {len(learn.dls.train_ds)} items and makes 0 batches: expected at least 1 batch; '
+        raise ValueError(f'the training set has {count_items(learn.dls.train)} items and makes 0 batches: expected at least 1 batch; '
                          'give it more items, or a smaller batch size')

@@ -1,6 +1,8 @@
 "A plan, run: what ran is what was planned"
 __all__ = []
 
+from warnings import warn
+
 import numpy as np
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import TrackerCallback
@@ -123,6 +125,18 @@ def check_plan(
             raise ValueError(f'monitor={p.ends.monitor!r}: expected what the learner measures, {", ".join(names)}; give it that metric')
     check_data(learn)
 
+def _warn_of_one_step(plan, n_iter):
+    "Warn of phases that have one step, and that where their cycle begins"
+    if n_iter > 1: return
+    rates,low,start = plan.lrs(n_iter),{},0
+    for i,p in enumerate(plan.phases, 1):
+        share = (rates[start]/p.lrs).max()
+        if plan.cycle_at(start)[1] == 1 and share < 0.5: low[i] = share
+        start += p.epochs
+    if low:
+        warn(f'phases {", ".join(map(str, low))}: each has one step, at {100*min(low.values()):.0f} % of its peak rates, as its cycle only '
+             'begins: give the learner smaller batches, or the phases more epochs, as by `epochs=5`', stacklevel=3)
+
 @patch
 def fit_plan(self:Learner,
     plan:Plan, # What to do
@@ -137,6 +151,7 @@ def fit_plan(self:Learner,
     "Fit as `plan` says, in one go: one progress bar, one recorder; `learn.phase` tells other callbacks where they are"
     check_checkpoint(checkpoint, checkpoint_every, start_epoch)
     check_plan(self, plan, cbs, reset_opt)
+    _warn_of_one_step(plan, len(self.dls.train))
     if checkpoint is not None:
         plan,point = checkpointing(self, plan, checkpoint, checkpoint_every, wd)
         if point is None: return

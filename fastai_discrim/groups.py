@@ -7,6 +7,7 @@ from functools import partial
 
 import pandas as pd
 from fastai.callback.core import Callback
+from fastai.callback.fp16 import NonNativeMixedPrecision
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastai.text.learner import LMLearner
@@ -57,6 +58,13 @@ def check_groups(
         raise ValueError(f'{who} gives {len(groups)} layer group, expected at least {at_least}: build the learner with '
                          '`splitter=layerwise_split`, or call `learn.regroup()`')
     return groups
+
+def own_lr(
+    learn:Learner, # The learner that is about to fit
+    reset_opt:bool=False, # Will its optimiser be created anew?
+) -> float:
+    "`learn.lr`, or the rate that `learn.opt_func` was given, which fastai puts there when it creates the optimiser"
+    return getattr(learn.opt_func, 'keywords', {}).get('lr', learn.lr) if learn.opt is None or reset_opt else learn.lr
 
 def is_lm(learn:Learner) -> bool:
     "Is the model of `learn` a language model?"
@@ -171,7 +179,10 @@ class GroupCallback(Callback):
         reset_opt:bool, # What `fit` was given
     ):
         "Raise if this fit can't be done"
-        check_count(n_epoch)
+        # `fine_tune` may have no frozen epochs
+        if n_epoch != 0 or not hasattr(learn, '_fine_tuning'): check_count(n_epoch)
+        if any(isinstance(cb, NonNativeMixedPrecision) for cb in cbs):
+            raise ValueError('NonNativeMixedPrecision trains copies of the parameters: expected none, or the native `learn.to_fp16()`')
         check_groups(learn, reset_opt)
         check_data(learn)
 

@@ -7,6 +7,7 @@ from warnings import warn
 
 import matplotlib.pyplot as plt
 import numpy as np
+from fastai.callback.core import CancelFitException
 from fastai.callback.schedule import minimum
 from fastai.learner import Learner
 from fastai.torch_core import find_bs, get_random_states, rank_distrib, set_random_states
@@ -15,7 +16,7 @@ from fastprogress.fastprogress import progress_bar
 from torch.utils.data import DataLoader, IterableDataset
 
 from .candidates import candidate_losses
-from .checks import check_count, check_data, check_list, check_moms, check_number
+from .checks import check_count, check_data, check_list, check_moms, check_number, count_items
 from .groups import check_groups
 from .kept import StandAside, keep, split_head
 from .schedule import STLR, Schedule
@@ -51,7 +52,7 @@ def _range_test(learn, lo, hi, runs=3, num_it=100):
 
 def _shuffled(dl, n):
     "`dl` in random order if it has more than `n` items, for its first ones may be of one class; as it is if that can't be had"
-    if isinstance(dl.dataset, IterableDataset) or len(dl.dataset) <= n: return dl
+    if isinstance(dl.dataset, IterableDataset) or (size := count_items(dl)) is None or size <= n: return dl
     if hasattr(dl, 'new'): return dl.new(shuffle=True)
     return dl if dl.batch_size is None else DataLoader(dl.dataset, dl.batch_size, shuffle=True, collate_fn=dl.collate_fn)
 
@@ -174,7 +175,12 @@ def head_lr_find(self:Learner,
     sched = ifnone(sched, STLR())
     lrs,n = _check(self, lrs, n_epoch, n_batch, runs, sched, moms)
     def _find():
-        with untouched(self),alone(self): return _found(self, lrs, n, n_epoch, n_batch, runs, sched, moms, wd)
+        with untouched(self),alone(self):
+            try: return _found(self, lrs, n, n_epoch, n_batch, runs, sched, moms, wd)
+            except CancelFitException as e:
+                names = ', '.join(type(cb).__name__ for cb in self.cbs)
+                raise ValueError(f'a callback called the pass over the data off, one of {names}: expected a whole one, from which η_L is '
+                                 'found; give a rate, or fit without that callback') from e
     # All processes go on with one and the same
     res = by_first(_find)
     if show_plot and rank_distrib() == 0: _plot(res, 'training loss, smoothed' if res.how.startswith('range') else 'validation loss')

@@ -8,7 +8,7 @@ from fastai.callback.core import Callback, CancelEpochException
 from fastai.callback.progress import CSVLogger
 from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.learner import Learner
-from fastai.torch_core import rank_distrib
+from fastai.torch_core import default_device, rank_distrib
 from fastcore.basics import patch
 
 from .checkpoint import check_same, checkpoint_file, facts, read, write
@@ -168,6 +168,8 @@ def checkpointing(
     if not state['finished']:
         say(learn, f'going on from {file}: epoch {state["epoch"]}, batch {state["batches"]}')
         return plan,Checkpointing(file, state['facts'], every, state)
+    # As `fit` would
+    learn.model.to(getattr(learn.dls, 'device', None) or default_device())
     if learn.opt is None: learn.create_opt()
     put_back(learn, state)
     # As `fit` leaves them

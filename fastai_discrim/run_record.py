@@ -14,12 +14,18 @@ from fastcore.basics import patch
 from . import __version__
 from .as_json import dumps, jsonable, plain
 from .checkpoint import func_name
+from .checks import count_items
 from .plan import Plan
 
 
 def _given(cb):
     "The arguments that callback `cb` was made with, where they are numbers or text"
     return {k: vars(cb)[k] for k in signature(type(cb).__init__).parameters if isinstance(vars(cb).get(k), (bool, int, float, str))}
+
+def _value(v):
+    "`v`, of any metric, as JSON can hold it"
+    try: return jsonable(v, 'a metric')
+    except TypeError: return str(v)
 
 @patch
 def begin_run(self:Recorder,
@@ -35,7 +41,7 @@ def begin_run(self:Recorder,
 @patch
 def add_epoch(self:Recorder):
     "Keep the losses and metrics of the epoch that ended; there are none of one that `start_epoch` left out"
-    if len(self.values[-1]): self.ran['epochs'].append([self.epoch, jsonable(list(self.values[-1]), 'the metrics')])
+    if len(self.values[-1]): self.ran['epochs'].append([self.epoch, [_value(v) for v in self.values[-1]]])
 
 @patch
 def end_run(self:Recorder):
@@ -52,7 +58,7 @@ def _phases(plan, names, epochs):
         done += p.epochs
     return res
 
-def _size(dl): return dict(items=len(dl.dataset), batches=len(dl), batch_size=getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None))
+def _size(dl): return dict(items=count_items(dl), batches=len(dl), batch_size=getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None))
 
 def _optimiser(learn):
     opt = learn.opt

@@ -11,7 +11,7 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 
 from .checks import check_count, check_data, check_moms, check_number, check_rates
-from .groups import check_groups
+from .groups import check_groups, own_lr
 
 
 # `set_hyper` takes a float or an array, but not numpy's float64
@@ -127,7 +127,7 @@ def fit_scheds(opt, sched, lrs, moms):
 
 def _fit_sched(self, n_epoch, lr_max, sched, wd, moms, cbs, reset_opt, start_epoch):
     "`fit_one_cycle` with any `Schedule`, and with its arguments checked first"
-    lr_max,moms = self.lr if lr_max is None else lr_max,self.moms if moms is None else moms
+    lr_max,moms = own_lr(self, reset_opt) if lr_max is None else lr_max,self.moms if moms is None else moms
     check_count(n_epoch)
     check_rates(lr_max, len(check_groups(self, reset_opt, at_least=1)), 'lr_max')
     check_moms(moms, counts=sched.n_moms)

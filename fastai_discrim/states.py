@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.rnn import RNNCallback
+from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Metric
 from fastai.torch_core import default_device, get_model, get_random_states, set_random_states, to_device
 from fastcore.foundation import L
@@ -95,7 +96,14 @@ def set_attrs(o, attrs:dict):
         elif isinstance(old, L): setattr(o, k, L(v))
         elif isinstance(v, dict) and set(v) == {'state_dict'}:
             if hasattr(old, 'load_state_dict'): old.load_state_dict(v['state_dict'])
-        else: setattr(o, k, v)
+        # As it was read: fastai warns where a callback gets an attribute that the learner has too
+        else: vars(o)[k] = v
+
+def _tracked(cb, attrs):
+    "What a tracker goes on with: the best so far if that is of what it monitors now; where that stands is not its to know"
+    if not isinstance(cb, TrackerCallback): return attrs
+    other = attrs.get('monitors') != getattr(cb, 'monitor', attrs.get('monitors'))
+    return {k:v for k,v in attrs.items() if k not in ('monitors', 'idx', *(('best', 'new_best', 'wait') if other else ()))}
 
 def random_states() -> dict:
     "The random states of python, numpy, torch and CUDA"
@@ -153,7 +161,8 @@ def learner_state(
         trains=[p.requires_grad for p in params], grads=[_grad(p) for p in params], by_hand=sorted(getattr(learn, '_by_hand', ())),
         memory={n: _memory(m) for n,m in _stateful(model).items()},
         scaler=plain(learn.scaler.state_dict()) if getattr(learn, 'scaler', None) else None,
-        callbacks=[[cb.name, plain_attrs(cb, m, None if type(cb).__module__.startswith('fastai') else lost)]
+        callbacks=[[cb.name, {**plain_attrs(cb, m, None if type(cb).__module__.startswith('fastai') else lost),
+                              **(dict(monitors=getattr(cb, 'monitor', None)) if isinstance(cb, TrackerCallback) else {})}]
                    for cb,m in zip(learn.cbs, made) if kept(cb)],
         metrics=[plain_attrs(m) for m in learn.metrics], **{k: plain(getattr(learn, k, None)) for k in COUNTS})
 
@@ -171,7 +180,7 @@ def set_learner(learn, state:dict):
     # There may be two of one name
     for name in dict.fromkeys(cb.name for cb in learn.cbs):
         attrs = [attrs for n,attrs in state['callbacks'] if n == name]
-        for cb,o in zip([cb for cb in learn.cbs if cb.name == name], attrs): set_attrs(cb, o)
+        for cb,o in zip([cb for cb in learn.cbs if cb.name == name], attrs): set_attrs(cb, _tracked(cb, o))
     if state['scaler'] and getattr(learn, 'scaler', None): learn.scaler.load_state_dict(state['scaler'])
     for m,attrs in zip(learn.metrics, state['metrics']): set_attrs(m, attrs)
     for k in COUNTS: setattr(learn, k, state[k])

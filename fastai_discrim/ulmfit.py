@@ -10,7 +10,7 @@ from fastcore.meta import delegates
 
 from .checks import check_count, check_train_bn
 from .fit_plan import check_plan
-from .groups import check_groups, group_labels, is_lm, made, norm_ids
+from .groups import check_groups, group_labels, is_lm, made, norm_ids, own_lr
 from .head import HeadLR, eta
 from .plan import Phase, Plan, Plateau
 from .rates import discriminative_lrs
@@ -44,7 +44,7 @@ def ulmfit_plan(self:Learner,
     n,opening = len(groups),GradualUnfreezing(epochs, down_to)
     if gradual is None: gradual = not is_lm(self)
     if not gradual and epochs != 1: warn(f'epochs={epochs} is ignored: with `gradual=True` there would be several phases', stacklevel=2)
-    lr,origin = (self.lr, dict(lr=self.lr, lr_from='learn.lr')) if lr is None else eta(lr)
+    lr,origin = (own_lr(self), dict(lr=own_lr(self), lr_from='learn.lr')) if lr is None else eta(lr)
     lrs = discriminative_lrs(lr, n, factor, min_scale, span, decay)
     stages = opening.spread(n, n_epoch) if gradual else [(n_epoch, opening.stages(n)[-1][1])]
     norms = norm_ids(self.model)

@@ -31,6 +31,12 @@ def _frozen_by_hand(learn):
              '`learn.unfreeze()` lets all of them train', stacklevel=2)
     return known | now
 
+@patch
+def freeze_to(self:Learner, n):
+    "As in fastai; what it lets train is no longer frozen by hand"
+    self._orig_freeze_to(n)
+    if hasattr(self, '_by_hand'): self._by_hand = self._by_hand & _frozen_names(self)
+
 def train_only(
     learn:Learner, # A learner that has its optimiser
     groups, # Indices of the layer groups that are to train
@@ -122,7 +128,7 @@ class GradualUnfreezing(Unfreezing):
     def __init__(self,
         epochs=1, # Epochs before each next group opens: a number, or a list, head first
         down_to:int=0, # The lowest group that ever trains
-        train_bn:bool=None, # Do norm layers of frozen groups train? False also keeps their running statistics; None for `learn.train_bn`
+        train_bn:bool=None, # Do norm layers of frozen groups train? False keeps their statistics too; None as in fastai: `learn.train_bn`
     ):
         several = [epochs] if isinstance(epochs, (Number, str)) else check_list(epochs, 'epochs', 'a number, or several')
         for n in several: check_count(n, 'epochs')

@@ -2,7 +2,7 @@
 __all__ = []
 
 from contextlib import contextmanager
-from copy import deepcopy
+from copy import copy, deepcopy
 from itertools import chain
 
 from fastai.learner import Learner
@@ -10,6 +10,15 @@ from fastai.torch_core import get_model
 
 from .states import loader_state, random_states, set_loader, set_random
 
+
+def _lists(o):
+    "Copies of the lists, dictionaries and sets that `o` holds"
+    return [(v, copy(v)) for v in vars(o).values() if type(v) in (list, dict, set)]
+
+def _refill(v, old):
+    "Make what is in `v` what was in it: someone else may hold it too"
+    v.clear()
+    (v.extend if isinstance(v, list) else v.update)(old)
 
 def _tensors(model): return dict(chain(model.named_parameters(), model.named_buffers()))
 
@@ -20,6 +29,7 @@ def untouched(
     "Training inside leaves no trace: weights, optimiser, `requires_grad`, gradients, callbacks, random states, order of the batches"
     model,opt,rec = get_model(learn.model),learn.opt,getattr(learn, 'recorder', None)
     attrs,cbs = dict(vars(learn)),[(cb, dict(vars(cb))) for cb in learn.cbs]
+    gathered = [o for cb in learn.cbs for o in _lists(cb)]
     states,loaders = random_states(),[loader_state(dl) for dl in learn.dls.loaders]
     tensors,opt_state = {n: t.detach().clone() for n,t in _tensors(model).items()},opt and deepcopy(opt.state_dict())
     grads = [(p, p.requires_grad, p.grad if p.grad is None else p.grad.clone()) for p in model.parameters()]
@@ -32,6 +42,7 @@ def untouched(
         for m,mode in modes: m.training = mode
         for o,old in ((learn, attrs), *cbs, (rec, log)):
             if o: vars(o).clear(); vars(o).update(old)
+        for v,old in gathered: _refill(v, old)
         # `no_bar` puts another progress bar in place of the one that was
         learn.cbs[:] = [cb for cb,_ in cbs]
         if opt: opt.load_state_dict(opt_state)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_clas, make_lm, make_mlp, same, snapshot, weights
+from fastai.losses import LabelSmoothingCrossEntropyFlat
+from fastai.metrics import accuracy, error_rate
 
 from fastai_discrim.checkpoint import checkpoint_file, previous, read, write
 
@@ -139,6 +141,10 @@ OTHERS = {
     'optimiser': (lambda l: setattr(l, 'opt_func', torch.optim.SGD), None, 'optimiser: Adam there, SGD here'),
     'buffers': (lambda l: l.model.register_buffer('b', torch.zeros(2)), None, 'buffers: 0 in 0 tensors, .* there, 2 in 1 tensors'),
     'weight decay': (lambda l: setattr(l, 'wd', .3), None, 'weight decay: None there, 0.3 here'),
+    'loss function': (lambda l: setattr(l, 'loss_func', LabelSmoothingCrossEntropyFlat()), None,
+                      'loss function: CrossEntropyLoss there, LabelSmoothingCrossEntropy here'),
+    'metrics': (lambda l: setattr(l, 'metrics', [error_rate, accuracy]), None,
+                r"metrics: \['accuracy'\] there, \['error_rate', 'accuracy'\] here"),
     'momentum': (lambda l: setattr(l, 'moms', (.9, .8, .9)), None, r'momentum: \[0.95, 0.85, 0.95\] there, \[0.9, 0.8, 0.9\] here'),
 }
 
@@ -155,6 +161,13 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, plan, match):
     with pytest.raises(ValueError, match=f'(?s)a.ckpt is of another run: .*{match}.*expected the same; give this run another name'):
         other.fit_plan(plan(other) if plan else the_plan, checkpoint='a')
     assert same(before, snapshot(other)) and torch.equal(state, torch.get_rng_state())
+
+def test_a_weight_decay_for_each_group_is_compared(tmp_path):
+    def run(wd):
+        learn = make_mlp(tmp_path)
+        with learn.no_bar(): learn.fit_plan(learn.ulmfit_plan(3, 1e-2), wd=np.array(wd), checkpoint='a')
+    for _ in range(2): run([.1, .2, .3])
+    with pytest.raises(ValueError, match=r'weight decay: \[0.1, 0.2, 0.3\] there, \[0.1, 0.2, 0.4\] here'): run([.1, .2, .4])
 
 @pytest.mark.parametrize('kw,match', [(dict(checkpoint=3), 'checkpoint=3: expected a name'),
                                       (dict(checkpoint=''), "checkpoint='': expected a name"),

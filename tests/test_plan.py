@@ -1,5 +1,7 @@
 "Plans: data that shows itself, is saved, compared and run; what ran is what was planned"
 import json
+import re
+import warnings
 from functools import partial
 
 import numpy as np
@@ -287,6 +289,20 @@ def test_refused_before_anything_changes(mlp, call, match):
 def test_an_attached_callback_is_refused_too(mlp):
     mlp.add_cb(GradualUnfreezing())
     with pytest.raises(ValueError, match='GradualUnfreezing together with a plan'): mlp.fit_plan(PLAN)
+
+@pytest.mark.parametrize('n,sched,whole,said', [
+    (8, None, False, 'phases 1, 2: .* 3 % of'), (16, None, False, None), (64, None, False, None), (8, Flat(), False, None),
+    (8, OneCycle(), False, 'phases 1, 2: .* 4 % of'), (8, OneCycle(), True, None)])
+def test_a_phase_that_never_comes_near_its_rate_is_said(tmp_path, n, sched, whole, said):
+    "A triangle of one step is all corner"
+    learn = make_mlp(tmp_path, n=n, bs=8)
+    plan = learn.ulmfit_plan(8, 1e-2)
+    if sched: plan = plan.under(sched, whole=whole)
+    with warnings.catch_warnings(record=True) as got, learn.no_bar():
+        warnings.simplefilter('always')
+        learn.fit_plan(plan)
+    text = [str(w.message) for w in got if issubclass(w.category, UserWarning)]
+    assert len(text) == bool(said) and all(re.search(said, t) for t in text)
 
 def test_an_empty_training_set_is_refused(mlp):
     mlp.dls.train.dataset, mlp.dls.train.n = [], 0

@@ -153,6 +153,27 @@ def test_what_a_callback_was_given_is_what_it_is_given_now(tmp_path):
         except KeyboardInterrupt: pass
     assert cb.patience == 9
 
+def test_what_is_monitored_is_what_it_is_given_now(tmp_path):
+    "A tracker goes on with another metric, and doesn't compare it with the best of the one before"
+    for stop,monitor in (((2, 4), 'valid_loss'), (None, 'accuracy')):
+        learn = make_mlp(tmp_path)
+        try:
+            with learn.no_bar(), learn.no_logging():
+                cb = SaveModelCallback(monitor=monitor)
+                learn.fit_plan(plan_of(learn), checkpoint='r', cbs=[cb, *([StopAt(*stop)] if stop else [])])
+        except KeyboardInterrupt: pass
+    accs = [v[2] for v in learn.recorder.values]
+    assert cb.best == max(accs[2:]) and learn.validate()[1] == max(accs[2:]) > accs[1]
+
+def test_going_on_warns_of_nothing(tmp_path):
+    for stop in ((2, 3), (99, 0)):
+        learn = make_mlp(tmp_path, norm=True)
+        with warnings.catch_warnings(record=True) as said, learn.no_bar(), learn.no_logging():
+            warnings.simplefilter('always')
+            try: learn.fit_plan(plan_of(learn), checkpoint='r', cbs=StopAt(*stop))
+            except KeyboardInterrupt: pass
+    assert not [str(w.message) for w in said if issubclass(w.category, UserWarning)]
+
 def test_the_log_is_whole(tmp_path):
     def run(stop, **kw):
         learn = make_mlp(tmp_path)
@@ -248,6 +269,15 @@ def test_a_finished_run_loads_its_result(tmp_path, capsys):
     for k in want: assert want[k] == got[k], k
     assert b.recorder.plan == a.recorder.plan and b.recorder.run_record()['phases'] == a.recorder.run_record()['phases']
     with b.no_bar(): b.fit(1, 1e-3)
+
+def test_a_finished_run_is_loaded_where_its_data_is(tmp_path):
+    a,b = make_mlp(tmp_path),make_mlp(tmp_path)
+    with a.no_bar(): a.fit_plan(plan_of(a), checkpoint='r')
+    # A device that every machine has
+    b.dls.device = torch.device('meta')
+    b.fit_plan(plan_of(b), checkpoint='r')
+    kept = [v for p in b.opt.all_params() for v in p[2].values() if torch.is_tensor(v) and v.ndim]
+    assert kept and {v.device.type for v in kept} == {p.device.type for p in b.model.parameters()} == {'meta'}
 
 def test_it_says_where_it_goes_on(tmp_path, capsys):
     for stop in ((2, 3), None):

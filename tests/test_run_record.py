@@ -5,13 +5,15 @@ from pathlib import Path
 
 import fastai
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import MAKERS, make_clas, make_mlp, weights
 from fastai.callback.core import Callback, CancelFitException, CancelTrainException
 from fastai.callback.training import GradientClip
 from fastai.data.core import DataLoaders
-from fastai.metrics import F1Score
+from fastai.data.load import DataLoader
+from fastai.metrics import AccumMetric, F1Score
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import set_seed
 from torch.utils.data import DataLoader as TorchLoader
@@ -143,6 +145,24 @@ def test_metrics_of_one_name_and_of_several_numbers(mlp):
     row = read(mlp.recorder.save_run())['phases'][1]['epochs'][-1]
     want = mlp.recorder.values[-1]
     assert [row['f1_score'], row['f1_score 2'], row['f1_score 3']] == [want[2], want[3], list(want[4])]
+
+def test_a_metric_that_is_no_number(mlp):
+    "What fastai's `fit` takes ends no plan"
+    def table(x, y): return pd.DataFrame({'a': [1]})
+    mlp.metrics = [AccumMetric(table, flatten=False)]
+    with mlp.no_bar(), mlp.no_logging(): mlp.fit_plan(PLAN)
+    row = read(mlp.recorder.save_run())['phases'][1]['epochs'][-1]
+    assert row['table'] == str(pd.DataFrame({'a': [1]})) and row['valid_loss'] == mlp.recorder.values[-1][1]
+
+def test_data_without_a_length(mlp):
+    ds = list(mlp.dls.train.dataset)
+    class Items:
+        def __getitem__(self, i): return ds[i]
+    mlp.dls = DataLoaders(DataLoader(Items(), bs=8, n=64), DataLoader(Items(), bs=8, n=16))
+    with mlp.no_bar(): mlp.fit_plan(PLAN)
+    d = mlp.recorder.run_record()
+    assert d['train'] == dict(items=None, batches=8, batch_size=8) and d['valid'] == dict(items=None, batches=2, batch_size=8)
+    assert mlp.head_lr_find(show_plot=False).lr > 0
 
 def test_notes(mlp):
     with mlp.no_bar(): mlp.fit_plan(PLAN)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_mlp, same, snapshot
-from fastai.optimizer import OptimWrapper
+from fastai.optimizer import Adam, OptimWrapper
 
 from fastai_discrim.schedule import STLR, CLRBeta, Cos, Flat, OneCycle, SchedCLRBeta, SchedSTLR
 
@@ -105,6 +105,15 @@ def test_lr_max_means_what_it_means_in_one_cycle(tmp_path, lr_max):
     with b.no_bar(): b.fit_one_cycle(1, lr_max)
     peak = a.recorder.group_lrs[0]*32
     np.testing.assert_allclose(peak, b.recorder.group_lrs[0]*25, rtol=1e-9)
+
+@pytest.mark.parametrize('fit,div', [('fit_stlr', 32), ('fit_clr_beta', 10), ('fit_one_cycle', 25)])
+def test_the_rate_of_an_optimiser_that_is_yet_to_be_made(tmp_path, fit, div):
+    learn = make_mlp(tmp_path, opt_func=partial(Adam, lr=5e-2))
+    assert learn.ulmfit_plan(3).lr == 5e-2 and learn.opt is None and learn.lr == 1e-3
+    with learn.no_bar():
+        for kw in ({}, {}, dict(reset_opt=True)):
+            getattr(learn, fit)(1, **kw)
+            np.testing.assert_allclose(learn.recorder.group_lrs[0]*div, 5e-2, rtol=1e-9)
 
 def test_other_arguments_mean_what_they_mean_in_one_cycle(tmp_path):
     a = make_mlp(tmp_path)

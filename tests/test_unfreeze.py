@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import MAKERS, in_groups, make_clas, make_lm, make_mlp, moved, trains, weights
 from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException
-from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
 from fastai.callback.progress import CSVLogger, ShowGraphCallback
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.callback.training import BnFreeze, GradientAccumulation, GradientClip
@@ -144,6 +144,11 @@ def test_fine_tune(mlp, cb, freeze_epochs, added):
     with mlp.no_bar(): mlp.fine_tune(4, 1e-2, freeze_epochs=freeze_epochs, cbs=[opened] if added else [cb, opened])
     assert opened.seen == [(2,)]*freeze_epochs + [(2,), (1, 2), (0, 1, 2), (0, 1, 2)]
 
+def test_fine_tune_without_frozen_epochs(mlp):
+    opened = Opened()
+    with mlp.no_bar(): mlp.fine_tune(4, 1e-2, freeze_epochs=0, cbs=[GradualUnfreezing, opened])
+    assert opened.seen == [(2,), (1, 2), (0, 1, 2), (0, 1, 2)]
+
 def test_fine_tune_says_what_it_can_not_do_before_it_begins(mlp):
     mlp.create_opt()
     before,now = weights(mlp),trains(mlp)
@@ -251,6 +256,13 @@ class TestByHand:
         learn = self.learner(tmp_path)
         watched(learn, GradualUnfreezing(down_to=2), 2)
         learn.unfreeze()
+        assert watched(learn, GradualUnfreezing(), 5).moved[-1] == in_groups(learn, range(3))
+
+    def test_until_it_is_unfrozen_though_frozen_by_fastai_since(self, tmp_path):
+        learn = self.learner(tmp_path)
+        watched(learn, GradualUnfreezing(), 5)
+        learn.unfreeze()
+        learn.freeze()
         assert watched(learn, GradualUnfreezing(), 5).moved[-1] == in_groups(learn, range(3))
 
 @pytest.mark.parametrize('make', [make_mlp, make_clas, make_lm])
@@ -369,6 +381,11 @@ def test_bad_fits_change_nothing(mlp, cb, n, match, frozen):
     before,now = weights(mlp),trains(mlp)
     with pytest.raises((ValueError, TypeError), match=match): watched(mlp, cb, fit=mlp.fit, **{'n_epoch': n}) if n else mlp.fit(n, cbs=cb)
     assert not moved(mlp, before) and trains(mlp) == now and not mlp._grab_cbs(type(cb))
+
+@pytest.mark.parametrize('cb', [GradualUnfreezing, DiscriminativeLR])
+def test_an_optimiser_of_copies_is_refused(mlp, cb):
+    mlp.create_opt()
+    with pytest.raises(ValueError, match='NonNativeMixedPrecision .*to_fp16'): mlp.fit(3, cbs=[cb, NonNativeMixedPrecision()])
 
 def test_train_only_by_hand(clas):
     clas.create_opt()

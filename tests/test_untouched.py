@@ -1,6 +1,7 @@
 "Training inside `untouched` leaves nothing behind"
 import torch
 from conftest import everything
+from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from torch.utils.data import DataLoader as TorchLoader
 from torch.utils.data import RandomSampler
@@ -34,6 +35,24 @@ def test_a_whole_fit(learn):
         learn.fit_one_cycle(2, 1e-2)
     after = everything(learn)
     for k in before: assert before[k] == after[k], k
+
+def test_what_callbacks_gather(mlp):
+    seen,names = [],{'begun': 0}
+    class Look(Callback):
+        def __init__(self): self.seen,self.names,self.own = seen,names,set()
+        def before_fit(self):
+            self.seen.append(self.n_epoch)
+            self.names[self.n_epoch] = 1
+            self.own.add(self.n_epoch)
+    look = Look()
+    mlp.add_cb(look)
+    with mlp.no_bar():
+        mlp.fit(1, 1e-2)
+        with untouched(mlp): mlp.fit(2, 1e-2)
+        assert (seen, names, look.own) == ([1], {'begun': 0, 1: 1}, {1})
+        # Whoever else holds them goes on seeing what is gathered
+        mlp.fit(3, 1e-2)
+    assert seen == [1, 3] and look.seen is seen
 
 def test_the_generator_of_a_sampler(mlp):
     ds,gen = mlp.dls.train.dataset,torch.Generator().manual_seed(1)
