@@ -1,6 +1,7 @@
 """`head_lr_find` against `lr_find`: how good, how steady and how dear is the rate that each gives the head of a frozen text classifier?
 
-    python benchmarks/head_lr.py [--sets docstrings trec6 ag imdb] [--seeds 5] [--out head_lr.json]
+    python benchmarks/head_lr.py [--sets docstrings trec6 ag imdb] [--seeds 5] [--out benchmarks/results/head_lr.json]
+    python benchmarks/head_lr.py --table
     python benchmarks/head_lr.py --growth
     python benchmarks/head_lr.py --noise
 
@@ -21,6 +22,7 @@ of which 10,000 rows are taken, and IMDb from `URLs.IMDB`, 5,000 reviews. What c
 Weights: a pretrained AWD-LSTM of embedding 200 and hidden 400 in --weights; where that is not, fastai's own, which are downloaded."""
 import argparse
 import json
+import platform
 import random
 import time
 import warnings
@@ -29,6 +31,7 @@ from functools import partial
 from pathlib import Path
 from urllib.error import URLError
 
+import fastai
 import numpy as np
 import pandas as pd
 import torch
@@ -44,9 +47,11 @@ from fastai.text.learner import TextLearner, text_classifier_learner
 from fastai.text.models import AWD_LSTM, awd_lstm_clas_config
 from fastai.text.models.core import get_text_classifier
 from fastai.torch_core import set_seed
+from text import commit
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from fastai_discrim import __version__
 from fastai_discrim.all import docstrings, layerwise_split
 from fastai_discrim.candidates import HeadLosses, Heads, SumLoss
 
@@ -195,14 +200,15 @@ def noises(args):
 
 def main(args):
     "The comparison on all sets and seeds"
-    results = {}
+    results,versions = {},dict(fastai_discrim=__version__, commit=commit(), fastai=fastai.__version__, torch=torch.__version__,
+                               python=platform.python_version(), threads=torch.get_num_threads())
     for name,data in sets(args):
         results[name] = []
         for seed in range(args.first_seed, args.first_seed+args.seeds):
             results[name].append(one_seed(data, args.weights, seed, args.draws))
             print(name, {k: results[name][-1][k] for k in ('seed', 'lrs', 'regrets', 'times')}, flush=True)
-            args.out.write_text(json.dumps(dict(vars(args), weights=str(args.weights), out=str(args.out), results=results), indent=1))
-    print('\n' + table(results))
+            args.out.write_text(json.dumps(dict(weights=args.weights.name if args.weights else 'wt103-fwd', draws=args.draws,
+                                                versions=versions, results=results), indent=1) + '\n')
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -212,7 +218,8 @@ if __name__ == '__main__':
     parser.add_argument('--first-seed', type=int, default=200, help='the first of them')
     parser.add_argument('--draws', type=int, default=8, help='full trainings at each rate')
     parser.add_argument('--weights', type=Path, default=SHARED, help='folder of the pretrained language model')
-    parser.add_argument('--out', type=Path, default='head_lr.json', help='where the results go')
+    parser.add_argument('--out', type=Path, default=Path(__file__).parent/'results/head_lr.json', help='where the results go')
+    parser.add_argument('--table', action='store_true', help='only the table of the results there are')
     parser.add_argument('--growth', action='store_true', help='only how the times grow')
     parser.add_argument('--noise', action='store_true', help='only the noise')
     parser.add_argument('--repeats', type=int, default=1, help='of every timing of --growth; the median counts')
@@ -220,4 +227,7 @@ if __name__ == '__main__':
     warnings.filterwarnings('ignore')
     if not (args.weights/'awd_lstm_200_400.pth').exists(): args.weights = None
     if args.growth: growth(args.repeats)
-    else: (noises if args.noise else main)(args)
+    elif args.noise: noises(args)
+    else:
+        if not args.table: main(args)
+        print('\n' + table(json.loads(args.out.read_text())['results']))
