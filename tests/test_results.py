@@ -30,12 +30,6 @@ def test_cost():
     made = [o for k,(_,table) in PARTS.items() for o in rows(table(kept[k]['result']))]
     assert section('Cost') == made != []
 
-def test_head_lr():
-    from head_lr import table
-    kept = json.loads((RESULTS/'head_lr.json').read_text())['results']
-    text = (TOP/'README.md').read_text().split('\n## η_L\n')[1].split('\n## ')[0]
-    assert rows(table(kept)) == rows(text)[:2+3*len(kept)] != []
-
 def test_readme():
     "It shows some rows of the first table"
     from text_report import report
