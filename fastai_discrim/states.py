@@ -102,7 +102,8 @@ def set_attrs(o, attrs:dict):
 def _tracked(cb, attrs):
     "What a tracker goes on with: the best so far if that is of what it monitors now; where that stands is not its to know"
     if not isinstance(cb, TrackerCallback): return attrs
-    other = attrs.get('monitors') != getattr(cb, 'monitor', attrs.get('monitors'))
+    now = getattr(cb, 'monitor', None)
+    other = now is not None and attrs.get('monitors', now) != now
     return {k:v for k,v in attrs.items() if k not in ('monitors', 'idx', *(('best', 'new_best', 'wait') if other else ()))}
 
 def random_states() -> dict:
