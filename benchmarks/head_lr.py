@@ -230,4 +230,5 @@ if __name__ == '__main__':
     elif args.noise: noises(args)
     else:
         if not args.table: main(args)
+        elif not args.out.exists(): parser.error(f'no results in {args.out}: run it without --table')
         print('\n' + table(json.loads(args.out.read_text())['results']))

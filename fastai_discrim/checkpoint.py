@@ -113,7 +113,9 @@ def facts(
     "What must be the same for a run to go on"
     def _sum(tensors): return f'{sum(t.numel() for t in tensors.values())} in {len(tensors)} tensors, ' + _short(
         ', '.join(f'{n} {tuple(t.shape)}' for n,t in tensors.items()))
-    model,dls = get_model(learn.model),learn.dls
+    model,dls,wd = get_model(learn.model),learn.dls,learn.wd if wd is None else wd
+    # After Ctrl-C a callback such as `MixUp` leaves its own
+    loss = getattr(getattr(learn.loss_func, '__self__', None), 'old_lf', learn.loss_func)
     loaders = [whole_loader(dl) for dl in dls.loaders]
     return {
         'plan': plan.to_json(), 'parameters': _sum(dict(model.named_parameters())), 'buffers': _sum(dict(model.named_buffers())),
@@ -121,8 +123,8 @@ def facts(
         'vocabulary': f'{len(dls.vocab)} entries, {_short(repr(dls.vocab))}' if hasattr(dls, 'vocab') else None,
         'training items': count_items(loaders[0]), 'validation items': count_items(loaders[1]) if len(loaders) > 1 else 0,
         'batch size': getattr(loaders[0], 'bs', None) or getattr(loaders[0], 'batch_size', None), 'batches an epoch': len(loaders[0]),
-        'optimiser': func_name(learn.opt_func), 'weight decay': np.asarray(learn.wd if wd is None else wd).tolist(),
-        'momentum': list(learn.moms), 'loss function': func_name(learn.loss_func), 'metrics': list(learn.metrics.attrgot('name')),
+        'optimiser': func_name(learn.opt_func), 'weight decay': [wd.start, wd.stop] if isinstance(wd, slice) else np.asarray(wd).tolist(),
+        'momentum': list(learn.moms), 'loss function': func_name(loss), 'metrics': list(learn.metrics.attrgot('name')),
         'processes': n_processes()}
 
 def check_same(

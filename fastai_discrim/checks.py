@@ -73,7 +73,8 @@ def count_items(
     dl, # A loader, of fastai or torch
 ) -> int|None: # None where the data set doesn't say
     "Items of the data set of `dl`"
-    return len(dl.dataset) if hasattr(dl.dataset, '__len__') else None
+    try: return len(dl.dataset)
+    except TypeError: return None
 
 def check_data(learn):
     "Raise if the training set of `learn` has no batch"

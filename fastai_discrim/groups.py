@@ -7,7 +7,6 @@ from functools import partial
 
 import pandas as pd
 from fastai.callback.core import Callback
-from fastai.callback.fp16 import NonNativeMixedPrecision
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastai.text.learner import LMLearner
@@ -118,7 +117,7 @@ def group_labels(
 def layer_groups(self:Learner) -> pd.DataFrame: # One row a layer group, input first
     "Table of the layer groups: their modules, parameters, how many of these train now, and the current rate"
     groups = check_groups(self, at_least=1)
-    lrs = [self.lr]*len(groups) if self.opt is None else [h['lr'] for h in self.opt.hypers]
+    lrs = [own_lr(self)]*len(groups) if self.opt is None else [h['lr'] for h in self.opt.hypers]
     rows = [(', '.join(ns), sum(p.numel() for p in g), sum(p.numel() for p in g if p.requires_grad), lr)
             for ns,g,lr in zip(group_names(self, groups), groups, lrs)]
     return pd.DataFrame(rows, columns=['modules', 'parameters', 'training', 'lr']).rename_axis('group')
@@ -181,8 +180,6 @@ class GroupCallback(Callback):
         "Raise if this fit can't be done"
         # `fine_tune` may have no frozen epochs
         if n_epoch != 0 or not hasattr(learn, '_fine_tuning'): check_count(n_epoch)
-        if any(isinstance(cb, NonNativeMixedPrecision) for cb in cbs):
-            raise ValueError('NonNativeMixedPrecision trains copies of the parameters: expected none, or the native `learn.to_fp16()`')
         check_groups(learn, reset_opt)
         check_data(learn)
 

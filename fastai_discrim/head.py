@@ -7,7 +7,7 @@ from warnings import warn
 
 import matplotlib.pyplot as plt
 import numpy as np
-from fastai.callback.core import CancelFitException
+from fastai.callback.core import CancelEpochException, CancelFitException, CancelTrainException, CancelValidException
 from fastai.callback.schedule import minimum
 from fastai.learner import Learner
 from fastai.torch_core import find_bs, get_random_states, rank_distrib, set_random_states
@@ -43,7 +43,8 @@ def _range_test(learn, lo, hi, runs=3, num_it=100):
         curves.append(list(takewhile(np.isfinite, map(float, learn.recorder.losses[num_it//10:-5]))))
     # A run ends early where its loss diverges: only what all of them reached can be averaged
     k = min(map(len, curves))
-    if k < 2: raise ValueError(f'the loss was finite at {k} rates: expected at least 2; mend the data or the loss, or try lower `lrs`')
+    if k < 2: raise ValueError(f'the loss was finite at {k} rates: expected at least 2; mend the data or the loss, leave out a '
+                                'callback that ends a fit, or try lower `lrs`')
     lrs,losses = np.array(lrs[:k]),np.mean([c[:k] for c in curves], axis=0)
     if not losses[0]-losses.min() > 0.01*abs(losses[0]):
         warn(f'no rate of the range test lowers the loss, {losses[0]:.4g}, by 1 %: the one it gives says little; choose one by hand',
@@ -177,7 +178,7 @@ def head_lr_find(self:Learner,
     def _find():
         with untouched(self),alone(self):
             try: return _found(self, lrs, n, n_epoch, n_batch, runs, sched, moms, wd)
-            except CancelFitException as e:
+            except (CancelFitException, CancelEpochException, CancelTrainException, CancelValidException) as e:
                 names = ', '.join(type(cb).__name__ for cb in self.cbs)
                 raise ValueError(f'a callback called the pass over the data off, one of {names}: expected a whole one, from which η_L is '
                                  'found; give a rate, or fit without that callback') from e

@@ -200,4 +200,6 @@ def keep(
     with ExitStack() as hooks:
         for m in cb.modules: hooks.enter_context(m.register_forward_pre_hook(cb.catch, with_kwargs=True))
         learn.validate(dl=dl, cbs=[StandAside(), cb])
+    # Called off by another callback, which `validate` keeps to itself
+    if not cb.batches: raise CancelValidException()
     return cb.batches

@@ -169,7 +169,7 @@ def checkpointing(
         say(learn, f'going on from {file}: epoch {state["epoch"]}, batch {state["batches"]}')
         return plan,Checkpointing(file, state['facts'], every, state)
     # As `fit` would
-    learn.model.to(getattr(learn.dls, 'device', None) or default_device())
+    learn.model.to(getattr(learn.dls, 'device', default_device()))
     if learn.opt is None: learn.create_opt()
     put_back(learn, state)
     # As `fit` leaves them

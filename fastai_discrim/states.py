@@ -99,12 +99,15 @@ def set_attrs(o, attrs:dict):
         # As it was read: fastai warns where a callback gets an attribute that the learner has too
         else: vars(o)[k] = v
 
+def _watches(cb):
+    "What a tracker monitors, in which direction, and where it saves the best; None for others"
+    if isinstance(cb, TrackerCallback) and hasattr(cb, 'monitor'): return [cb.monitor, cb.comp.__name__, getattr(cb, 'fname', None)]
+
 def _tracked(cb, attrs):
-    "What a tracker goes on with: the best so far if that is of what it monitors now; where that stands is not its to know"
-    if not isinstance(cb, TrackerCallback): return attrs
-    now = getattr(cb, 'monitor', None)
-    other = now is not None and attrs.get('monitors', now) != now
-    return {k:v for k,v in attrs.items() if k not in ('monitors', 'idx', *(('best', 'new_best', 'wait') if other else ()))}
+    "What a tracker goes on with: the best so far if that is by what it watches now; where that stands is not its to know"
+    if not (now := _watches(cb)): return attrs
+    gone = ('best', 'new_best', 'wait') if attrs.get('watches', now) != now else ()
+    return {k:v for k,v in attrs.items() if k not in ('watches', 'idx', *gone)}
 
 def random_states() -> dict:
     "The random states of python, numpy, torch and CUDA"
@@ -150,6 +153,13 @@ def kept(cb) -> bool:
     "Is the state of callback `cb` kept? Not where each batch makes it anew"
     return not isinstance(cb, (ProgressCallback, RNNCallback)) and cb.name != 'checkpointing'
 
+def _attrs(cb, made, lost):
+    "What is kept of a callback; of fastai's own that is not all, but the history should be"
+    gone = set()
+    res = plain_attrs(cb, made, gone)
+    lost |= gone & {'Recorder.values'} if type(cb).__module__.startswith('fastai.') else gone
+    return {**res, 'watches': watches} if (watches := _watches(cb)) else res
+
 def learner_state(
     learn, # The learner that runs
     made:list, # What `given` gave for each of its callbacks as the run began
@@ -162,9 +172,7 @@ def learner_state(
         trains=[p.requires_grad for p in params], grads=[_grad(p) for p in params], by_hand=sorted(getattr(learn, '_by_hand', ())),
         memory={n: _memory(m) for n,m in _stateful(model).items()},
         scaler=plain(learn.scaler.state_dict()) if getattr(learn, 'scaler', None) else None,
-        callbacks=[[cb.name, {**plain_attrs(cb, m, None if type(cb).__module__.startswith('fastai') else lost),
-                              **(dict(monitors=getattr(cb, 'monitor', None)) if isinstance(cb, TrackerCallback) else {})}]
-                   for cb,m in zip(learn.cbs, made) if kept(cb)],
+        callbacks=[[cb.name, _attrs(cb, m, lost)] for cb,m in zip(learn.cbs, made) if kept(cb)],
         metrics=[plain_attrs(m) for m in learn.metrics], **{k: plain(getattr(learn, k, None)) for k in COUNTS})
 
 def set_learner(learn, state:dict):

@@ -6,6 +6,7 @@ from warnings import warn
 
 import numpy as np
 from fastai.callback.core import TrainEvalCallback
+from fastai.callback.fp16 import NonNativeMixedPrecision
 from fastai.callback.schedule import LRFinder
 from fastai.callback.training import bn_types
 from fastai.learner import Learner
@@ -97,6 +98,8 @@ class Unfreezing(GroupCallback):
         self.idle = any(isinstance(cb, LRFinder) for cb in cbs)
         if self.idle: return
         super().check_fit(learn, n_epoch, lr, cbs, reset_opt)
+        if any(isinstance(cb, NonNativeMixedPrecision) for cb in cbs):
+            raise ValueError('NonNativeMixedPrecision trains copies of the parameters: expected none, or the native `learn.to_fp16()`')
         check_alone(Unfreezing, cbs)
         wrap_whole(learn)
         *body,_ = check_groups(learn, reset_opt)

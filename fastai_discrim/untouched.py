@@ -7,13 +7,18 @@ from itertools import chain
 
 from fastai.learner import Learner
 from fastai.torch_core import get_model
+from fastcore.foundation import L
 
 from .states import loader_state, random_states, set_loader, set_random
 
 
-def _lists(o):
-    "Copies of the lists, dictionaries and sets that `o` holds"
-    return [(v, copy(v)) for v in vars(o).values() if type(v) in (list, dict, set)]
+def _lists(o, seen):
+    "The lists, dictionaries and sets in `o`, and in these, each once"
+    if isinstance(o, L): o = o.items
+    if not isinstance(o, (list, dict, set)) or id(o) in seen: return
+    seen.add(id(o))
+    yield o
+    for v in o.values() if isinstance(o, dict) else o: yield from _lists(v, seen)
 
 def _refill(v, old):
     "Make what is in `v` what was in it: someone else may hold it too"
@@ -29,7 +34,8 @@ def untouched(
     "Training inside leaves no trace: weights, optimiser, `requires_grad`, gradients, callbacks, random states, order of the batches"
     model,opt,rec = get_model(learn.model),learn.opt,getattr(learn, 'recorder', None)
     attrs,cbs = dict(vars(learn)),[(cb, dict(vars(cb))) for cb in learn.cbs]
-    gathered = [o for cb in learn.cbs for o in _lists(cb)]
+    # A list, for it may hold more than a set can
+    gathered = [(v, copy(v)) for v in list(_lists([list(vars(cb).values()) for cb in learn.cbs], set()))]
     states,loaders = random_states(),[loader_state(dl) for dl in learn.dls.loaders]
     tensors,opt_state = {n: t.detach().clone() for n,t in _tensors(model).items()},opt and deepcopy(opt.state_dict())
     grads = [(p, p.requires_grad, p.grad if p.grad is None else p.grad.clone()) for p in model.parameters()]

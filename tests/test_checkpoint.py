@@ -163,10 +163,11 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, plan, match):
     assert same(before, snapshot(other)) and torch.equal(state, torch.get_rng_state())
 
 def test_a_weight_decay_for_each_group_is_compared(tmp_path):
-    def run(wd):
+    def run(wd, name='a'):
         learn = make_mlp(tmp_path)
-        with learn.no_bar(): learn.fit_plan(learn.ulmfit_plan(3, 1e-2), wd=np.array(wd), checkpoint='a')
+        with learn.no_bar(): learn.fit_plan(learn.ulmfit_plan(3, 1e-2), wd=np.array(wd) if name == 'a' else wd, checkpoint=name)
     for _ in range(2): run([.1, .2, .3])
+    for _ in range(2): run(slice(.01, .1), 'b')
     with pytest.raises(ValueError, match=r'weight decay: \[0.1, 0.2, 0.3\] there, \[0.1, 0.2, 0.4\] here'): run([.1, .2, .4])
 
 @pytest.mark.parametrize('kw,match', [(dict(checkpoint=3), 'checkpoint=3: expected a name'),

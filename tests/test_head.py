@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import MAKERS, everything, make_clas, make_lm, make_mlp, moved, weights
-from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException, CancelValidException
 from fastai.callback.mixup import MixUp
 from fastai.callback.progress import CSVLogger
 from fastai.callback.rnn import RNNCallback, RNNRegularizer
@@ -390,9 +390,10 @@ def test_a_loss_that_is_never_finite_is_said(tmp_path, make):
     with pytest.raises(ValueError, match='finite'): find(learn)
     assert before == everything(learn)
 
-def test_a_callback_that_calls_it_off_is_said(mlp):
+@pytest.mark.parametrize('ex', [CancelFitException, CancelEpochException, CancelTrainException, CancelValidException])
+def test_a_callback_that_calls_it_off_is_said(mlp, ex):
     class CallOff(Callback):
-        def after_pred(self): raise CancelFitException()
+        def after_pred(self): raise ex()
     before = everything(mlp)
     with pytest.raises(ValueError, match='a callback called .* off, one of .* CallOff'), mlp.no_bar(): mlp.fit_ulmfit(3, cbs=CallOff)
     assert everything(mlp) == before

@@ -25,7 +25,7 @@ from fastai.text.data import SortedDL
 from fastai.torch_core import set_seed
 from torch.utils.data import DataLoader as TorchLoader
 
-from fastai_discrim.checkpoint import checkpoint_file, previous, read
+from fastai_discrim.checkpoint import checkpoint_file, facts, func_name, previous, read
 from fastai_discrim.recipes import recipes
 from fastai_discrim.schedule import OneCycle
 
@@ -164,6 +164,30 @@ def test_what_is_monitored_is_what_it_is_given_now(tmp_path):
         except KeyboardInterrupt: pass
     accs = [v[2] for v in learn.recorder.values]
     assert cb.best == max(accs[2:]) and learn.validate()[1] == max(accs[2:]) > accs[1]
+
+@pytest.mark.parametrize('first,then', [(dict(monitor='accuracy', comp=np.less), dict(monitor='accuracy')),
+                                        (dict(monitor='valid_loss', fname='a'), dict(monitor='valid_loss', fname='b'))])
+def test_the_best_by_another_measure_or_in_another_file_counts_no_more(tmp_path, first, then):
+    for stop,kw in (((2, 4), first), (None, then)):
+        learn = make_mlp(tmp_path)
+        try:
+            with learn.no_bar(), learn.no_logging():
+                cb = SaveModelCallback(**kw)
+                learn.fit_plan(plan_of(learn), checkpoint='r', cbs=[cb, *([StopAt(*stop)] if stop else [])])
+        except KeyboardInterrupt: pass
+    values = [v[cb.idx] for v in learn.recorder.values[2:]]
+    assert cb.best == (max if kw['monitor'] == 'accuracy' else min)(values)
+
+def test_a_history_that_can_not_be_kept_is_said(mlp):
+    mlp.metrics = [AccumMetric(lambda x, y: pd.DataFrame({'a': [1]}), flatten=False)]
+    with mlp.no_bar(), mlp.no_logging(), pytest.warns(UserWarning, match='Recorder.values: no numbers'):
+        mlp.fit_plan(plan_of(mlp), checkpoint='r')
+
+def test_after_ctrl_c_mixup_leaves_its_loss(tmp_path):
+    "It is the run's own all the same"
+    learn = make_mlp(tmp_path)
+    with learn.no_bar(), pytest.raises(KeyboardInterrupt): learn.fit_plan(plan_of(learn), checkpoint='r', cbs=[MixUp(), StopAt(2, 4)])
+    assert func_name(learn.loss_func) == 'lf' and facts(learn, plan_of(learn))['loss function'] == 'CrossEntropyLoss'
 
 def test_going_on_warns_of_nothing(tmp_path):
     for stop in ((2, 3), (99, 0)):

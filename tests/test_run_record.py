@@ -154,10 +154,12 @@ def test_a_metric_that_is_no_number(mlp):
     row = read(mlp.recorder.save_run())['phases'][1]['epochs'][-1]
     assert row['table'] == str(pd.DataFrame({'a': [1]})) and row['valid_loss'] == mlp.recorder.values[-1][1]
 
-def test_data_without_a_length(mlp):
+@pytest.mark.parametrize('raises', [False, True])
+def test_data_without_a_length(mlp, raises):
     ds = list(mlp.dls.train.dataset)
     class Items:
         def __getitem__(self, i): return ds[i]
+    if raises: Items.__len__ = lambda self: len(iter(ds))
     mlp.dls = DataLoaders(DataLoader(Items(), bs=8, n=64), DataLoader(Items(), bs=8, n=16))
     with mlp.no_bar(): mlp.fit_plan(PLAN)
     d = mlp.recorder.run_record()

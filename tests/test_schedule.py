@@ -110,10 +110,15 @@ def test_lr_max_means_what_it_means_in_one_cycle(tmp_path, lr_max):
 def test_the_rate_of_an_optimiser_that_is_yet_to_be_made(tmp_path, fit, div):
     learn = make_mlp(tmp_path, opt_func=partial(Adam, lr=5e-2))
     assert learn.ulmfit_plan(3).lr == 5e-2 and learn.opt is None and learn.lr == 1e-3
+    assert list(learn.layer_groups().lr) == [5e-2]*3
     with learn.no_bar():
-        for kw in ({}, {}, dict(reset_opt=True)):
-            getattr(learn, fit)(1, **kw)
+        for _ in range(2):
+            getattr(learn, fit)(1)
             np.testing.assert_allclose(learn.recorder.group_lrs[0]*div, 5e-2, rtol=1e-9)
+        # `fit_one_cycle` still has the rate of the optimiser that it replaces
+        learn.opt_func = partial(Adam, lr=2e-2)
+        getattr(learn, fit)(1, reset_opt=True)
+        np.testing.assert_allclose(learn.recorder.group_lrs[0]*div, 5e-2 if fit == 'fit_one_cycle' else 2e-2, rtol=1e-9)
 
 def test_other_arguments_mean_what_they_mean_in_one_cycle(tmp_path):
     a = make_mlp(tmp_path)

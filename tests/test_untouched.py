@@ -1,8 +1,11 @@
 "Training inside `untouched` leaves nothing behind"
+from collections import defaultdict
+
 import torch
 from conftest import everything
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
+from fastcore.foundation import L
 from torch.utils.data import DataLoader as TorchLoader
 from torch.utils.data import RandomSampler
 
@@ -37,19 +40,21 @@ def test_a_whole_fit(learn):
     for k in before: assert before[k] == after[k], k
 
 def test_what_callbacks_gather(mlp):
-    seen,names = [],{'begun': 0}
+    seen,names,log = [],{'begun': 0},defaultdict(list)
     class Look(Callback):
-        def __init__(self): self.seen,self.names,self.own = seen,names,set()
+        def __init__(self): self.seen,self.names,self.own,self.log,self.all = seen,names,set(),log,L()
         def before_fit(self):
             self.seen.append(self.n_epoch)
             self.names[self.n_epoch] = 1
             self.own.add(self.n_epoch)
+            self.log['fits'].append(self.n_epoch)
+            self.all.append(self.n_epoch)
     look = Look()
     mlp.add_cb(look)
     with mlp.no_bar():
         mlp.fit(1, 1e-2)
         with untouched(mlp): mlp.fit(2, 1e-2)
-        assert (seen, names, look.own) == ([1], {'begun': 0, 1: 1}, {1})
+        assert (seen, names, look.own, log, look.all) == ([1], {'begun': 0, 1: 1}, {1}, {'fits': [1]}, [1])
         # Whoever else holds them goes on seeing what is gathered
         mlp.fit(3, 1e-2)
     assert seen == [1, 3] and look.seen is seen
