@@ -143,40 +143,33 @@ def test_early_stopping_counts_on(tmp_path):
     check(make, [(2, 4)], cbs=cbs)
     assert read(checkpoint_file(make(), 'r'))['finished']
 
-def test_what_a_callback_was_given_is_what_it_is_given_now(tmp_path):
-    for stop,patience in (((1, 4), 2), (None, 9)):
+def stopped_with_one_and_gone_on_with_another(tmp_path, first, then, stop=(2, 4)):
+    "The learner that goes on with callback `then` where one with `first` was stopped"
+    for cbs in ([first, StopAt(*stop)], [then]):
         learn = make_mlp(tmp_path)
         try:
-            with learn.no_bar(), learn.no_logging():
-                cb = EarlyStoppingCallback(patience=patience)
-                learn.fit_plan(plan_of(learn), checkpoint='r', cbs=[cb, *([StopAt(*stop)] if stop else [])])
+            with learn.no_bar(), learn.no_logging(): learn.fit_plan(plan_of(learn), checkpoint='r', cbs=cbs)
         except KeyboardInterrupt: pass
+    return learn
+
+def test_what_a_callback_was_given_is_what_it_is_given_now(tmp_path):
+    cb = EarlyStoppingCallback(patience=9)
+    stopped_with_one_and_gone_on_with_another(tmp_path, EarlyStoppingCallback(patience=2), cb, stop=(1, 4))
     assert cb.patience == 9
 
 def test_what_is_monitored_is_what_it_is_given_now(tmp_path):
     "A tracker goes on with another metric, and doesn't compare it with the best of the one before"
-    for stop,monitor in (((2, 4), 'valid_loss'), (None, 'accuracy')):
-        learn = make_mlp(tmp_path)
-        try:
-            with learn.no_bar(), learn.no_logging():
-                cb = SaveModelCallback(monitor=monitor)
-                learn.fit_plan(plan_of(learn), checkpoint='r', cbs=[cb, *([StopAt(*stop)] if stop else [])])
-        except KeyboardInterrupt: pass
+    cb = SaveModelCallback(monitor='accuracy')
+    learn = stopped_with_one_and_gone_on_with_another(tmp_path, SaveModelCallback(monitor='valid_loss'), cb)
     accs = [v[2] for v in learn.recorder.values]
     assert cb.best == max(accs[2:]) and learn.validate()[1] == max(accs[2:]) > accs[1]
 
-@pytest.mark.parametrize('first,then', [(dict(monitor='accuracy', comp=np.less), dict(monitor='accuracy')),
-                                        (dict(monitor='valid_loss', fname='a'), dict(monitor='valid_loss', fname='b'))])
-def test_the_best_by_another_measure_or_in_another_file_counts_no_more(tmp_path, first, then):
-    for stop,kw in (((2, 4), first), (None, then)):
-        learn = make_mlp(tmp_path)
-        try:
-            with learn.no_bar(), learn.no_logging():
-                cb = SaveModelCallback(**kw)
-                learn.fit_plan(plan_of(learn), checkpoint='r', cbs=[cb, *([StopAt(*stop)] if stop else [])])
-        except KeyboardInterrupt: pass
-    values = [v[cb.idx] for v in learn.recorder.values[2:]]
-    assert cb.best == (max if kw['monitor'] == 'accuracy' else min)(values)
+@pytest.mark.parametrize('first,then,best', [(dict(monitor='accuracy', comp=np.less), dict(monitor='accuracy'), max),
+                                             (dict(monitor='valid_loss', fname='a'), dict(monitor='valid_loss', fname='b'), min)])
+def test_the_best_by_another_measure_or_in_another_file_counts_no_more(tmp_path, first, then, best):
+    cb = SaveModelCallback(**then)
+    learn = stopped_with_one_and_gone_on_with_another(tmp_path, SaveModelCallback(**first), cb)
+    assert cb.best == best(v[cb.idx] for v in learn.recorder.values[2:])
 
 def test_a_history_that_can_not_be_kept_is_said(mlp):
     mlp.metrics = [AccumMetric(lambda x, y: pd.DataFrame({'a': [1]}), flatten=False)]
