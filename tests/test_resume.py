@@ -164,12 +164,16 @@ def test_what_is_monitored_is_what_it_is_given_now(tmp_path):
     accs = [v[2] for v in learn.recorder.values]
     assert cb.best == max(accs[2:]) and learn.validate()[1] == max(accs[2:]) > accs[1]
 
-@pytest.mark.parametrize('first,then,best', [(dict(monitor='accuracy', comp=np.less), dict(monitor='accuracy'), max),
-                                             (dict(monitor='valid_loss', fname='a'), dict(monitor='valid_loss', fname='b'), min)])
-def test_the_best_by_another_measure_or_in_another_file_counts_no_more(tmp_path, first, then, best):
+def _highest(fname): return dict(monitor='valid_loss', comp=np.greater, fname=fname)
+
+@pytest.mark.parametrize('first,then,stop', [(dict(monitor='accuracy', comp=np.less), dict(monitor='accuracy'), 0),
+                                             (_highest('a'), _highest('b'), 2), (_highest('b'), _highest('b'), 2)])
+def test_the_best_in_another_direction_or_file_counts_no_more(tmp_path, first, then, stop):
     cb = SaveModelCallback(**then)
-    learn = stopped_with_one_and_gone_on_with_another(tmp_path, SaveModelCallback(**first), cb)
-    assert cb.best == best(v[cb.idx] for v in learn.recorder.values[2:])
+    learn = stopped_with_one_and_gone_on_with_another(tmp_path, SaveModelCallback(**first), cb, stop=(stop, 4))
+    values = [v[cb.idx] for v in learn.recorder.values]
+    # The loss falls, so that the highest is before the stop
+    assert cb.best == max(values if first == then else values[stop:]) and (max(values) > max(values[stop:]) or not stop)
 
 def test_a_history_that_can_not_be_kept_is_said(mlp):
     mlp.metrics = [AccumMetric(lambda x, y: pd.DataFrame({'a': [1]}), flatten=False)]
