@@ -55,13 +55,19 @@ def apart(a, b):
     (m,h),(n,k) = interval(a),interval(b)
     return 'apart' if abs(m-n) > h+k else 'overlap'
 
+def slower(a, b):
+    "How much longer `a` took than `b` in the seeds that both have"
+    both = a.keys() & b.keys()
+    return f'{sum(a[s]["seconds"] for s in both)/sum(b[s]["seconds"] for s in both):.2f}' if both else ''
+
 def today(sets):
-    "An arm a row, a set a column, and below them `fit_ulmfit` minus each other arm, seed by seed"
+    "An arm a row, a set a column, below them `fit_ulmfit` minus each other arm, seed by seed, and its time"
     rows = [(name, *(shown(errors(s[arm])) for s in sets.values())) for arm,name in NAMES.items() if any(arm in s for s in sets.values())]
     others = [arm for arm in NAMES if arm != 'fit_ulmfit' and any(s[arm] for s in sets.values())]
     diffs = [(f'`fit_ulmfit(n)` minus {NAMES[arm]}', *(paired(s['fit_ulmfit'], s[arm]) for s in sets.values())) for arm in others]
     last = 'intervals of it and `fine_tune(n)`',*(apart(errors(s['fit_ulmfit']), errors(s['fine_tune'])) for s in sets.values())
-    return markdown(('arm', *map(TITLES.get, sets)), *rows, *diffs, last)
+    time = 'time of it over that of `fine_tune(n)`',*(slower(s['fit_ulmfit'], s['fine_tune']) for s in sets.values())
+    return markdown(('arm', *map(TITLES.get, sets)), *rows, *diffs, last, time)
 
 def rows_of(study, sets):
     "An arm a row, and for each set the paper's figure and rank correlation, where it has the set"

@@ -34,8 +34,9 @@ def untouched(
     "Training inside leaves no trace: weights, optimiser, `requires_grad`, gradients, callbacks, random states, order of the batches"
     model,opt,rec = get_model(learn.model),learn.opt,getattr(learn, 'recorder', None)
     attrs,cbs = dict(vars(learn)),[(cb, dict(vars(cb))) for cb in learn.cbs]
-    # A list, for it may hold more than a set can
-    gathered = [(v, copy(v)) for v in list(_lists([list(vars(cb).values()) for cb in learn.cbs], set()))]
+    # The recorder is put back whole, below
+    seen,others = set(),[cb for cb in learn.cbs if cb is not rec]
+    gathered = [(v, copy(v)) for cb in others for o in vars(cb).values() for v in _lists(o, seen)]
     states,loaders = random_states(),[loader_state(dl) for dl in learn.dls.loaders]
     tensors,opt_state = {n: t.detach().clone() for n,t in _tensors(model).items()},opt and deepcopy(opt.state_dict())
     grads = [(p, p.requires_grad, p.grad if p.grad is None else p.grad.clone()) for p in model.parameters()]
