@@ -1,5 +1,6 @@
-"The tables of texts and of cost in README.md and benchmarks/README.md are those that text.py and cost.py make of the results that are kept"
+"The tables in README.md and benchmarks/README.md are those that the benchmarks make of the results that are kept"
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ def rows(text):
     "Rows of the tables in Markdown"
     return [o for o in text.splitlines() if o.startswith('|')]
 
-def section(title):
-    "Rows of the tables in a section of benchmarks/README.md"
-    return rows((TOP/'benchmarks/README.md').read_text().split(f'\n## {title}\n')[1].split('\n## ')[0])
+def section(title, of='benchmarks/README.md'):
+    "Rows of the tables in a section of benchmarks/README.md, or of another file"
+    return rows((TOP/of).read_text().split(f'\n## {title}\n')[1].split('\n## ')[0])
 
 @pytest.mark.parametrize('title, studies', [('Against what a fastai user does today', ['today']),
                                             ("The paper's tables 6 and 7", ['table7', 'table6']), ('The factor 2.6', ['factor', 'near'])])
@@ -33,6 +34,24 @@ def test_cost():
 def test_readme():
     "It shows some rows of the first table"
     from text_report import report
-    shown = rows((TOP/'README.md').read_text().split('\n## Does it help?\n')[1].split('\n## ')[0])
+    shown = section('Does it help?', 'README.md')
     left = iter(rows(report(RESULTS, ['today'])))
     assert shown and all(o in left for o in shown)
+
+def test_head_lr():
+    from head_lr import table
+    made = rows(table(json.loads((RESULTS/'head_lr.json').read_text())['results']))
+    assert section('η_L', 'README.md')[:len(made)] == made != []
+
+# README's names of vision.py's arms; of the others it shows none
+VISION = {'one rate': 'one rate', '`fine_tune`': 'fine_tune', '/2.6 a layer, one cycle': '/2.6',
+          '/2.6, gradual unfreezing, slanted triangles': 'all three', 'the same with `span=100`': 'all, span=100',
+          **{f'without a rate: `{o}`': o for o in ('fine_tune(n)', 'fit_ulmfit(n)', 'fit_ulmfit(n, span=100)')}}
+
+def test_vision():
+    "README leaves out the rates that were tuned"
+    from vision import table
+    made = re.sub(r' \(\de-\d\d\)', '', table(json.loads((RESULTS/'vision.json').read_text())['runs']))
+    made = {arm: cells for arm,*cells in (r.strip('| ').split(' | ') for r in rows(made))}
+    shown = {arm: cells for arm,*cells in (r.strip('| ').split(' | ') for r in section('Any model', 'README.md'))}
+    assert {arm: shown[arm] for arm in VISION} == {arm: made[o] for arm,o in VISION.items()}
