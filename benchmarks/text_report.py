@@ -61,13 +61,14 @@ def slower(a, b):
     return f'{sum(a[s]["seconds"] for s in both)/sum(b[s]["seconds"] for s in both):.2f}' if both else ''
 
 def today(sets):
-    "An arm a row, a set a column, below them `fit_ulmfit` minus each other arm, seed by seed, and its time"
+    "An arm a row, a set a column, below them differences seed by seed, and times"
     rows = [(name, *(shown(errors(s[arm])) for s in sets.values())) for arm,name in NAMES.items() if any(arm in s for s in sets.values())]
-    others = [arm for arm in NAMES if arm != 'fit_ulmfit' and any(s[arm] for s in sets.values())]
-    diffs = [(f'`fit_ulmfit(n)` minus {NAMES[arm]}', *(paired(s['fit_ulmfit'], s[arm]) for s in sets.values())) for arm in others]
-    last = 'intervals of it and `fine_tune(n)`',*(apart(errors(s['fit_ulmfit']), errors(s['fine_tune'])) for s in sets.values())
-    time = 'time of it over that of `fine_tune(n)`',*(slower(s['fit_ulmfit'], s['fine_tune']) for s in sets.values())
-    return markdown(('arm', *map(TITLES.get, sets)), *rows, *diffs, last, time)
+    pairs = [('fit_ulmfit', arm) for arm in NAMES if arm != 'fit_ulmfit'] + [('at_once', 'one_cycle')]
+    diffs = [(f'{NAMES[a]} minus {NAMES[b]}', *(paired(s[a], s[b]) for s in sets.values())) for a,b in pairs]
+    two = [(s['fit_ulmfit'], s['fine_tune']) for s in sets.values()]
+    last = 'intervals of `fit_ulmfit(n)` and `fine_tune(n)`',*(apart(*map(errors, o)) for o in two)
+    time = 'time of `fit_ulmfit(n)` over that of `fine_tune(n)`',*(slower(*o) for o in two)
+    return markdown(('arm', *map(TITLES.get, sets)), *rows, *(d for d in diffs if any(d[1:])), last, time)
 
 def rows_of(study, sets):
     "An arm a row, and for each set the paper's figure and rank correlation, where it has the set"
@@ -141,10 +142,11 @@ def plot(folder, file):
         at = [(y + 0.12*(i-(len(NAMES)-1)/2), *interval(errors(s[arm]))) for y,s in enumerate(sets.values()) if len(s[arm]) > 1]
         if not at: continue
         y,mean,half = zip(*at)
-        ours = arm == 'fit_ulmfit'
-        ax.errorbar(mean, y, xerr=half, fmt='o', ms=6 if ours else 4, color='k' if ours else f'C{i}', lw=1.5, label=name.replace('`', ''))
+        ours = arm in ('fit_ulmfit', 'at_once')
+        ax.errorbar(mean, y, xerr=half, fmt='o', ms=6 if ours else 4, color='k' if ours else f'C{i}', mfc='w' if arm == 'at_once' else None,
+                    lw=1.5, label=name.replace('`', ''))
     ax.set(yticks=range(len(sets)), yticklabels=[TITLES[k] for k in sets], xlabel='test error, %: mean and 95 % interval', xlim=(0, None))
     ax.invert_yaxis()
     ax.grid(axis='x', alpha=.3)
-    fig.legend(fontsize=8, loc='outside upper center', ncols=3)
+    fig.legend(fontsize=7.5, loc='outside upper center', ncols=3)
     plt.savefig(file, dpi=130)

@@ -38,11 +38,6 @@ def test_readme():
     left = iter(rows(report(RESULTS, ['today'])))
     assert shown and all(o in left for o in shown)
 
-def test_head_lr():
-    from head_lr import table
-    made = rows(table(json.loads((RESULTS/'head_lr.json').read_text())['results']))
-    assert section('η_L', 'README.md')[:len(made)] == made != []
-
 # README's names of vision.py's arms; of the others it shows none
 VISION = {'one rate': 'one rate', '`fine_tune`': 'fine_tune', '/2.6 a layer, one cycle': '/2.6',
           '/2.6, gradual unfreezing, slanted triangles': 'all three', 'the same with `span=100`': 'all, span=100',
