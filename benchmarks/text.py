@@ -10,7 +10,7 @@ for every run. The test set is looked at once a run, at its end. Intervals are o
 
 - today:  `fine_tune` as it comes, its frozen epoch one of the n, with the rate that `lr_find` suggests, and with `head_lr_find`'s;
           `fit_one_cycle` of all layers; the tutorial's steps by hand; `fit_ulmfit(n)` as it comes, which tries rates on the head alone
-          before its epochs, and without gradual unfreezing. `drop_mult=0.5`, as in fastai's tutorial
+          before its epochs, and the same with `gradual=False`. `drop_mult=0.5`, as in fastai's tutorial
 - table7: the paper's rows that fine-tune, as recipes: its rates, dropouts, and betas of Adam
 - table6: the last row of table 7, from language models that were fine-tuned by the plans of table 6, once each, with fastai's dropouts
 - factor: `fit_ulmfit(n, lr, factor)` for factors from 1 to 6 at several rates, of which the validation sets choose one a factor

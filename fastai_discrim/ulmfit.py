@@ -29,7 +29,7 @@ def ulmfit_plan(self:Learner,
     ratio:float=32, # Each phase starts and ends at its peak rates divided by this
     epochs=1, # Epochs before each next group opens: a number, or a list, head first
     down_to:int=0, # The lowest group that ever trains
-    gradual:bool=None, # Open one group after the other? None: yes, but for a language model (section 3.2). False does better in few epochs
+    gradual:bool=None, # Open one group after the other? None: yes, but for a language model (section 3.2). In few epochs try False
     moms:tuple=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
     ends:Plateau=None, # What may end a phase before its last epoch; None for nothing
     min_scale:float=0., # For deep models: no group's rate is lower than the head's times this

@@ -48,5 +48,6 @@ def test_vision():
     from vision import table
     made = re.sub(r' \(\de-\d\d\)', '', table(json.loads((RESULTS/'vision.json').read_text())['runs']))
     made = {arm: cells for arm,*cells in (r.strip('| ').split(' | ') for r in rows(made))}
-    shown = {arm: cells for arm,*cells in (r.strip('| ').split(' | ') for r in section('Any model', 'README.md'))}
-    assert {arm: shown[arm] for arm in VISION} == {arm: made[o] for arm,o in VISION.items()}
+    # The section has tables of models, too
+    shown = {arm: cells for arm,*cells in (r.strip('| ').split(' | ') for r in section('Any model', 'README.md') if '±' in r)}
+    assert shown == {arm: made[o] for arm,o in VISION.items()}
