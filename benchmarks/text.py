@@ -150,7 +150,7 @@ def main():
     "Run what is asked for, and print the tables of these studies"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--studies', nargs='+', choices=STUDIES, default=list(STUDIES), help='what is compared')
-    parser.add_argument('--sets', nargs='+', choices=SETS, default=list(SETS), help='data sets; with a number: so many labelled texts')
+    parser.add_argument('--sets', nargs='+', choices=SETS, default=list(SETS), help='data sets; `trec500_30`: 500 labelled, 30 epochs')
     parser.add_argument('--arms', nargs='+', help='only these arms')
     parser.add_argument('--seeds', type=int, default=5, help='number of seeds')
     parser.add_argument('--first-seed', type=int, default=0, help='the first of them')

@@ -21,6 +21,7 @@ NAMES = dict(fine_tune='`fine_tune(n)`', fine_tune_found='`fine_tune(n, lr)`, lr
 TITLES = dict(trec6='TREC-6', docstrings='docstrings', ag='AG News', imdb2k='IMDb, 2,000', imdb10k='IMDb, 10,000')
 TITLES |= {f'{k}{n}': f'{title}, {n}' for n in (100, 500)
            for k,title in dict(trec='TREC-6', docstrings='docstrings', ag='AG News', imdb='IMDb').items()}
+TITLES |= dict(trec6_24='TREC-6, 24 epochs', trec500_30='TREC-6, 500, 30 epochs')
 
 def read(folder):
     "Runs by study, set, arm and seed"
@@ -87,10 +88,10 @@ def rows_of(study, sets):
         last.append(f'{stats.spearmanr(means, theirs).statistic:.2f}')
     return markdown(*zip(*cols), last)
 
-def by_labels(sets):
-    "Sets with more than 500 labels, and the others"
-    few = {k: s for k,s in sets.items() if SETS[k].labelled and SETS[k].labelled <= 500}
-    return {k: s for k,s in sets.items() if k not in few},few
+def parts(sets):
+    "Sets with more than 500 labels, those with few, and those that are others over again with more epochs"
+    def _part(k): return 'today, more epochs' if '_' in k else 'today, few labels' if (SETS[k].labelled or 1000) <= 500 else 'today'
+    return {part: {k: s for k,s in sets.items() if _part(k) == part} for part in ('today', 'today, few labels', 'today, more epochs')}
 
 def factors(arms):
     "For each factor the rate of the lowest mean validation loss, and the test errors at that; of the seeds that all arms have"
@@ -127,7 +128,7 @@ def tables(study, res):
     if study == 'near': return {study: near(res)}
     if study == 'factor': return {study: factor(sets)}
     if study != 'today': return {study: rows_of(study, sets)}
-    return {title: today(s) for title,s in zip((study, f'{study}, few labels'), by_labels(sets)) if s}
+    return {title: today(s) for title,s in parts(sets).items() if s}
 
 def report(folder, studies):
     "The tables of `studies` as Markdown"
@@ -136,7 +137,7 @@ def report(folder, studies):
 
 def plot(folder, file):
     "Test error of each arm of `today`, with its interval, on each set of more than 500 labels"
-    sets = by_labels(read(folder)['today'])[0]
+    sets = parts(read(folder)['today'])['today']
     fig,ax = plt.subplots(figsize=(6.4, 1.3 + 0.55*len(sets)), layout='constrained')
     for i,(arm,name) in enumerate(NAMES.items()):
         at = [(y + 0.12*(i-(len(NAMES)-1)/2), *interval(errors(s[arm]))) for y,s in enumerate(sets.values()) if len(s[arm]) > 1]
