@@ -51,3 +51,8 @@ def test_vision():
     # The section has tables of models, too
     shown = {arm: cells for arm,*cells in (r.strip('| ').split(' | ') for r in section('Any model', 'README.md') if '±' in r)}
     assert shown == {arm: made[o] for arm,o in VISION.items()}
+
+def test_head_lr():
+    from head_lr import table
+    made = rows(table(json.loads((RESULTS/'head_lr.json').read_text())['results']))
+    assert section('η_L', 'README.md')[:len(made)] == made != []
