@@ -4,6 +4,7 @@ from collections import defaultdict
 
 import matplotlib.pyplot as plt
 import numpy as np
+from fastcore.basics import groupby
 from scipy import stats
 from text_data import SETS
 from vision import interval
@@ -90,8 +91,8 @@ def rows_of(study, sets):
 
 def parts(sets):
     "Sets with more than 500 labels, those with few, and those that are others over again with more epochs"
-    def _part(k): return 'today, more epochs' if '_' in k else 'today, few labels' if (SETS[k].labelled or 1000) <= 500 else 'today'
-    return {part: {k: s for k,s in sets.items() if _part(k) == part} for part in ('today', 'today, few labels', 'today, more epochs')}
+    def _part(k): return 'today, more epochs' if '_' in k else 'today, few labels' if SETS[k].labelled in (100, 500) else 'today'
+    return {part: {k: sets[k] for k in ks} for part,ks in groupby(sets, _part).items()}
 
 def factors(arms):
     "For each factor the rate of the lowest mean validation loss, and the test errors at that; of the seeds that all arms have"
@@ -128,7 +129,7 @@ def tables(study, res):
     if study == 'near': return {study: near(res)}
     if study == 'factor': return {study: factor(sets)}
     if study != 'today': return {study: rows_of(study, sets)}
-    return {title: today(s) for title,s in parts(sets).items() if s}
+    return {title: today(s) for title,s in parts(sets).items()}
 
 def report(folder, studies):
     "The tables of `studies` as Markdown"
@@ -137,7 +138,7 @@ def report(folder, studies):
 
 def plot(folder, file):
     "Test error of each arm of `today`, with its interval, on each set of more than 500 labels"
-    sets = parts(read(folder)['today'])['today']
+    sets = parts(read(folder)['today']).get('today', {})
     fig,ax = plt.subplots(figsize=(6.4, 1.3 + 0.55*len(sets)), layout='constrained')
     for i,(arm,name) in enumerate(NAMES.items()):
         at = [(y + 0.12*(i-(len(NAMES)-1)/2), *interval(errors(s[arm]))) for y,s in enumerate(sets.values()) if len(s[arm]) > 1]
