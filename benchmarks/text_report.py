@@ -30,6 +30,9 @@ def read(folder):
     for name in SETS:
         path = folder/f'text_{name}.json'
         for r in json.loads(path.read_text()) if path.exists() else []: res[r['study']][name][r['arm']][r['seed']] = r
+    # The last row of table 6 is that of table 7; only TREC-6 had it run for both
+    for name,arms in res.get('table6', {}).items():
+        if not arms['full_discr_stlr']: arms['full_discr_stlr'] = res['table7'][name]['freez_discr_stlr']
     return res
 
 def errors(runs):
