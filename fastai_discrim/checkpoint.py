@@ -75,9 +75,8 @@ def read(
     file:Path, # A checkpoint
 ) -> dict|None: # None where there is no file
     "What `write` wrote last; the one before it, with a warning, where the last is damaged, which is then put aside"
-    # Without the last there is a next one if `write` was killed between its two renames, and there is none if someone deleted it
-    tmp = _next(file)
-    files,damaged = [file, previous(file)] if file.exists() else [tmp, previous(file)] if tmp.exists() else [],[]
+    # Without the last there is a next one, whole, if `write` was killed between its two renames; else someone deleted the last
+    files,damaged = [file, previous(file)] if file.exists() else [_next(file)],[]
     for f in filter(Path.exists, files):
         try: d = _read(f)
         except Exception as e: damaged.append((f, f'{f} is damaged ({type(e).__name__}: {str(e)[:200]})'))

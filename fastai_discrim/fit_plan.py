@@ -15,10 +15,10 @@ from .checks import check_data
 from .groups import check_groups, group_labels
 from .plan import Phase, Plan
 from .rates import DiscriminativeLR
-from .resume import check_checkpoint, checkpointing
+from .resume import OfTheFit, check_checkpoint, checkpointing
 from .schedule import fit_scheds
 from .several import by_first, say
-from .unfreeze import Unfreezing
+from .unfreeze import Unfreezing, settle
 
 
 class PlanUnfreezing(Unfreezing):
@@ -26,7 +26,7 @@ class PlanUnfreezing(Unfreezing):
     def __init__(self, plan:Plan): self.plan,self.train_bn = plan,plan.train_bn
     def stages(self, n_groups): return [(p.epochs, p.groups) for p in self.plan.phases]
 
-class PlanScheduler(ParamScheduler):
+class PlanScheduler(OfTheFit, ParamScheduler):
     "Set the rates and momentum that the plan says"
     def __init__(self, plan:Plan): self.plan,self.scheds = plan,{'lr': None}
 
@@ -52,7 +52,7 @@ class PlanScheduler(ParamScheduler):
         # In whole steps, as `Plan.lrs` has it: `pct_train` gathers rounding
         self._update_val(((self.epoch-self.first)*self.n_iter + self.iter) / (self.n_epochs*self.n_iter))
 
-class PhaseEnding(TrackerCallback):
+class PhaseEnding(OfTheFit, TrackerCallback):
     "End a phase when what it watches has stopped improving, and go on with the next; each phase begins to count anew"
     order,_stateattrs = TrackerCallback.order+3,('kept',)
     def __init__(self, plan:Plan): self.plan,self.ends,self.kept,self.wait,self.best = plan,None,None,0,None
@@ -66,7 +66,7 @@ class PhaseEnding(TrackerCallback):
         super().__init__(ends.monitor, None if ends.lower is None else np.less if ends.lower else np.greater, ends.min_delta)
         super().before_fit()
         # Where a checkpoint is gone on from, it has counted already
-        self.wait,self.best = (0, self.best) if self.epoch == start else (wait, best)
+        self.wait,self.best = (0, self.best) if self.epoch == start or best is None else (wait, best)
 
     def after_epoch(self):
         if not self.ends: return
@@ -84,9 +84,7 @@ class PhaseEnding(TrackerCallback):
         if self.new_best: self.kept = {k: v.clone() for k,v in model.state_dict().items()}
         if max(self._next_epoch, self.epoch+1) != end or not self.kept: return
         model.load_state_dict(self.kept)
-        # Lookahead would pull them back
-        for slow,fast in zip(getattr(self.opt, 'slow_weights', None) or [], self.opt.param_lists):
-            for s,f in zip(slow, fast): s.data.copy_(f.data)
+        settle(self.opt)
 
 @patch(as_prop=True)
 def phase(self:Learner) -> Phase: # None where no plan is running

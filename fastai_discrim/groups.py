@@ -130,7 +130,7 @@ def _carry(old, new):
             if p in a.state: b.state[p] = {**a.state[p], **b.state.get(p, {})}
     if getattr(old, 'slow_weights', None):
         slow = {p:s for ps,ss in zip(old.param_lists, old.slow_weights) for p,s in zip(ps, ss)}
-        new.count,new.slow_weights = old.count,L(L(slow[p] for p in g) for g in new.param_lists)
+        new.count,new.slow_weights = old.count,L(L(slow[p] if p in slow else p.detach().clone() for p in g) for g in new.param_lists)
     hypers = [old.hypers[at.get(g[-1], -1)] for g in new.param_lists]
     for k in hypers[0]: new._set_hyper(k, [h[k] for h in hypers])
 
@@ -192,16 +192,27 @@ def made(cbs) -> L: # Callbacks
     "One callback, many, or classes, as callbacks that exist"
     return L(cbs).map(lambda cb: cb() if isinstance(cb, type) else cb)
 
+def check_cbs(
+    learn:Learner, # The learner that is about to fit
+    n_epoch:int, # Epochs
+    lr, # Its rates
+    cbs:list, # All callbacks of the fit
+    reset_opt:bool=False, # Will the optimiser be created anew?
+):
+    "Raise if one of our callbacks can't do this fit"
+    for cb in cbs:
+        if isinstance(cb, GroupCallback): cb.check_fit(learn, n_epoch, lr, cbs, reset_opt)
+
 @patch
 def fit(self:Learner, n_epoch, lr=None, wd=None, cbs=None, reset_opt=False, start_epoch=0):
     "As in fastai; `GroupCallback`s check it first, and no gradient of theirs, in whatever way it ends, reaches the next fit"
     # Not by events: `before_fit` is for validation too, and none is called when a fit ends in Ctrl-C or an error
     cbs = made(cbs)
     mend_trainer(self)
-    ours = [cb for cb in [*self.cbs, *cbs] if isinstance(cb, GroupCallback)]
-    for cb in ours: cb.check_fit(self, n_epoch, lr, [*self.cbs, *cbs], reset_opt)
+    every = [*self.cbs, *cbs]
+    check_cbs(self, n_epoch, lr, every, reset_opt)
     if hasattr(self, 'recorder'): self.recorder._group_lrs,self.recorder._norms,self.recorder.plan = [],norm_ids(self.model),None
     try: self._orig_fit(n_epoch, lr=lr, wd=wd, cbs=cbs, reset_opt=reset_opt, start_epoch=start_epoch)
     finally:
-        if ours:
+        if any(isinstance(cb, GroupCallback) for cb in every):
             for p in self.model.parameters(): p.grad = None

@@ -20,7 +20,7 @@ from .groups import check_groups, group_labels, is_lm
 from .head import HeadLR, eta
 from .plan import Phase, Plan
 from .rates import discriminative_lrs
-from .resume import check_checkpoint
+from .resume import check_checkpoint, check_run
 from .schedule import Schedule
 
 # The layer groups of fastai's text models
@@ -144,6 +144,7 @@ def apply_recipe(self:Learner,
     plan = recipe.plan(n_epoch, lr)
     _check_recipe(self, recipe, plan, cbs, reset_opt)
     plan = replace(plan, names=group_labels(self, check_groups(self, reset_opt)))
+    if checkpoint is not None: check_run(self, plan, checkpoint, recipe.wd)
     if self.opt is None or reset_opt: self.create_opt()
     for k,name,v in (('mom', 'β1', recipe.moms), ('sqr_mom', 'β2', recipe.sqr_mom)):
         if v is not None and k not in self.opt.hypers[0]: warn(f'{name}={v} is ignored: the optimiser has none', stacklevel=2)

@@ -20,13 +20,15 @@ from .states import given, kept, learner_state, loader_state, plain, random_stat
 # Where a fit begins, if not at its beginning: its first epoch, and the batches of it that were trained before; and where it goes on
 # when a phase has ended before its last epoch
 Learner._first_epoch = Learner._done_batches = Learner._next_epoch = 0
+# The epoch that is being fitted, whatever is validated in the middle of it
+Learner._fit_epoch = 0
 
 @patch
 def _do_fit(self:Learner):
     "As in fastai, from the epoch on that a checkpoint is in, and without those that a phase which has ended leaves out"
     epoch = self._first_epoch
     while epoch < self.n_epoch:
-        self.epoch = epoch
+        self.epoch = self._fit_epoch = epoch
         self._with_events(self._do_epoch, 'epoch', CancelEpochException)
         epoch = max(epoch+1, self._next_epoch)
 
@@ -37,7 +39,17 @@ def one_batch(self:Learner, i, b):
     self.iter = i
     if i == self._done_batches-1: self.checkpointing.resume_batches()
 
-class Checkpointing(Callback):
+class OfTheFit(Callback):
+    "Base of the callbacks for which validation and predictions in the middle of a fit are no fits of their own"
+    depth = 0
+    def __call__(self, event_name):
+        if event_name == 'before_fit': self.depth += 1
+        if self.depth <= 1: super().__call__(event_name)
+        # fastai begins to count anew
+        else: self.learn.epoch = self._fit_epoch
+        if event_name == 'after_fit': self.depth -= 1
+
+class Checkpointing(OfTheFit):
     "Write a checkpoint before the first epoch, after each and after every `every` steps; go on from `state` if there is one"
     # After all others: what they did belongs to the state
     order,_only_train_loop,_stateattrs = 1000,True,('state', 'start', 'rows')
@@ -153,6 +165,17 @@ def check_checkpoint(
     if every and name is None: raise ValueError(f'checkpoint_every={every} without `checkpoint`: expected a name for it')
     if start_epoch and name: raise ValueError(f'start_epoch={start_epoch} with checkpoint={name!r}: expected one of the two')
 
+def check_run(
+    learn:Learner, # The learner that is to run
+    plan:Plan, # What it is to run
+    name:str, # What the checkpoint is called
+    wd:float=None, # Weight decay, as `fit` is given it
+) -> tuple: # What `facts` and `find` give
+    "Raise if the checkpoint is of another run"
+    now,state = facts(learn, plan, wd),find(learn, name)
+    if state: check_same(checkpoint_file(learn, name), state['facts'], now)
+    return now,state
+
 def checkpointing(
     learn:Learner, # The learner that is to run
     plan:Plan, # What it is to run
@@ -161,9 +184,8 @@ def checkpointing(
     wd:float=None, # Weight decay, as `fit` is given it
 ) -> tuple: # The plan, as it was first run, and a `Checkpointing`, or None if the run is finished
     "What lets a run go on from where it was stopped; `ValueError` if the checkpoint is of another run"
-    file,now,state = checkpoint_file(learn, name),facts(learn, plan, wd),find(learn, name)
+    file,(now,state) = checkpoint_file(learn, name),check_run(learn, plan, name, wd)
     if not state: return plan,Checkpointing(file, now, every)
-    check_same(file, state['facts'], now)
     plan = Plan.from_json(state['facts']['plan'])
     if not state['finished']:
         say(learn, f'going on from {file}: epoch {state["epoch"]}, batch {state["batches"]}')

@@ -8,10 +8,9 @@ import numpy as np
 from fastai.callback.schedule import ParamScheduler, SchedCos, SchedNo, combined_cos, sched_lin
 from fastai.learner import Learner
 from fastcore.basics import patch
-from fastcore.foundation import L
 
 from .checks import check_count, check_data, check_moms, check_number, check_rates
-from .groups import check_groups, own_lr
+from .groups import check_cbs, check_groups, made, own_lr
 
 
 # `set_hyper` takes a float or an array, but not numpy's float64
@@ -132,11 +131,13 @@ def _fit_sched(self, n_epoch, lr_max, sched, wd, moms, cbs, reset_opt, start_epo
     check_rates(lr_max, len(check_groups(self, reset_opt, at_least=1)), 'lr_max')
     check_moms(moms, counts=sched.n_moms)
     check_data(self)
+    cbs = made(cbs)
+    check_cbs(self, n_epoch, lr_max, [*self.cbs, *cbs], reset_opt)
     # Here rather than in `fit`, for the rates are spread over its groups
     if self.opt is None or reset_opt: self.create_opt()
     self.opt.set_hyper('lr', lr_max)
     lrs = np.array([h['lr'] for h in self.opt.hypers])
-    self.fit(n_epoch, cbs=ParamScheduler(fit_scheds(self.opt, sched, lrs, moms))+L(cbs), wd=wd, start_epoch=start_epoch)
+    self.fit(n_epoch, cbs=ParamScheduler(fit_scheds(self.opt, sched, lrs, moms))+cbs, wd=wd, start_epoch=start_epoch)
 
 @patch
 def fit_stlr(self:Learner,

@@ -154,10 +154,10 @@ def kept(cb) -> bool:
     return not isinstance(cb, (ProgressCallback, RNNCallback)) and cb.name != 'checkpointing'
 
 def _attrs(cb, made, lost):
-    "What is kept of a callback; of fastai's own that is not all, but the history should be"
+    "What is kept of a callback; of fastai's own and ours that is not all, but the history should be"
     gone = set()
     res = plain_attrs(cb, made, gone)
-    lost |= gone & {'Recorder.values'} if type(cb).__module__.startswith('fastai.') else gone
+    lost |= gone & {'Recorder.values'} if type(cb).__module__.startswith(('fastai.', 'fastai_discrim.')) else gone
     return {**res, 'watches': watches} if (watches := _watches(cb)) else res
 
 def learner_state(

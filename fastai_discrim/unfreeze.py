@@ -4,7 +4,6 @@ __all__ = ['GradualUnfreezing', 'ChainThaw']
 from numbers import Integral, Number
 from warnings import warn
 
-import numpy as np
 from fastai.callback.core import TrainEvalCallback
 from fastai.callback.fp16 import NonNativeMixedPrecision
 from fastai.callback.schedule import LRFinder
@@ -15,7 +14,7 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 
 from .checks import check_count, check_list, check_train_bn
-from .groups import GroupCallback, check_alone, check_groups, group_trains, made, norm_ids
+from .groups import GroupCallback, check_alone, check_cbs, check_groups, group_trains, made, norm_ids
 from .several import wrap_whole
 
 
@@ -38,6 +37,15 @@ def freeze_to(self:Learner, n):
     self._orig_freeze_to(n)
     if hasattr(self, '_by_hand'): self._by_hand = self._by_hand & _frozen_names(self)
 
+def settle(
+    opt, # An optimiser, perhaps fastai's Lookahead
+    frozen:bool=False, # Only for the parameters that don't train?
+):
+    "Make what Lookahead pulls weights to what they are now"
+    for slow,fast in zip(getattr(opt, 'slow_weights', None) or [], opt.param_lists):
+        for s,f in zip(slow, fast):
+            if not (frozen and f.requires_grad): s.data.copy_(f.data)
+
 def train_only(
     learn:Learner, # A learner that has its optimiser
     groups, # Indices of the layer groups that are to train
@@ -53,9 +61,7 @@ def train_only(
             # fastai's optimisers step, and so decay, whatever has a gradient, also one of zeros
             if not p.requires_grad: p.grad = None
     # Lookahead pulls all weights to its slow ones, whether they have a gradient or not
-    for slow,fast in zip(getattr(opt, 'slow_weights', None) or [], opt.param_lists):
-        for s,f in zip(slow, fast):
-            if not f.requires_grad: s.data.copy_(f.data)
+    settle(opt, frozen=True)
     learn._by_hand = by_hand
 
 def _keep_stats(model):
@@ -117,9 +123,7 @@ class Unfreezing(GroupCallback):
 def fine_tune(self:Learner, epochs, *args, cbs=None, **kwargs):
     "As in fastai; an `Unfreezing` leaves the frozen epochs to the head, and what can't be done is said before them"
     cbs = made(cbs)
-    every = [*self.cbs, *cbs]
-    for cb in every:
-        if isinstance(cb, GroupCallback): cb.check_fit(self, epochs, slice(self.lr), every, kwargs.get('reset_opt', False))
+    check_cbs(self, epochs, slice(self.lr), [*self.cbs, *cbs], kwargs.get('reset_opt', False))
     self._fine_tuning = True
     try: self._orig_fine_tune(epochs, *args, cbs=cbs, **kwargs)
     finally: del self._fine_tuning
@@ -138,14 +142,14 @@ class GradualUnfreezing(Unfreezing):
         if isinstance(down_to, bool) or not isinstance(down_to, Integral) or down_to < 0:
             raise ValueError(f'down_to={down_to!r}: expected the index of a layer group, 0 for the input')
         check_train_bn(train_bn)
-        self.epochs,self.down_to,self.train_bn = epochs,down_to,train_bn
+        self.epochs,self.down_to,self.train_bn = epochs if isinstance(epochs, Number) else [int(n) for n in several],down_to,train_bn
 
     def __repr__(self): return f'GradualUnfreezing(epochs={self.epochs}, down_to={self.down_to}{_norms(self)})'
 
     def stages(self, n_groups):
         before = n_groups-1 - self.down_to
         if before < 0: raise ValueError(f'down_to={self.down_to}: expected at most {n_groups-1} for {n_groups} layer groups')
-        epochs = [self.epochs]*before if np.ndim(self.epochs) == 0 else list(self.epochs)
+        epochs = [self.epochs]*before if isinstance(self.epochs, Number) else self.epochs
         if len(epochs) != before:
             raise ValueError(f'epochs={epochs} has {len(epochs)} values, expected {before}: one for each of {n_groups} layer groups from '
                              f'the head down to {self.down_to}, but for this last one, which trains to the end')

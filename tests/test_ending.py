@@ -112,6 +112,16 @@ def test_as_data():
     table = repr(plan)
     assert 'until accuracy stalls within 0.01 for 2, on from the best' in table and 'until valid_loss stalls for 1' in table
 
+def test_numbers_of_numpy():
+    plan = plan_of((Plateau(np.int64(2), 'accuracy', np.float32(.5)), None, None))
+    assert Plan.from_json(plan.to_json()) == plan == plan_of((Plateau(2, 'accuracy', .5), None, None))
+
+@pytest.mark.parametrize('start', [1, 2, 4, 6])
+def test_begun_in_the_middle_of_a_phase(tmp_path, start):
+    learn = told(tmp_path, [*range(8)] + [5]*4)
+    with learn.no_bar(), learn.no_logging(): learn.fit_plan(plan_of((Plateau(1, 'score'),)*3), start_epoch=start)
+    assert epochs(learn)[0] == start and learn.recorder.ran['finished']
+
 def test_in_ulmfit_plan(clas):
     plan = clas.ulmfit_plan(20, 1e-2, epochs=3, ends=Plateau(2))
     assert [p.ends for p in plan.phases] == [Plateau(2)]*5
@@ -120,6 +130,7 @@ def test_in_ulmfit_plan(clas):
 
 @pytest.mark.parametrize('make,match', [
     (lambda: Plateau(0), 'patience=0: expected at least 1'), (lambda: Plateau(1, 3), 'monitor=3: expected the name'),
+    (lambda: Plateau(1, best='no'), "best='no': expected True or False"), (lambda: Plateau(1, lower='higher'), "lower='higher': expected"),
     (lambda: Plateau(1, min_delta=-1), 'min_delta=-1: expected'), (lambda: Phase(1, (2,), LRS, ends=3), 'ends=3: expected a Plateau'),
     (lambda: Plan([Phase(2, (2,), LRS, ends=Plateau()), Phase(1, (2,), LRS, None)]), 'sched=None after a phase with `ends`: expected')])
 def test_bad_endings(make, match):

@@ -174,6 +174,17 @@ def test_regroup_gives_a_learner_without_groups_its_layers(tmp_path):
     learn.regroup()
     assert len(learn.opt.param_lists) == 3 and learn.opt.frozen_idx == 1 and not learn.model[0].weight.requires_grad
 
+def test_regroup_gives_lookahead_what_it_did_not_have(tmp_path):
+    learn = make_mlp(tmp_path, splitter=trainable_params, opt_func=ranger)
+    learn.model[0].requires_grad_(False)
+    with learn.no_bar(),learn.no_logging():
+        learn.fit(1, 1e-2)
+        slow = dict(zip(learn.opt.param_lists[0], learn.opt.slow_weights[0]))
+        learn.regroup()
+        pairs = [o for ps,ss in zip(learn.opt.param_lists, learn.opt.slow_weights) for o in zip(ps, ss)]
+        assert len(slow) == 4 and len(pairs) == 6 and all(torch.equal(s, slow.get(p, p)) for p,s in pairs)
+        learn.fit(1, 1e-2)
+
 @pytest.mark.parametrize('case', [c for n,c in SPLITTERS.items() if n not in ('one group', 'the default')])
 def test_regroup_refuses_before_anything_changes(tmp_path, case):
     splitter,error,match = case

@@ -210,6 +210,16 @@ def test_bad_epochs_and_rates_change_nothing(clas, args, match):
         with pytest.raises((ValueError, TypeError), match=match): call(*args)
     assert same(before, snapshot(clas))
 
+def test_a_checkpoint_of_another_run_is_refused_before_anything_changes(tmp_path):
+    learn = make_clas(tmp_path)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_plan(learn.ulmfit_plan(5, 1e-2), checkpoint='r')
+        learn.fit(1, 1e-3)
+    before,opt = snapshot(learn),learn.opt
+    for kw in ({}, dict(reset_opt=True)):
+        with pytest.raises(ValueError, match='r.ckpt is of another run'): learn.apply_recipe(recipes.scripts_clas, 4, checkpoint='r', **kw)
+        assert same(before, snapshot(learn)) and learn.opt is opt
+
 def apply(name, **kw): return lambda learn: learn.apply_recipe(recipes[name], **kw)
 
 REFUSED = {

@@ -26,6 +26,7 @@ from fastai.torch_core import set_seed
 from torch.utils.data import DataLoader as TorchLoader
 
 from fastai_discrim.checkpoint import checkpoint_file, facts, func_name, previous, read
+from fastai_discrim.plan import Plateau
 from fastai_discrim.recipes import recipes
 from fastai_discrim.schedule import OneCycle
 
@@ -34,7 +35,10 @@ MAKERS = dict(mlp=make_mlp, clas=make_clas, lm=partial(make_lm, n=16))
 class StopAt(Callback):
     "End the fit, in the way of Ctrl-C, before a step"
     order = 500
-    def __init__(self, epoch, it): self.at = epoch,it
+    # Under the names of its arguments, lest the next run goes on with where this one stopped
+    def __init__(self, ep, it): self.ep,self.it = ep,it
+    @property
+    def at(self): return self.ep,self.it
     def before_step(self):
         if (self.epoch, self.iter) == self.at: raise KeyboardInterrupt
 
@@ -61,7 +65,7 @@ def check(make, stops, plan=plan_of, every=None, cbs=list, compare=outcome, how=
         try:
             with learn.no_bar(), learn.no_logging():
                 learn.fit_plan(plan(learn), cbs=[*cbs(), *([how(*stop)] if stop else [])], **kwargs)
-        except KeyboardInterrupt: assert stop
+        except KeyboardInterrupt: assert stop and stop in ((learn.epoch, learn.iter), (learn.epoch, None)), 'it was stopped elsewhere'
         else: assert not stop, 'it was not stopped'
         return learn
     want = compare(run(0))
@@ -187,13 +191,15 @@ def test_after_ctrl_c_mixup_leaves_its_loss(tmp_path):
     assert func_name(learn.loss_func) == 'lf' and facts(learn, plan_of(learn))['loss function'] == 'CrossEntropyLoss'
 
 def test_going_on_warns_of_nothing(tmp_path):
-    for stop in ((2, 3), (99, 0)):
-        learn = make_mlp(tmp_path, norm=True)
-        with warnings.catch_warnings(record=True) as said, learn.no_bar(), learn.no_logging():
-            warnings.simplefilter('always')
-            try: learn.fit_plan(plan_of(learn), checkpoint='r', cbs=StopAt(*stop))
-            except KeyboardInterrupt: pass
-    assert not [str(w.message) for w in said if issubclass(w.category, UserWarning)]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        for stop in ((2, 3), (99, 0)):
+            learn = make_mlp(tmp_path, norm=True)
+            plan = learn.ulmfit_plan(6, 1e-2, epochs=2, ends=Plateau(1))
+            try:
+                with learn.no_bar(), learn.no_logging(): learn.fit_plan(plan, checkpoint='r', cbs=StopAt(*stop))
+            except KeyboardInterrupt: assert stop == (2, 3)
+    assert learn.recorder.ran['finished'] and not [str(w.message) for w in said if issubclass(w.category, UserWarning)]
 
 def test_the_log_is_whole(tmp_path):
     def run(stop, **kw):
@@ -343,6 +349,46 @@ def test_other_fits_begin_at_their_beginning(tmp_path):
             a.fit_plan(plan_of(a), checkpoint='r', checkpoint_every=2, cbs=StopAt(*stop))
         with a.no_bar(): a.fit(2, 1e-3)
         assert len(a.recorder.values) == 2 and len(a.recorder.lrs) == 16 and a._first_epoch == a._done_batches == 0
+
+class Predicts(Callback):
+    "Looks at predictions in the middle of a fit, which fastai takes for another fit"
+    # Not while fastai's recorder has an epoch's numbers half together
+    def __init__(self, when): self.when,self.busy,self.order = when,False,70 if when == 'after_epoch' else 0
+    def _look(self, when):
+        if when != self.when or self.busy: return
+        self.busy = True
+        self.learn.get_preds()
+        self.learn.validate()
+        self.busy = False
+    def before_epoch(self): self._look('before_epoch')
+    def after_train(self): self._look('after_train')
+    def after_epoch(self): self._look('after_epoch')
+
+class StopInEpoch(StopAt):
+    trained = None
+    def before_step(self): pass
+    def before_train(self): self.trained = self.epoch
+    def before_validate(self):
+        if self.trained == self.ep and not self.learn.predicts.busy: raise KeyboardInterrupt
+
+@pytest.mark.parametrize('when', ['before_epoch', 'after_train', 'after_epoch'])
+def test_predictions_in_between_are_no_fit_of_their_own(tmp_path, when):
+    # Between training and validation the recorder mixes up what both measure, and no tracker can work
+    ends = None if when == 'after_train' else Plateau(1, 'count', lower=True)
+    def plan(learn): return learn.ulmfit_plan(8, 1e-2, epochs=3, ends=ends)
+    def make():
+        learn = make_mlp(tmp_path)
+        # Worse with each validation, so that each phase but the last ends after its second epoch
+        learn.calls = iter(range(100))
+        learn.metrics = [AccumMetric(lambda p,y: next(learn.calls), flatten=False, name='count')]
+        return learn
+    def compare(learn):
+        ran = learn.recorder.ran
+        assert [e for e,_ in ran['epochs']] == ([0, 1, 3, 4, 6, 7] if ends else list(range(8))) and ran['finished']
+        return {k:v for k,v in outcome(learn).items() if k in ('params', 'opt', 'rg', 'torch', 'groups')}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        check(make, [(3, None)], plan=plan, cbs=lambda: [Predicts(when)], compare=compare, how=StopInEpoch)
 
 def test_validation_in_between_writes_nothing(tmp_path):
     learn = make_mlp(tmp_path)

@@ -8,7 +8,9 @@ import torch
 from conftest import make_mlp, same, snapshot
 from fastai.optimizer import Adam, OptimWrapper
 
+from fastai_discrim.rates import DiscriminativeLR
 from fastai_discrim.schedule import STLR, CLRBeta, Cos, Flat, OneCycle, SchedCLRBeta, SchedSTLR
+from fastai_discrim.unfreeze import GradualUnfreezing
 
 
 def paper_stlr(t, T, lr_max, cut_frac, ratio):
@@ -152,6 +154,14 @@ def test_bad_momentum_changes_nothing(mlp, moms):
     before = snapshot(mlp)
     with pytest.raises((ValueError, TypeError), match='moms.*expected'): mlp.fit_stlr(1, 1e-2, moms=moms)
     assert same(before, snapshot(mlp))
+
+@pytest.mark.parametrize('fit', ['fit_stlr', 'fit_clr_beta'])
+@pytest.mark.parametrize('cb,lr', [(GradualUnfreezing(), 1e-2), (DiscriminativeLR(), slice(1e-3, 1e-2))], ids=['too short', 'rates twice'])
+def test_what_a_callback_refuses_leaves_the_optimiser(mlp, fit, cb, lr):
+    with mlp.no_bar(): mlp.fit(1, 1e-3)
+    before,opt,state = snapshot(mlp),mlp.opt,dict(mlp.opt.state[next(mlp.model.parameters())])
+    with pytest.raises(ValueError, match='expected'): getattr(mlp, fit)(1, lr, cbs=cb, reset_opt=True)
+    assert same(before, snapshot(mlp)) and mlp.opt is opt and mlp.opt.state[next(mlp.model.parameters())].keys() == state.keys()
 
 def test_rates_are_for_the_groups_of_a_new_optimiser(mlp):
     mlp.create_opt()

@@ -125,7 +125,7 @@ def test_eta_and_a_phase_that_ends(tmp_path):
 
 class StopAt(Callback):
     order = 500
-    def __init__(self, epoch, it): self.at = epoch,it
+    def __init__(self, ep, it): self.at,self.ep,self.it = (ep, it),ep,it
     def before_step(self):
         if (self.epoch, self.iter) == self.at: raise KeyboardInterrupt
 

@@ -1,6 +1,7 @@
 "What trains when: frozen is frozen, bit for bit, and the learner is left as a reader expects it"
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from conftest import MAKERS, in_groups, make_clas, make_lm, make_mlp, moved, trains, weights
@@ -347,6 +348,11 @@ def test_a_fit_that_is_broken_off_leaves_the_learner_whole(tmp_path, make, ex, w
 def test_a_cancelled_epoch_changes_nothing_for_the_others(mlp, ex):
     watch = watched(mlp, GradualUnfreezing(), 5, cbs=[Break(ex(), 'before_batch')])
     assert watch.opened == stages(GradualUnfreezing(), 3, 5)
+
+@pytest.mark.parametrize('epochs', [(1, 2), np.array([1, 2]), map(int, '12')], ids=['tuple', 'array', 'map'])
+def test_epochs_in_other_clothes(epochs):
+    assert repr(cb := GradualUnfreezing(epochs)) == 'GradualUnfreezing(epochs=[1, 2], down_to=0)'
+    assert [n for n,_ in cb.stages(3)] == [n for n,_ in cb.stages(3)] == [1, 2, 1]
 
 BAD = [(GradualUnfreezing, dict(epochs=0), 'epochs=0'),
        (GradualUnfreezing, dict(epochs=-1), 'epochs=-1'),
