@@ -100,7 +100,7 @@ def finetune_lm(df, path):
     return dls.vocab
 
 def finetune_classifier(df, vocab, path, epochs):
-    "Test errors of the head-only phase and of the whole sequence"
+    "Test errors of the head-only phase and of the whole sequence, and η_L"
     print('\n== 3. The classifier: the head tuned, then gradual unfreezing')
     learn = classifier(df, vocab, path)
     print(learn.layer_groups())
@@ -114,11 +114,18 @@ def finetune_classifier(df, vocab, path, epochs):
     save_plot(learn.recorder.plot_group_lrs(), path/'rates.png')
     whole = test_error(learn, df)
     learn.load('ulmfit_0')
-    return test_error(learn, df),whole
+    return test_error(learn, df),whole,head
+
+def at_once(df, vocab, path, epochs, head):
+    "Test errors without gradual unfreezing"
+    print('\n== 4. The same rates, but all layers from the start')
+    learn = classifier(df, vocab, path)
+    learn.fit_ulmfit(epochs, head, gradual=False)
+    return test_error(learn, df)
 
 def fine_tune(df, vocab, path, epochs):
     "Test errors of fastai's `fine_tune`, from the same encoder and for as many epochs"
-    print(f'\n== 4. `learn.fine_tune({epochs-1})`: the same encoder, and {epochs} epochs in all')
+    print(f'\n== 5. `learn.fine_tune({epochs-1})`: the same encoder, and {epochs} epochs in all')
     learn = classifier(df, vocab, path)
     learn.fine_tune(epochs-1)
     return test_error(learn, df)
@@ -144,9 +151,11 @@ def main():
     df = target_docs()
     pretrain(path, args.pretrain_docs)
     vocab = finetune_lm(df, path)
-    head,whole = finetune_classifier(df, vocab, path, args.epochs)
+    first,whole,head = finetune_classifier(df, vocab, path, args.epochs)
+    open_all = at_once(df, vocab, path, args.epochs, head)
     stock = fine_tune(df, vocab, path, args.epochs)
-    rows = [('head alone, the first phase', 1, *head), ('the whole sequence', args.epochs, *whole),
+    rows = [('head alone, the first phase', 1, *first), ('the whole sequence', args.epochs, *whole),
+            ('all layers from the start, gradual=False', args.epochs, *open_all),
             (f'learn.fine_tune({args.epochs-1})', args.epochs, *stock), ('for scale: tf-idf, logistic regression', '', *bag_of_words(df))]
     res = pd.DataFrame(rows, columns=['trained', 'epochs', 'wrong', 'of'])
     res['test error'] = (res.wrong/res.of).map('{:.1%}'.format)

@@ -33,13 +33,12 @@ def check_list(
 
 def check_moms(
     moms, # Momentum at the corners of a schedule
-    name:str='moms', # What it is called
     counts:tuple=(3,), # How many there may be
 ):
     "Raise unless `moms` are as many numbers in [0, 1) as the schedule has corners"
-    moms = check_list(moms, name, f'{counts[0]} numbers')
-    if len(moms) not in counts: raise ValueError(f'{name} has {len(moms)} values, expected {counts[0]}')
-    for m in moms: check_number(m, name, high=1, at_least=True)
+    moms = check_list(moms, 'moms', f'{counts[0]} numbers')
+    if len(moms) not in counts: raise ValueError(f'moms has {len(moms)} values, expected {counts[0]}')
+    for m in moms: check_number(m, 'moms', high=1, at_least=True)
 
 def check_rates(
     lr, # A number, a `slice`, or one number a layer group

@@ -135,7 +135,7 @@ def _plot(res, ylabel):
     # Where the loss diverges says little, and would flatten the rest
     low,start = np.nanmin(res.losses),np.nanmax(res.losses[:len(res.losses)//2])
     top = min(ax.get_ylim()[1], low + 2*(start-low))
-    ax.set_ylim(low - 0.1*(top-low), top)
+    if top > low: ax.set_ylim(low - 0.1*(top-low), top)
     ax.legend()
 
 def _found(learn, lrs, n, n_epoch, n_batch, runs, sched, moms, wd):

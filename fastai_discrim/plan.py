@@ -20,12 +20,15 @@ class Plateau:
     patience: int = 1 # Epochs without improvement
     monitor: str = 'valid_loss' # The loss or metric that is watched
     min_delta: float = 0. # What counts as an improvement
-    best: bool = False # Does the next phase begin with the weights of the phase's best epoch?
+    best: bool = False # Do the weights of the phase's best epoch come back at its end?
     lower: bool = None # Is lower better? None: yes if the monitor's name has 'loss' or 'error' in it, as in fastai
     def __post_init__(self):
         check_count(self.patience, 'patience')
         check_number(self.min_delta, 'min_delta', at_least=True)
         if not isinstance(self.monitor, str): raise TypeError(f'monitor={self.monitor!r}: expected the name of a loss or metric')
+        if not isinstance(self.best, bool): raise TypeError(f'best={self.best!r}: expected True or False')
+        if not isinstance(self.lower, bool | None): raise TypeError(f'lower={self.lower!r}: expected True, False or None')
+        for k,v in dict(patience=int(self.patience), min_delta=float(self.min_delta)).items(): object.__setattr__(self, k, v)
     def __str__(self):
         delta = f' within {self.min_delta:g}' if self.min_delta else ''
         way = {None: '', True: ' (lower is better)', False: ' (higher is better)'}[self.lower]
@@ -156,6 +159,7 @@ class Plan:
     def __repr__(self): return f'{self._title()}\n{self.table().to_string()}'
     def _repr_html_(self):
         table = self.table('<span style="opacity:.45">frozen</span>').rename(columns=escape)
+        table['schedule'] = table['schedule'].map(escape)
         return f'<p>{escape(self._title())}</p>' + table.to_html(escape=False)
 
     def plot(self,

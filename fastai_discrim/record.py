@@ -34,7 +34,9 @@ def plot_group_lrs(self:Recorder,
     figsize:tuple=None, # Inches
 ):
     "Plot the rate of every layer group over the steps of the last fit, and which of them trained when"
-    return plot_lrs(self.group_lrs, group_labels(self.learn, check_groups(self.learn, at_least=1)), axs=axs, figsize=figsize)
+    lrs,groups = self.group_lrs,check_groups(self.learn, at_least=1)
+    # After `regroup` the groups are others than those of the last fit
+    return plot_lrs(lrs, group_labels(self.learn, groups) if len(groups) == lrs.shape[1] else None, axs=axs, figsize=figsize)
 
 def plot_lrs(
     lrs:np.ndarray, # Rates, shape [steps, groups], 0 where frozen

@@ -43,7 +43,9 @@ def ulmfit_plan(self:Learner,
     groups = check_groups(self)
     n,opening = len(groups),GradualUnfreezing(epochs, down_to)
     if gradual is None: gradual = not is_lm(self)
-    if not gradual and epochs != 1: warn(f'epochs={epochs} is ignored: with `gradual=True` there would be several phases', stacklevel=2)
+    if not gradual:
+        if opening.epochs != 1: warn(f'epochs={opening.epochs} is ignored: with `gradual=True` there would be several phases', stacklevel=2)
+        opening = GradualUnfreezing(down_to=down_to)
     lr,origin = (own_lr(self), dict(lr=own_lr(self), lr_from='learn.lr')) if lr is None else eta(lr)
     lrs = discriminative_lrs(lr, n, factor, min_scale, span, decay)
     stages = opening.spread(n, n_epoch) if gradual else [(n_epoch, opening.stages(n)[-1][1])]

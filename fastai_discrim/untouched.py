@@ -1,29 +1,38 @@
 "Training that leaves no trace on the learner"
 __all__ = []
 
+from collections import deque
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from itertools import chain
 
+import numpy as np
 from fastai.learner import Learner
 from fastai.torch_core import get_model
 from fastcore.foundation import L
+from torch import Tensor
 
 from .states import loader_state, random_states, set_loader, set_random
 
 
-def _lists(o, seen):
-    "The lists, dictionaries and sets in `o`, and in these, each once"
+def _mutable(o, seen):
+    "The lists, deques, dictionaries, sets, arrays and tensors that `o` is, and those in it, each once"
     if isinstance(o, L): o = o.items
-    if not isinstance(o, (list, dict, set)) or id(o) in seen: return
+    if not isinstance(o, (list, deque, dict, set, np.ndarray, Tensor)) or id(o) in seen: return
     seen.add(id(o))
     yield o
-    for v in o.values() if isinstance(o, dict) else o: yield from _lists(v, seen)
+    if isinstance(o, (np.ndarray, Tensor)): return
+    for v in o.values() if isinstance(o, dict) else o: yield from _mutable(v, seen)
+
+def _copied(v): return v.detach().clone() if isinstance(v, Tensor) else copy(v)
 
 def _refill(v, old):
     "Make what is in `v` what was in it: someone else may hold it too"
-    v.clear()
-    (v.extend if isinstance(v, list) else v.update)(old)
+    if isinstance(v, Tensor): v.data.copy_(old)
+    elif isinstance(v, np.ndarray): v[...] = old
+    else:
+        v.clear()
+        (v.extend if isinstance(v, (list, deque)) else v.update)(old)
 
 def _tensors(model): return dict(chain(model.named_parameters(), model.named_buffers()))
 
@@ -36,7 +45,7 @@ def untouched(
     attrs,cbs = dict(vars(learn)),[(cb, dict(vars(cb))) for cb in learn.cbs]
     # The recorder is put back whole, below
     seen,others = set(),[cb for cb in learn.cbs if cb is not rec]
-    gathered = [(v, copy(v)) for cb in others for o in vars(cb).values() for v in _lists(o, seen)]
+    gathered = [(v, _copied(v)) for cb in others for o in vars(cb).values() for v in _mutable(o, seen)]
     states,loaders = random_states(),[loader_state(dl) for dl in learn.dls.loaders]
     tensors,opt_state = {n: t.detach().clone() for n,t in _tensors(model).items()},opt and deepcopy(opt.state_dict())
     grads = [(p, p.requires_grad, p.grad if p.grad is None else p.grad.clone()) for p in model.parameters()]

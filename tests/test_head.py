@@ -210,6 +210,11 @@ def test_plot(clas):
     find(clas)
     assert not plt.get_fignums()
 
+def test_a_plot_of_two_rates_shows_both(clas):
+    with clas.no_bar(): res = clas.head_lr_find(lrs=[1e-2, 100.])
+    low,high = plt.gca().get_ylim()
+    assert res.lr == 1e-2 and low < min(res.losses) and max(res.losses) < high
+
 def test_a_language_model_gets_a_range_test_that_says_so(lm, capsys):
     with lm.no_bar(): res = lm.head_lr_find(lrs=[1e-4, 1e-1])
     assert 'the head is also at work before the end of the model, so this is a range test, averaged over 3 runs' in capsys.readouterr().out

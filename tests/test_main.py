@@ -22,6 +22,6 @@ def test_the_main_job(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sys, 'argv', ['fastai_discrim', '--out', str(tmp_path/'out'), '--epochs', '5', '--pretrain-docs', '40'])
     main.main()
     out = capsys.readouterr().out
-    for o in ('Plan: 5 epochs, 5 phases, 5 groups', 'η_L =', 'head alone', 'whole sequence', 'learn.fine_tune(4)', 'tf-idf'):
-        assert o in out, o
+    rows = 'head alone', 'whole sequence', 'gradual=False', 'learn.fine_tune(4)', 'tf-idf'
+    for o in ('Plan: 5 epochs, 5 phases, 5 groups', 'η_L =', *rows): assert o in out, o
     assert {p.name for p in (tmp_path/'out').glob('*.png')} == {'head_lr.png', 'plan.png', 'rates.png'}

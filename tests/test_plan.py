@@ -18,7 +18,7 @@ from fastai.optimizer import SGD, OptimWrapper, ranger
 from fastai.torch_core import set_seed
 
 from fastai_discrim.head import HeadLR
-from fastai_discrim.plan import Phase, Plan
+from fastai_discrim.plan import Phase, Plan, Plateau
 from fastai_discrim.rates import DiscriminativeLR, discriminative_lrs
 from fastai_discrim.schedule import STLR, CLRBeta, Cos, Flat, OneCycle
 from fastai_discrim.unfreeze import ChainThaw, GradualUnfreezing
@@ -120,6 +120,7 @@ def test_numpy_in_a_schedule_is_written():
     assert Plan.from_json(plan.to_json()) == plan
 
 def test_names_are_escaped(): assert '<script>' not in Plan([Phase(1, (0,), (1.,))], ['<script>'])._repr_html_()
+def test_monitors_are_escaped(): assert '<script>' not in Plan([Phase(1, (0,), (1.,), ends=Plateau(1, '<script>'))])._repr_html_()
 
 def test_momentum_is_in_the_table(): assert 'moms=(0.9, 0.8, 0.9)' in repr(Plan([Phase(1, (0,), (1.,), moms=(.9, .8, .9))]))
 
@@ -180,6 +181,12 @@ def test_ulmfit_plan_of_a_classifier(clas):
 
 def test_ulmfit_plan_of_a_language_model_opens_everything(lm):
     assert lm.ulmfit_plan(3, 4e-3) == Plan([Phase(3, (0, 1, 2, 3), discriminative_lrs(4e-3, 4))])
+
+@pytest.mark.parametrize('epochs', [2, [1], (1, 1), np.array([1, 2])], ids=str)
+def test_epochs_without_phases_to_spread_them_over(mlp, epochs):
+    with pytest.warns(UserWarning, match='epochs=.* is ignored') as w: plan = mlp.ulmfit_plan(3, 1e-2, gradual=False, epochs=epochs)
+    assert plan == mlp.ulmfit_plan(3, 1e-2, gradual=False) and len(w) == 1
+    with pytest.raises(ValueError, match='epochs=0'): mlp.ulmfit_plan(3, 1e-2, gradual=False, epochs=[0])
 
 def test_planning_changes_nothing(clas):
     before = snapshot(clas)

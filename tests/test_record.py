@@ -57,6 +57,12 @@ def test_plots(clas):
         y = clas.recorder.group_lrs[:,i]
         np.testing.assert_array_equal(line.get_ydata(), np.where(y > 0, y, np.nan))
 
+def test_a_plot_after_other_groups_were_made(clas):
+    with clas.no_bar(): clas.fit_one_cycle(5, 1e-2, cbs=GradualUnfreezing())
+    clas.regroup(n_groups=2)
+    _,spans = clas.recorder.plot_group_lrs()
+    assert [t.get_text() for t in spans.get_yticklabels()] == list('01234')
+
 def test_plot_spans_are_where_a_group_trains():
     lrs = np.array([[0, 1.], [1, 1], [0, 1], [1, 1]])
     _,spans = plot_lrs(lrs, n_iter=2)

@@ -1,6 +1,7 @@
 "Training inside `untouched` leaves nothing behind"
-from collections import defaultdict
+from collections import defaultdict, deque
 
+import numpy as np
 import torch
 from conftest import everything
 from fastai.callback.core import Callback
@@ -38,6 +39,20 @@ def test_a_whole_fit(learn):
         learn.fit_one_cycle(2, 1e-2)
     after = everything(learn)
     for k in before: assert before[k] == after[k], k
+
+def test_what_callbacks_count_in_place(learn):
+    class Count(Callback):
+        def __init__(self): self.tensor,self.array,self.last,self.several = torch.zeros(2),np.zeros(2),deque(maxlen=3),[torch.zeros(1)]
+        def after_batch(self):
+            for o in (self.tensor, self.array, *self.several): o += 1
+            self.last.append(self.iter)
+    count = Count()
+    learn.add_cb(count)
+    tensor = count.tensor
+    with untouched(learn),learn.no_bar():
+        learn.fit(1, 1e-2)
+        assert tensor.sum() > 0
+    assert count.tensor is tensor and not tensor.any() and not count.array.any() and not count.last and not count.several[0].any()
 
 def test_what_callbacks_gather(mlp):
     seen,names,log = [],{'begun': 0},defaultdict(list)
