@@ -65,14 +65,18 @@ from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_clas_config, awd_lstm_
 from fastai.text.models.core import get_text_classifier
 from fastcore.basics import defaults
 from fastprogress.fastprogress import progress_bar
-from finetuning_scheduler import FinetuningScheduler, FTSCheckpoint
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import BackboneFinetuning
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader
 
 from fastai_discrim.all import Flat, Phase, Plan, discriminative_lrs
+
+try:
+    from finetuning_scheduler import FinetuningScheduler, FTSCheckpoint
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.callbacks import BackboneFinetuning
+# The tables of the runs that are kept need none of them
+except ImportError: LightningModule = None
 
 EPOCHS,MOM = (1, 1, 1, 1, 4),0.9
 QUIET = dict(accelerator='cpu', devices=1, logger=False, enable_progress_bar=False, enable_model_summary=False)
@@ -113,7 +117,7 @@ def by_hand(t):
         learn.freeze_to(-1-i)
         learn.fit(n_epoch, t.lrs)
 
-class Tuned(LightningModule):
+class Tuned(LightningModule or object):
     def __init__(self, model, lr):
         super().__init__()
         self.model,self.lr = model,lr
@@ -241,6 +245,7 @@ def n_lines(*objs):
 
 def main(args):
     "All runs, arms in turn, into a file"
+    if LightningModule is None: raise SystemExit('expected finetuning-scheduler and lightning: pip install finetuning-scheduler lightning')
     torch.set_num_threads(1)
     packages = ['fastai_discrim', 'fastai', 'finetuning-scheduler', 'lightning', 'torch', 'numpy']
     d = dict(epochs=EPOCHS, momentum=MOM, models={k: dict(batches=n, head_lr=lr) for k,(_,n,lr) in MODELS.items()},
@@ -282,4 +287,4 @@ if __name__ == '__main__':
     if not args.table: main(args)
     d = json.loads(args.out.read_text())
     print('\n' + ', '.join(f'{k} {v}' for k,v in d['versions'].items()))
-    for name in MODELS: print(f'\n{name}\n\n{table(d, name)}')
+    for name in MODELS: print(f'\nAn {name}:\n\n{table(d, name)}')

@@ -31,6 +31,11 @@ def test_cost():
     made = [o for k,(_,table) in PARTS.items() for o in rows(table(kept[k]['result']))]
     assert section('Cost') == made != []
 
+def test_peers():
+    from peers import MODELS, table
+    kept = json.loads((RESULTS/'peers.json').read_text())
+    assert section('Peers') == [o for name in MODELS for o in rows(table(kept, name))] != []
+
 def test_readme():
     "It shows some rows of the first table"
     from text_report import report
