@@ -35,7 +35,7 @@ def _do_fit(self:Learner):
 @patch
 def one_batch(self:Learner, i, b):
     "As in fastai; batches that were trained before a checkpoint are drawn, for the order of the others, and left alone"
-    if i >= self._done_batches: return self._orig_one_batch(i, b)
+    if not self.training or i >= self._done_batches: return self._orig_one_batch(i, b)
     self.iter = i
     if i == self._done_batches-1: self.checkpointing.resume_batches()
 

@@ -357,7 +357,7 @@ class Predicts(Callback):
     def _look(self, when):
         if when != self.when or self.busy: return
         self.busy = True
-        self.learn.get_preds()
+        assert len(self.learn.get_preds()[0]) == 16
         self.learn.validate()
         self.busy = False
     def before_epoch(self): self._look('before_epoch')
@@ -371,8 +371,9 @@ class StopInEpoch(StopAt):
     def before_validate(self):
         if self.trained == self.ep and not self.learn.predicts.busy: raise KeyboardInterrupt
 
+@pytest.mark.parametrize('how,stop,every', [(StopInEpoch, (3, None), None), (StopAt, (3, 5), 2)])
 @pytest.mark.parametrize('when', ['before_epoch', 'after_train', 'after_epoch'])
-def test_predictions_in_between_are_no_fit_of_their_own(tmp_path, when):
+def test_predictions_in_between_are_no_fit_of_their_own(tmp_path, when, how, stop, every):
     # Between training and validation the recorder mixes up what both measure, and no tracker can work
     ends = None if when == 'after_train' else Plateau(1, 'count', lower=True)
     def plan(learn): return learn.ulmfit_plan(8, 1e-2, epochs=3, ends=ends)
@@ -388,7 +389,7 @@ def test_predictions_in_between_are_no_fit_of_their_own(tmp_path, when):
         return {k:v for k,v in outcome(learn).items() if k in ('params', 'opt', 'rg', 'torch', 'groups')}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        check(make, [(3, None)], plan=plan, cbs=lambda: [Predicts(when)], compare=compare, how=StopInEpoch)
+        check(make, [stop], plan=plan, every=every, cbs=lambda: [Predicts(when)], compare=compare, how=how)
 
 def test_validation_in_between_writes_nothing(tmp_path):
     learn = make_mlp(tmp_path)
