@@ -75,7 +75,8 @@ def read(
     file:Path, # A checkpoint
 ) -> dict|None: # None where there is no file
     "What `write` wrote last; the one before it, with a warning, where the last is damaged, which is then put aside"
-    # Without the last there is a next one, whole, if `write` was killed between its two renames; else someone deleted the last
+    # Without the last there is a next one, whole, if `write` was killed between its two renames; else someone deleted the last. That can't
+    # be told from a run that was killed just before the first of them, and whose file was deleted then
     files,damaged = [file, previous(file)] if file.exists() else [_next(file)],[]
     for f in filter(Path.exists, files):
         try: d = _read(f)
@@ -90,7 +91,7 @@ def read(
     if damaged and f == previous(file):
         warn(f'{damaged[0][1]}: going on from the one before it, {f.name}', stacklevel=4)
         # Lest the next write puts it in the place of the one that is whole
-        if damaged[0][0] == file: os.replace(file, file.with_name(f'{file.name}.damaged'))
+        os.replace(file, file.with_name(f'{file.name}.damaged'))
     if f != file: os.replace(f, file)
     return unpacked(d)
 
@@ -108,6 +109,7 @@ def facts(
     learn:Learner, # The learner that runs
     plan:Plan, # The plan that it runs
     wd:float=None, # Weight decay, as `fit` is given it
+    reset_opt:bool=False, # Will the optimiser be created anew?
 ) -> dict: # By name
     "What must be the same for a run to go on"
     def _sum(tensors): return f'{sum(t.numel() for t in tensors.values())} in {len(tensors)} tensors, ' + _short(
@@ -118,7 +120,7 @@ def facts(
     loaders = [whole_loader(dl) for dl in dls.loaders]
     return {
         'plan': plan.to_json(), 'parameters': _sum(dict(model.named_parameters())), 'buffers': _sum(dict(model.named_buffers())),
-        'layer groups': [len(g) for g in check_groups(learn)],
+        'layer groups': [len(g) for g in check_groups(learn, reset_opt)],
         'vocabulary': f'{len(dls.vocab)} entries, {_short(repr(dls.vocab))}' if hasattr(dls, 'vocab') else None,
         'training items': count_items(loaders[0]), 'validation items': count_items(loaders[1]) if len(loaders) > 1 else 0,
         'batch size': getattr(loaders[0], 'bs', None) or getattr(loaders[0], 'batch_size', None), 'batches an epoch': len(loaders[0]),

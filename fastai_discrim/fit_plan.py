@@ -151,10 +151,10 @@ def fit_plan(self:Learner,
     check_plan(self, plan, cbs, reset_opt)
     _warn_of_one_step(plan, len(self.dls.train))
     if checkpoint is not None:
-        plan,point = checkpointing(self, plan, checkpoint, checkpoint_every, wd)
+        plan,point = checkpointing(self, plan, checkpoint, checkpoint_every, wd, reset_opt)
         if point is None: return
         cbs = L(cbs) + point
     ending = [PhaseEnding(plan)] if any(p.ends for p in plan.phases) else []
     try: self.fit(plan.n_epoch, lr=list(plan.phases[0].lrs), wd=wd, cbs=[PlanUnfreezing(plan), PlanScheduler(plan), *ending]+L(cbs),
                   reset_opt=reset_opt, start_epoch=start_epoch)
-    finally: self._first_epoch = self._done_batches = self._next_epoch = 0
+    finally: self._first_epoch = self._done_batches = self._next_epoch = self._fit_epoch = 0

@@ -26,9 +26,11 @@ class Plateau:
         check_count(self.patience, 'patience')
         check_number(self.min_delta, 'min_delta', at_least=True)
         if not isinstance(self.monitor, str): raise TypeError(f'monitor={self.monitor!r}: expected the name of a loss or metric')
-        if not isinstance(self.best, bool): raise TypeError(f'best={self.best!r}: expected True or False')
-        if not isinstance(self.lower, bool | None): raise TypeError(f'lower={self.lower!r}: expected True, False or None')
-        for k,v in dict(patience=int(self.patience), min_delta=float(self.min_delta)).items(): object.__setattr__(self, k, v)
+        for k,kinds in dict(best=bool | np.bool_, lower=bool | np.bool_ | None).items():
+            if not isinstance(v := getattr(self, k), kinds):
+                raise TypeError(f'{k}={v!r}: expected True or False' + ', or None to go by its name'*(k == 'lower'))
+        for k,v in dict(patience=int(self.patience), min_delta=float(self.min_delta), best=bool(self.best),
+                        lower=None if self.lower is None else bool(self.lower)).items(): object.__setattr__(self, k, v)
     def __str__(self):
         delta = f' within {self.min_delta:g}' if self.min_delta else ''
         way = {None: '', True: ' (lower is better)', False: ' (higher is better)'}[self.lower]

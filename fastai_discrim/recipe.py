@@ -144,7 +144,7 @@ def apply_recipe(self:Learner,
     plan = recipe.plan(n_epoch, lr)
     _check_recipe(self, recipe, plan, cbs, reset_opt)
     plan = replace(plan, names=group_labels(self, check_groups(self, reset_opt)))
-    if checkpoint is not None: check_run(self, plan, checkpoint, recipe.wd)
+    if checkpoint is not None: check_run(self, plan, checkpoint, recipe.wd, reset_opt)
     if self.opt is None or reset_opt: self.create_opt()
     for k,name,v in (('mom', 'β1', recipe.moms), ('sqr_mom', 'β2', recipe.sqr_mom)):
         if v is not None and k not in self.opt.hypers[0]: warn(f'{name}={v} is ignored: the optimiser has none', stacklevel=2)

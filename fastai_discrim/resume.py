@@ -26,10 +26,14 @@ Learner._fit_epoch = 0
 @patch
 def _do_fit(self:Learner):
     "As in fastai, from the epoch on that a checkpoint is in, and without those that a phase which has ended leaves out"
+    def _epoch():
+        # A callback may have validated before it, for which fastai counts anew
+        self.epoch = self._fit_epoch
+        self._do_epoch()
     epoch = self._first_epoch
     while epoch < self.n_epoch:
         self.epoch = self._fit_epoch = epoch
-        self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+        self._with_events(_epoch, 'epoch', CancelEpochException)
         epoch = max(epoch+1, self._next_epoch)
 
 @patch
@@ -41,13 +45,10 @@ def one_batch(self:Learner, i, b):
 
 class OfTheFit(Callback):
     "Base of the callbacks for which validation and predictions in the middle of a fit are no fits of their own"
-    depth = 0
     def __call__(self, event_name):
-        if event_name == 'before_fit': self.depth += 1
-        if self.depth <= 1: super().__call__(event_name)
-        # fastai begins to count anew
-        else: self.learn.epoch = self._fit_epoch
-        if event_name == 'after_fit': self.depth -= 1
+        # fastai locks the learner for them, and begins to count epochs anew
+        if self.learn.lock.locked(): self.learn.epoch = self._fit_epoch
+        else: super().__call__(event_name)
 
 class Checkpointing(OfTheFit):
     "Write a checkpoint before the first epoch, after each and after every `every` steps; go on from `state` if there is one"
@@ -170,9 +171,10 @@ def check_run(
     plan:Plan, # What it is to run
     name:str, # What the checkpoint is called
     wd:float=None, # Weight decay, as `fit` is given it
+    reset_opt:bool=False, # Will the optimiser be created anew?
 ) -> tuple: # What `facts` and `find` give
     "Raise if the checkpoint is of another run"
-    now,state = facts(learn, plan, wd),find(learn, name)
+    now,state = facts(learn, plan, wd, reset_opt),find(learn, name)
     if state: check_same(checkpoint_file(learn, name), state['facts'], now)
     return now,state
 
@@ -182,9 +184,10 @@ def checkpointing(
     name:str, # What the checkpoint is called
     every:int=None, # Steps between two checkpoints within an epoch
     wd:float=None, # Weight decay, as `fit` is given it
+    reset_opt:bool=False, # Will the optimiser be created anew?
 ) -> tuple: # The plan, as it was first run, and a `Checkpointing`, or None if the run is finished
     "What lets a run go on from where it was stopped; `ValueError` if the checkpoint is of another run"
-    file,(now,state) = checkpoint_file(learn, name),check_run(learn, plan, name, wd)
+    file,(now,state) = checkpoint_file(learn, name),check_run(learn, plan, name, wd, reset_opt)
     if not state: return plan,Checkpointing(file, now, every)
     plan = Plan.from_json(state['facts']['plan'])
     if not state['finished']:
@@ -192,7 +195,7 @@ def checkpointing(
         return plan,Checkpointing(file, state['facts'], every, state)
     # As `fit` would
     learn.model.to(getattr(learn.dls, 'device', default_device()))
-    if learn.opt is None: learn.create_opt()
+    if learn.opt is None or reset_opt: learn.create_opt()
     put_back(learn, state)
     # As `fit` leaves them
     for p in learn.model.parameters(): p.grad = None

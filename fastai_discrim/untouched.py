@@ -10,7 +10,7 @@ import numpy as np
 from fastai.learner import Learner
 from fastai.torch_core import get_model
 from fastcore.foundation import L
-from torch import Tensor
+from torch import Tensor, strided
 
 from .states import loader_state, random_states, set_loader, set_random
 
@@ -23,6 +23,11 @@ def _mutable(o, seen):
     yield o
     if isinstance(o, (np.ndarray, Tensor)): return
     for v in o.values() if isinstance(o, dict) else o: yield from _mutable(v, seen)
+
+def _writable(v):
+    "Can `v` be changed in place at all? Not where several of its items share their memory"
+    if isinstance(v, np.ndarray): return v.flags.writeable
+    return not isinstance(v, Tensor) or v.layout != strided or not any(n > 1 and not s for n,s in zip(v.shape, v.stride()))
 
 def _copied(v): return v.detach().clone() if isinstance(v, Tensor) else copy(v)
 
@@ -45,7 +50,7 @@ def untouched(
     attrs,cbs = dict(vars(learn)),[(cb, dict(vars(cb))) for cb in learn.cbs]
     # The recorder is put back whole, below
     seen,others = set(),[cb for cb in learn.cbs if cb is not rec]
-    gathered = [(v, _copied(v)) for cb in others for o in vars(cb).values() for v in _mutable(o, seen)]
+    gathered = [(v, _copied(v)) for cb in others for o in vars(cb).values() for v in _mutable(o, seen) if _writable(v)]
     states,loaders = random_states(),[loader_state(dl) for dl in learn.dls.loaders]
     tensors,opt_state = {n: t.detach().clone() for n,t in _tensors(model).items()},opt and deepcopy(opt.state_dict())
     grads = [(p, p.requires_grad, p.grad if p.grad is None else p.grad.clone()) for p in model.parameters()]

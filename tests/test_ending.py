@@ -113,8 +113,8 @@ def test_as_data():
     assert 'until accuracy stalls within 0.01 for 2, on from the best' in table and 'until valid_loss stalls for 1' in table
 
 def test_numbers_of_numpy():
-    plan = plan_of((Plateau(np.int64(2), 'accuracy', np.float32(.5)), None, None))
-    assert Plan.from_json(plan.to_json()) == plan == plan_of((Plateau(2, 'accuracy', .5), None, None))
+    plan = plan_of((Plateau(np.int64(2), 'accuracy', np.float32(.5), np.True_, np.False_), None, None))
+    assert Plan.from_json(plan.to_json()) == plan == plan_of((Plateau(2, 'accuracy', .5, True, False), None, None))
 
 @pytest.mark.parametrize('start', [1, 2, 4, 6])
 def test_begun_in_the_middle_of_a_phase(tmp_path, start):

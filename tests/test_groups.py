@@ -182,7 +182,7 @@ def test_regroup_gives_lookahead_what_it_did_not_have(tmp_path):
         slow = dict(zip(learn.opt.param_lists[0], learn.opt.slow_weights[0]))
         learn.regroup()
         pairs = [o for ps,ss in zip(learn.opt.param_lists, learn.opt.slow_weights) for o in zip(ps, ss)]
-        assert len(slow) == 4 and len(pairs) == 6 and all(torch.equal(s, slow.get(p, p)) for p,s in pairs)
+        assert len(slow) == 4 and len(pairs) == 6 and all(s is not p and torch.equal(s, slow.get(p, p)) for p,s in pairs)
         learn.fit(1, 1e-2)
 
 @pytest.mark.parametrize('case', [c for n,c in SPLITTERS.items() if n not in ('one group', 'the default')])

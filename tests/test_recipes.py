@@ -220,6 +220,16 @@ def test_a_checkpoint_of_another_run_is_refused_before_anything_changes(tmp_path
         with pytest.raises(ValueError, match='r.ckpt is of another run'): learn.apply_recipe(recipes.scripts_clas, 4, checkpoint='r', **kw)
         assert same(before, snapshot(learn)) and learn.opt is opt
 
+def test_groups_of_a_new_optimiser_go_on(tmp_path):
+    "The old one has others"
+    for _ in range(2):
+        learn = make_clas(tmp_path)
+        splitter,learn.splitter = learn.splitter,lambda m: [list(m.parameters())]
+        learn.create_opt()
+        learn.splitter = splitter
+        with learn.no_bar(), learn.no_logging(): learn.apply_recipe(recipes.scripts_clas, 4, reset_opt=True, checkpoint='r')
+    assert len(learn.opt.param_lists) == 5 and learn.recorder.ran['finished']
+
 def apply(name, **kw): return lambda learn: learn.apply_recipe(recipes[name], **kw)
 
 REFUSED = {

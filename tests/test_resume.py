@@ -353,13 +353,16 @@ def test_other_fits_begin_at_their_beginning(tmp_path):
 class Predicts(Callback):
     "Looks at predictions in the middle of a fit, which fastai takes for another fit"
     # Not while fastai's recorder has an epoch's numbers half together
-    def __init__(self, when): self.when,self.busy,self.order = when,False,70 if when == 'after_epoch' else 0
+    def __init__(self, when):
+        self.when,self.busy = when.removesuffix(' late'),False
+        if when in ('before_fit late', 'after_epoch'): self.order = 70
     def _look(self, when):
         if when != self.when or self.busy: return
         self.busy = True
         assert len(self.learn.get_preds()[0]) == 16
         self.learn.validate()
         self.busy = False
+    def before_fit(self): self._look('before_fit')
     def before_epoch(self): self._look('before_epoch')
     def after_train(self): self._look('after_train')
     def after_epoch(self): self._look('after_epoch')
@@ -371,9 +374,9 @@ class StopInEpoch(StopAt):
     def before_validate(self):
         if self.trained == self.ep and not self.learn.predicts.busy: raise KeyboardInterrupt
 
-@pytest.mark.parametrize('how,stop,every', [(StopInEpoch, (3, None), None), (StopAt, (3, 5), 2)])
-@pytest.mark.parametrize('when', ['before_epoch', 'after_train', 'after_epoch'])
-def test_predictions_in_between_are_no_fit_of_their_own(tmp_path, when, how, stop, every):
+@pytest.mark.parametrize('how,it,every', [(StopInEpoch, None, None), (StopAt, 5, 2)])
+@pytest.mark.parametrize('when', ['before_fit', 'before_fit late', 'before_epoch', 'after_train', 'after_epoch'])
+def test_predictions_in_between_are_no_fit_of_their_own(tmp_path, when, how, it, every):
     # Between training and validation the recorder mixes up what both measure, and no tracker can work
     ends = None if when == 'after_train' else Plateau(1, 'count', lower=True)
     def plan(learn): return learn.ulmfit_plan(8, 1e-2, epochs=3, ends=ends)
@@ -389,7 +392,7 @@ def test_predictions_in_between_are_no_fit_of_their_own(tmp_path, when, how, sto
         return {k:v for k,v in outcome(learn).items() if k in ('params', 'opt', 'rg', 'torch', 'groups')}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        check(make, [stop], plan=plan, every=every, cbs=lambda: [Predicts(when)], compare=compare, how=how)
+        check(make, [(3, it), (6, it)], plan=plan, every=every, cbs=lambda: [Predicts(when)], compare=compare, how=how)
 
 def test_validation_in_between_writes_nothing(tmp_path):
     learn = make_mlp(tmp_path)

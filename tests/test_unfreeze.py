@@ -349,6 +349,16 @@ def test_a_cancelled_epoch_changes_nothing_for_the_others(mlp, ex):
     watch = watched(mlp, GradualUnfreezing(), 5, cbs=[Break(ex(), 'before_batch')])
     assert watch.opened == stages(GradualUnfreezing(), 3, 5)
 
+@pytest.mark.parametrize('event', ['before_fit', 'before_epoch', 'after_epoch'])
+def test_validation_in_between_does_not_begin_it_anew(mlp, event):
+    def look(cb):
+        if not cb.learn.lock.locked(): cb.learn.validate()
+    mlp.add_cb(type('Look', (Callback,), {event: look})())
+    opened = []
+    mlp.add_cb(type('Opened', (Callback,), dict(order=99, before_train=lambda self: opened.append(sum(trains(mlp)))))())
+    with mlp.no_bar(): mlp.fit_one_cycle(4, 1e-2, cbs=GradualUnfreezing())
+    assert opened == [1, 2, 3, 3]
+
 @pytest.mark.parametrize('epochs', [(1, 2), np.array([1, 2]), map(int, '12')], ids=['tuple', 'array', 'map'])
 def test_epochs_in_other_clothes(epochs):
     assert repr(cb := GradualUnfreezing(epochs)) == 'GradualUnfreezing(epochs=[1, 2], down_to=0)'

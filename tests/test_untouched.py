@@ -54,6 +54,16 @@ def test_what_callbacks_count_in_place(learn):
         assert tensor.sum() > 0
     assert count.tensor is tensor and not tensor.any() and not count.array.any() and not count.last and not count.several[0].any()
 
+def test_what_can_not_be_changed_is_left_alone(mlp):
+    class Hold(Callback):
+        def __init__(self):
+            self.fixed,self.shared = np.frombuffer(bytes(8)),np.broadcast_to(np.zeros(1), 3)
+            self.spread,self.sparse,self.one = torch.ones(1).expand(3),torch.eye(2).to_sparse(),torch.ones(1).expand(1)
+    mlp.add_cb(Hold())
+    before = everything(mlp)
+    with untouched(mlp),mlp.no_bar(): mlp.fit(1, 1e-2)
+    assert everything(mlp)['torch'] == before['torch']
+
 def test_what_callbacks_gather(mlp):
     seen,names,log = [],{'begun': 0},defaultdict(list)
     class Look(Callback):
