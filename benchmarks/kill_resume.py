@@ -66,7 +66,7 @@ def language_model(path):
     dls = DataLoaders(train, valid, device='cpu')
     return LMLearner(dls, model, loss_func=CrossEntropyLossFlat(), splitter=awd_lstm_lm_split, path=path)
 
-KINDS = dict(mlp=mlp, classifier=classifier, language_model=language_model)
+KINDS = {'MLP': mlp, 'AWD-LSTM classifier': classifier, 'AWD-LSTM language model': language_model}
 
 def state(learn):
     "A sum over all that training leaves: weights, buffers, optimiser, losses, random states"
@@ -135,8 +135,8 @@ def kills(n, seed):
     for i in progress_bar(range(n)):
         kind,every = list(ends)[i % len(ends)]
         end,seconds = ends[kind, every]
-        # One in four is killed a second time, while it goes on
-        again = [rng.uniform(0, seconds)] if i%4 == 3 else []
+        # In one round of four they are killed a second time, while they go on
+        again = [rng.uniform(0, seconds)] if i//len(ends) % 4 == 3 else []
         rows.append(kill_one(kind, every, rng.uniform(0, seconds), end, again))
     return rows
 
@@ -163,21 +163,22 @@ def cost(emb, hid, vocab, n, epochs):
     return dict(documents=n, emb=emb, hid=hid, vocab=vocab, epoch_s=epoch, checkpoint_s=[round(s, 3) for s in seconds],
                 worst_share_of_an_epoch=max(seconds)/epoch, bytes=size, model_and_optimiser_bytes=own, bytes_ratio=size/own)
 
-def report(res):
-    "The results as tables"
-    rows = res['kills']
-    print('\n| model | checkpoints | runs | kills | before the first checkpoint | while writing one | over before it was killed | differ |'
-          '\n| --- | --- | --- | --- | --- | --- | --- | --- |')
+def table(rows):
+    "What came of the kills, as Markdown"
+    lines = ['| model | checkpoints | runs | kills | before the first checkpoint | while writing one | over before it was killed '
+             '| differ |', '|' + ' --- |'*8]
     for kind,every in dict.fromkeys((r['kind'], r['every']) for r in rows):
         part = [r for r in rows if (r['kind'], r['every']) == (kind, every)]
         total = [sum(int(r[k]) for r in part) for k in ('killed', 'before_the_first', 'while_writing', 'finished_before')]
         when = 'each epoch' if every is None else f'and every {every} steps'
-        print(f'| {kind} | {when} | {len(part)} | {total[0]} | {total[1]} | {total[2]} | {total[3]} | {sum(not r["same"] for r in part)} |')
-    if c := res['cost']:
-        print(f'\nAWD-LSTM classifier (emb {c["emb"]}, hidden {c["hid"]}, vocabulary {c["vocab"]}), {c["documents"]} documents of 72 '
-              f'words:\nan epoch {c["epoch_s"]:.1f} s, a checkpoint {min(c["checkpoint_s"]):.2f} to {max(c["checkpoint_s"]):.2f} s, '
-              f'at most {c["worst_share_of_an_epoch"]:.1%} of an epoch;\n{c["bytes"]/2**20:.1f} MiB, {c["bytes_ratio"]:.3f} of model '
-              'and optimiser')
+        lines.append(f'| {kind} | {when} | {len(part)} | {" | ".join(map(str, total))} | {sum(not r["same"] for r in part)} |')
+    return '\n'.join(lines)
+
+def price(c):
+    "What a checkpoint costs, in a sentence"
+    return (f'AWD-LSTM classifier (emb {c["emb"]}, hidden {c["hid"]}, vocabulary {c["vocab"]}), {c["documents"]} documents of 72 words:\n'
+            f'an epoch {c["epoch_s"]:.1f} s, a checkpoint {min(c["checkpoint_s"]):.2f} to {max(c["checkpoint_s"]):.2f} s, at most '
+            f'{c["worst_share_of_an_epoch"]:.1%} of an epoch;\n{c["bytes"]/2**20:.1f} MiB, {c["bytes_ratio"]:.3f} of model and optimiser')
 
 def main():
     "Run it, keep the results as JSON, and print the tables"
@@ -186,10 +187,14 @@ def main():
     parser.add_argument('--seed', type=int, default=0, help='of the moments')
     parser.add_argument('--documents', type=int, default=4000, help='of the classifier whose checkpoints are timed; 0 leaves it out')
     parser.add_argument('--epochs', type=int, default=6, help='epochs of that classifier')
-    parser.add_argument('--out', type=Path, default=Path('kill_resume.json'), help='results')
+    parser.add_argument('--out', type=Path, default=Path(__file__).parent/'results/kill_resume.json', help='results')
+    parser.add_argument('--table', action='store_true', help='only the table of what --out has')
     args = parser.parse_args()
-    res = dict(kills=kills(args.kills, args.seed), cost=cost(200, 400, 15000, args.documents, args.epochs) if args.documents else None)
-    args.out.write_text(json.dumps(res, indent=1))
-    report(res)
+    if not args.table:
+        res = dict(kills=kills(args.kills, args.seed), cost=cost(200, 400, 15000, args.documents, args.epochs) if args.documents else None)
+        args.out.write_text(json.dumps(res, indent=1))
+    res = json.loads(args.out.read_text())
+    print('\n' + table(res['kills']))
+    if res['cost']: print('\n' + price(res['cost']))
 
 if __name__ == '__main__': main()

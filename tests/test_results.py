@@ -57,6 +57,11 @@ def test_vision():
     shown = {arm: cells for arm,*cells in (r.strip('| ').split(' | ') for r in section('Any model', 'README.md') if '±' in r)}
     assert shown == {arm: made[o] for arm,o in VISION.items()}
 
+def test_kill_resume():
+    from kill_resume import table
+    made = rows(table(json.loads((RESULTS/'kill_resume.json').read_text())['kills']))
+    assert section('Stopped, killed, in several processes', 'README.md')[-len(made):] == made != []
+
 def test_head_lr():
     from head_lr import table
     made = rows(table(json.loads((RESULTS/'head_lr.json').read_text())['results']))
