@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import everything, make_clas, make_lm, make_mlp, weights
+from conftest import StopAt, everything, make_clas, make_lm, make_mlp, weights
 from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.mixup import MixUp
 from fastai.callback.progress import CSVLogger
@@ -31,16 +31,6 @@ from fastai_discrim.recipes import recipes
 from fastai_discrim.schedule import OneCycle
 
 MAKERS = dict(mlp=make_mlp, clas=make_clas, lm=partial(make_lm, n=16))
-
-class StopAt(Callback):
-    "End the fit, in the way of Ctrl-C, before a step"
-    order = 500
-    # Under the names of its arguments, lest the next run goes on with where this one stopped
-    def __init__(self, ep, it): self.ep,self.it = ep,it
-    @property
-    def at(self): return self.ep,self.it
-    def before_step(self):
-        if (self.epoch, self.iter) == self.at: raise KeyboardInterrupt
 
 def outcome(learn):
     "All that has to be the same in the end"

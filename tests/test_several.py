@@ -8,7 +8,7 @@ import traceback
 import numpy as np
 import pytest
 import torch
-from conftest import make_clas, make_mlp
+from conftest import StopAt, make_clas, make_mlp
 from fastai.callback.core import Callback
 from fastai.metrics import ValueMetric, accuracy
 from fastai.torch_core import set_seed
@@ -122,12 +122,6 @@ def test_eta_and_a_phase_that_ends(tmp_path):
     a,b = both(run, tmp_path)
     check_equal(a, b, len(a['epochs']))
     assert a['lr'] == b['lr'] and a['epochs'] == b['epochs'] and len(a['epochs']) < 15
-
-class StopAt(Callback):
-    order = 500
-    def __init__(self, ep, it): self.at,self.ep,self.it = (ep, it),ep,it
-    def before_step(self):
-        if (self.epoch, self.iter) == self.at: raise KeyboardInterrupt
 
 @pytest.mark.parametrize('every', [None, 2])
 def test_one_writes_the_checkpoint_and_all_go_on(tmp_path, every):
