@@ -76,13 +76,13 @@ def today(sets):
     return markdown(('arm', *map(TITLES.get, sets)), *rows, *(d for d in diffs if any(d[1:])), last, time)
 
 def rows_of(study, sets):
-    "An arm a row, and for each set the paper's figure and rank correlation, where it has the set"
+    "An arm a row, and for each set its error minus that of `full`, and the paper's figure and rank correlation, where it has the set"
     arms = list(PAPER[study])
     cols,last = [('row', *arms)],['rank correlation with the paper']
     for name,s in sets.items():
         ours = [errors(s[arm]) for arm in arms]
-        cols.append((TITLES[name], *map(shown, ours)))
-        last.append('')
+        cols += [(TITLES[name], *map(shown, ours)), ('minus full', *(paired(s[arm], s['full']) if arm != 'full' else '' for arm in arms))]
+        last += ['', '']
         theirs = [PAPER[study][arm][PAPER_SETS[name]] for arm in arms] if name in PAPER_SETS else None
         seeds = set.intersection(*(set(s[arm]) for arm in arms))
         if theirs is None or not seeds: continue
