@@ -1,4 +1,4 @@
-"What is refused, and how it is said: one string with the value, what was expected and the mend"
+"Check arguments before anything changes; an error is one string: the value, what was expected, what to do"
 __all__ = []
 
 import math
@@ -12,7 +12,7 @@ def check_number(
     v, # The value
     name:str, # What it is called
     low:float=0, # Values up to this are refused
-    high:float=math.inf, # So are values from this on
+    high:float=math.inf, # Values from this on are refused
     at_least:bool=False, # Is `low` itself allowed?
 ):
     "Raise unless `v` is a finite number between `low` and `high`"
@@ -26,7 +26,7 @@ def check_list(
     name:str, # What it is called
     what:str, # What its items are
 ) -> list: # Its items
-    "The items of `v`, or an error if it has none to give"
+    "Return the items of `v`, or raise if it has none to give"
     if isinstance(v, (str, bytes, slice)) or not isinstance(v, Iterable) or not getattr(v, 'ndim', 1):
         raise TypeError(f'{name}={v!r}: expected {what}, in a list or tuple')
     return list(v)
@@ -64,18 +64,31 @@ def check_count(
     if odd: raise TypeError(f'{name}={n!r}: expected a whole number, not a {type(n).__name__}')
     if n < 1: raise ValueError(f'{name}={n!r}: expected at least 1')
 
-def check_train_bn(v):
+def check_flag(
+    v, # The value
+    name:str, # What it is called
+    none:str='', # What None stands for; '' where None is refused
+):
+    "Raise unless `v` is True, False or, where `none` says what it stands for, None"
+    if isinstance(v, (bool, np.bool_)) or (v is None and none): return
+    raise TypeError(f'{name}={v!r}: expected True' + (f', False, or None {none}' if none else ' or False'))
+
+def check_train_bn(
+    v, # The value of `train_bn`
+):
     "Raise unless `v` says whether norm layers of frozen groups train"
-    if v is not None and not isinstance(v, bool): raise TypeError(f'train_bn={v!r}: expected True, False, or None for `learn.train_bn`')
+    check_flag(v, 'train_bn', 'for `learn.train_bn`')
 
 def count_items(
     dl, # A loader, of fastai or torch
 ) -> int|None: # None where the data set doesn't say
-    "Items of the data set of `dl`"
+    "Count the items of the data set of `dl`"
     try: return len(dl.dataset)
     except TypeError: return None
 
-def check_data(learn):
+def check_data(
+    learn, # A `Learner`
+):
     "Raise if the training set of `learn` has no batch"
     if len(learn.dls.train) == 0:
         raise ValueError(f'the training set has {count_items(learn.dls.train)} items and makes 0 batches: expected at least 1 batch; '

@@ -1,4 +1,4 @@
-"What JSON can hold, and JSON that people can read"
+"JSON that people can read, of values that JSON has no form for"
 __all__ = []
 
 import json
@@ -11,16 +11,16 @@ import numpy as np
 import torch
 
 
-def plain(
+def json_number(
     v:float, # Any number
-) -> float|str: # A string for nan and infinity, which JSON has not
-    "`v` as JSON can hold it, and `float` reads it"
+) -> float|str: # A string for nan and infinity, which JSON doesn't have
+    "Return `v` as JSON can hold it and `float` reads it"
     return float(v) if math.isfinite(v) else str(float(v))
 
 def dumps(
     d:dict, # What JSON can hold
-) -> str: # JSON, with what holds no other list or dictionary on one line
-    "`d` as text that people can read too"
+) -> str: # JSON, with lists and dictionaries of plain values on one line
+    "Write `d` as JSON text for people, too"
     text = json.dumps(d, indent=1, default=float)
     # A line break is always between items, as no string in JSON can hold one
     return re.sub(r'([\[{])\n\s*([^\[\]{}]*?)\n\s*([\]}])', lambda m: m[1] + re.sub(r'\n\s*', ' ', m[2]) + m[3], text)
@@ -29,10 +29,10 @@ def jsonable(
     v, # A number, text, a path, an array, or several of these in a list or dictionary
     name:str, # What it is called
 ):
-    "`v` as JSON can hold it; `TypeError` if it can't"
+    "Return `v` as JSON can hold it; raise `TypeError` if it can't"
     if v is None or isinstance(v, (bool, int, str)): return v
     if isinstance(v, (np.ndarray, np.generic, torch.Tensor)): return jsonable(v.tolist(), name)
-    if isinstance(v, Real): return plain(v)
+    if isinstance(v, Real): return json_number(v)
     if isinstance(v, Path): return str(v)
     if isinstance(v, dict): return {str(k): jsonable(o, name) for k,o in v.items()}
     if isinstance(v, (list, tuple)): return [jsonable(o, name) for o in v]

@@ -1,0 +1,78 @@
+"A phase of a plan: which layer groups train, how long, how fast, and what may end it early"
+__all__ = ['EarlyStop', 'Phase']
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..checks import check_count, check_flag, check_list, check_moms, check_number, check_rates
+from .schedules import STLR, Schedule
+
+
+def set_fields(
+    o, # A frozen dataclass that is being made
+    **values, # By field
+):
+    "Set fields of a frozen dataclass in its `__post_init__`, so that equal values of other types make equal objects and equal JSON"
+    for k,v in values.items(): object.__setattr__(o, k, v)
+
+@dataclass(frozen=True)
+class EarlyStop:
+    "What ends a phase before its last epoch: a loss or metric has stopped improving, as in `EarlyStoppingCallback`"
+    patience: int = 1 # Epochs without improvement
+    monitor: str = 'valid_loss' # Name of the loss or metric
+    min_delta: float = 0. # Least change that counts as an improvement
+    best: bool = False # Load the weights of the phase's best epoch at its end?
+    lower: bool = None # Is lower better? None: yes if the monitor's name has 'loss' or 'error' in it, as in fastai
+    def __post_init__(self):
+        check_count(self.patience, 'patience')
+        check_number(self.min_delta, 'min_delta', at_least=True)
+        if not isinstance(self.monitor, str): raise TypeError(f'monitor={self.monitor!r}: expected the name of a loss or metric')
+        check_flag(self.best, 'best')
+        check_flag(self.lower, 'lower', 'to go by its name')
+        set_fields(self, patience=int(self.patience), min_delta=float(self.min_delta), best=bool(self.best),
+                   lower=None if self.lower is None else bool(self.lower))
+    def __str__(self):
+        delta = f' within {self.min_delta:g}' if self.min_delta else ''
+        way = {None: '', True: ' (lower is better)', False: ' (higher is better)'}[self.lower]
+        return f'until {self.monitor}{way} stalls{delta} for {self.patience}' + (', on from the best' if self.best else '')
+
+@dataclass(frozen=True)
+class Phase:
+    "A part of a fit in which the same layer groups train under one schedule"
+    epochs: float # Length in epochs, which may be fractional; the phase ends at a whole step
+    groups: tuple # Indices of the layer groups that train
+    lrs: tuple # Peak rate of every layer group, input first; frozen groups' too, as `train_bn` keeps their norm layers training
+    sched: Schedule = STLR() # Shape of the rate over the phase; None to go on with the cycle that a phase before it began
+    moms: tuple = None # Momentum: start, at the peak rate, end; None for `learn.moms`, and where a cycle goes on
+    early_stop: EarlyStop = None # What may end the phase early; None for nothing
+    def __post_init__(self):
+        check_number(self.epochs, 'epochs')
+        lrs = check_list(self.lrs, 'lrs', 'a rate for each layer group')
+        check_rates(lrs, len(lrs), 'lrs')
+        groups = self._check_groups(len(lrs))
+        self._check_sched()
+        if not isinstance(self.early_stop, EarlyStop | None):
+            raise TypeError(f'early_stop={self.early_stop!r}: expected an EarlyStop or None')
+        epochs = float(self.epochs)
+        set_fields(self, epochs=int(epochs) if epochs.is_integer() else epochs, groups=groups, lrs=tuple(map(float, lrs)),
+                   moms=None if self.moms is None else tuple(map(float, self.moms)))
+
+    def _check_groups(self, n):
+        "Return the indices in order, or raise unless they are of `n` groups, each once"
+        groups = check_list(self.groups, 'groups', 'the indices of layer groups')
+        odd = any(isinstance(g, (bool, np.bool_)) or g not in range(n) for g in groups)
+        if odd or not groups or len(set(groups)) < len(groups):
+            raise ValueError(f'groups={self.groups!r}: expected the indices, each once, of some of the {n} groups that `lrs` is for')
+        return tuple(sorted(map(int, groups)))
+
+    def _check_sched(self):
+        "Raise unless `sched` and `moms` go together, and plans with them can be compared and written"
+        if not isinstance(self.sched, Schedule | None): raise TypeError(f'sched={self.sched!r}: expected a Schedule or None')
+        frozen = getattr(getattr(self.sched, '__dataclass_params__', None), 'frozen', False)
+        if self.sched is not None and not frozen:
+            raise TypeError(f'{type(self.sched).__name__} is no frozen dataclass: expected one, as plans are compared and written; put '
+                            '`@dataclass(frozen=True)` above it')
+        if self.moms is not None: check_moms(self.moms)
+        if self.sched is None and self.moms is not None:
+            raise ValueError(f'moms={self.moms}: expected None where `sched` is None; give them to the phase that begins the cycle')

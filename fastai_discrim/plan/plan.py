@@ -1,0 +1,170 @@
+"The whole of a fit as plain data: phases that can be seen, saved, compared and run"
+__all__ = ['Plan']
+
+import math
+from dataclasses import dataclass, field, replace
+from html import escape
+from itertools import accumulate
+
+import numpy as np
+import pandas as pd
+
+from ..checks import check_count, check_list, check_train_bn
+from .json_text import dumps
+from .phase import Phase, set_fields
+from .plan_json import plan_fields, plan_to_dict
+from .plot import plot_lrs
+from .position import Timeline, phase_at
+from .schedules import Schedule
+
+# A table of a plan says how to raise the lowest rate where it is this many times below the highest
+WIDE_SPAN = 1000
+# What a sum of fractions of an epoch may be off a whole number by
+ROUNDING = 1e-6
+
+@dataclass(frozen=True, repr=False)
+class Plan:
+    "What trains when, and how fast: a tuple of `Phase`s. It shows itself as a table, phase by layer group"
+    phases: tuple # `Phase`s, in order
+    names: tuple = field(default=(), compare=False) # A name for each layer group, input first; for display only
+    lr: float = field(default=None, compare=False) # The rate that all follow, η_L; for display only, as are these:
+    lr_from: str = field(default='', compare=False) # Where it came from
+    tried: tuple = field(default=(), compare=False) # Pairs of rate and loss that it was chosen from
+    source: str = field(default='', compare=False) # Where the plan is published
+    train_bn: bool = None # Do norm layers of frozen groups train? False also keeps their running statistics; None: as the learner has it
+
+    def __post_init__(self):
+        phases = check_list(self.phases, 'phases', 'at least one Phase')
+        if not phases or not all(isinstance(p, Phase) for p in phases): raise TypeError(f'phases={phases!r}: expected at least one Phase')
+        names = tuple(map(str, self.names)) or tuple(map(str, range(len(phases[0].lrs))))
+        counts = {len(p.lrs) for p in phases} | {len(names)}
+        if len(counts) > 1:
+            raise ValueError(f'the phases and names are for {sorted(counts)} layer groups: expected the same number in all')
+        check_train_bn(self.train_bn)
+        _check_lengths(phases)
+        _check_cycles(phases)
+        set_fields(self, phases=tuple(phases), names=names, lr=self.lr and float(self.lr),
+                   tried=tuple((float(lr), float(loss)) for lr,loss in self.tried))
+
+    @property
+    def n_epoch(self) -> int: return round(sum(p.epochs for p in self.phases))
+    @property
+    def n_groups(self) -> int: return len(self.phases[0].lrs)
+
+    def at(self,
+        epochs:float, # Position in epochs, which may be fractional
+    ) -> Phase:
+        "Return the phase that a position in the fit lies in"
+        if not 0 <= epochs < self.n_epoch: raise ValueError(f'epochs={epochs}: expected one below {self.n_epoch}, the length of the plan')
+        return self.phases[phase_at(epochs, list(accumulate(p.epochs for p in self.phases)))]
+
+    def timeline(self,
+        n_iter:int, # Steps an epoch
+    ) -> Timeline:
+        "Lay the phases out in steps; raise `ValueError` if there are fewer steps than phases"
+        return Timeline([p.epochs for p in self.phases], [p.sched is not None for p in self.phases], n_iter)
+
+    def lrs(self,
+        n_iter:int, # Steps an epoch
+    ) -> np.ndarray: # Shape [steps, groups], 0 where frozen: exactly what `recorder.group_lrs` will hold
+        "Return the rate of every layer group at every step"
+        check_count(n_iter, 'n_iter')
+        timeline = self.timeline(n_iter)
+        return np.stack([self._step_lrs(timeline, step) for step in range(self.n_epoch*n_iter)])
+
+    def _step_lrs(self, timeline, step):
+        "Return the rate of every layer group at one step"
+        phase,(leader,place) = self.phases[timeline.phase(step)],timeline.cycle(step)
+        begun = self.phases[leader]
+        # Momentum doesn't matter here
+        rate = begun.sched.scheds(np.array(phase.lrs), begun.moms or (0.,)*3)['lr']
+        return rate(place) * np.isin(range(self.n_groups), phase.groups)
+
+    def under(self,
+        sched:Schedule, # Shape of the rate
+        whole:bool=False, # One cycle over the whole plan, or one in each phase?
+    ): # A `Plan` with the same phases and peak rates
+        "Put the plan under another schedule"
+        begun,phases = self.phases[0],[]
+        for i,p in enumerate(self.phases):
+            if p.sched is not None: begun = p
+            phases.append(replace(p, sched=None, moms=None) if whole and i else replace(p, sched=sched, moms=begun.moms))
+        return replace(self, phases=phases, source=self.source and f'{self.source}; changed: under {sched}{", whole" if whole else ""}')
+
+    def table(self,
+        frozen:str='frozen', # What stands where a group does not train
+    ) -> pd.DataFrame: # One row a phase
+        "Show what trains in which phase, at which peak rate"
+        whole = all(isinstance(p.epochs, int) for p in self.phases)
+        rows = [(p.epochs if whole else f'{p.epochs:.3g}', *(f'{lr:.2e}' if i in p.groups else frozen for i,lr in enumerate(p.lrs)),
+                 _schedule_text(p)) for p in self.phases]
+        return pd.DataFrame(rows, columns=['epochs', *self.names, 'schedule'], index=range(1, len(rows)+1)).rename_axis('phase')
+
+    def _title(self):
+        "Say in one line what the plan is"
+        counts = dict(epoch=self.n_epoch, phase=len(self.phases), group=self.n_groups)
+        title = 'Plan: ' + ', '.join(f'{n} {what}{"s" * (n != 1)}' for what,n in counts.items()) + '; peak rates'
+        # What a source calls its rate need not be that of the head
+        name = 'η_L' if all(p.lrs[-1] == self.lr for p in self.phases) else 'lr'
+        if self.lr: title += f'; {name} = {self.lr:.4g}, {self.lr_from}'
+        training = [[p.lrs[i] for i in p.groups] for p in self.phases]
+        span = max(max(lrs)/min(lrs) for lrs in training)
+        if span > WIDE_SPAN: title += f'; the lowest is 1/{span:,.0f} of the highest: `min_scale`, `span` or `decay` raise it'
+        if self.train_bn is not None:
+            title += f'; norm layers of frozen groups {"train" if self.train_bn else "stay as they are"} (`train_bn`)'
+        return title + (f'; from {self.source}' if self.source else '')
+    def __repr__(self): return f'{self._title()}\n{self.table().to_string()}'
+    def _repr_html_(self):
+        table = self.table('<span style="opacity:.45">frozen</span>').rename(columns=escape)
+        table['schedule'] = table['schedule'].map(escape)
+        return f'<p>{escape(self._title())}</p>' + table.to_html(escape=False)
+
+    def plot(self,
+        n_iter:int=None, # Steps an epoch, for an axis in steps; None for one in epochs
+        axs=None, # Two axes, for the rates and for what trains
+        figsize:tuple=None, # Inches
+    ):
+        "Plot the rate of every layer group over time, and when it is frozen"
+        if n_iter is not None: return plot_lrs(self.lrs(n_iter), self.names, axs=axs, figsize=figsize)
+        # Enough points that the shortest phase has several
+        points = min(max(100, math.ceil(10/min(p.epochs for p in self.phases))), 2000)
+        return plot_lrs(self.lrs(points), self.names, n_iter=points, axs=axs, figsize=figsize)
+
+    def to_dict(self) -> dict:
+        "Return the plan as what JSON can hold"
+        return plan_to_dict(self)
+
+    def to_json(self) -> str:
+        "Write the plan as text, which `Plan.from_json` reads"
+        return dumps(self.to_dict())
+
+    @classmethod
+    def from_json(cls,
+        text:str, # What `to_json` gave, or the record that `recorder.save_run` wrote
+    ): # A `Plan`
+        "Read the plan that `to_json` wrote, or that of a recorded run; raise `ValueError` if `text` holds no plan"
+        fields = plan_fields(text)
+        try: return cls(**fields)
+        except (ValueError, TypeError) as e:
+            raise ValueError(f'{str(text)[:60]!r} is no plan ({type(e).__name__}: {e}), expected `plan.to_json()`') from e
+
+def _schedule_text(p):
+    "Say what a phase's schedule is"
+    return ', '.join(filter(None, [str(p.sched or 'goes on'), p.moms and f'moms={p.moms}', p.early_stop and str(p.early_stop)]))
+
+def _check_lengths(phases):
+    "Raise unless the phases fill whole epochs, and those that may end early end with one"
+    done = list(accumulate(float(p.epochs) for p in phases))
+    if abs(done[-1] - round(done[-1])) > ROUNDING or done[-1] < 0.5:
+        raise ValueError(f'the phases have {done[-1]:g} epochs in all: expected a whole number; give the last phase '
+                         f'{math.ceil(done[-1]) - done[-1] + phases[-1].epochs:g}')
+    for i,(p,end) in enumerate(zip(phases, done), 1):
+        if p.early_stop and abs(end - round(end)) > ROUNDING:
+            raise ValueError(f'early_stop in phase {i}, which ends after {end:g} epochs: expected a phase that ends with an epoch, as '
+                             'losses and metrics are measured there; leave early_stop out or change `epochs`')
+
+def _check_cycles(phases):
+    "Raise unless every phase knows its place in a cycle"
+    if phases[0].sched is None: raise ValueError('sched=None in the first phase: expected a Schedule, as there is none to go on with')
+    if any(p.early_stop and q.sched is None for p,q in zip(phases, phases[1:])):
+        raise ValueError('sched=None after a phase with `early_stop`: expected a Schedule, as no one knows where the cycle would be')

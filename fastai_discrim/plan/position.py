@@ -1,0 +1,61 @@
+"Position in a fit: a number of epochs, which may be fractional, as a step and as a phase"
+__all__ = []
+
+from bisect import bisect_right
+from itertools import accumulate
+
+
+def step_at(
+    epochs:float, # Position in epochs
+    n_iter:int, # Steps an epoch
+) -> int:
+    "Return the step nearest to `epochs`, counted from 0"
+    # A sum of fractions, such as 0.1 + 0.2, is off by 1e-16, which must not move a half to the other step
+    return round(round(epochs*n_iter, 6))
+
+def phase_ends(
+    epochs:list, # Length of each phase in epochs
+    n_iter:int, # Steps an epoch
+) -> list: # Steps, one a phase
+    "Return the step at which each phase ends: `round(epochs so far * n_iter)`, and at least one step after the phase before it"
+    total,ends = step_at(sum(epochs), n_iter),[]
+    if len(epochs) > total:
+        raise ValueError(f'{len(epochs)} phases in {total} steps: expected at least one step for each; train for more epochs, with smaller '
+                         'batches, or have fewer layer groups, `learn.regroup(n_groups=...)`')
+    for i,done in enumerate(accumulate(epochs)):
+        first = ends[-1]+1 if ends else 1
+        # Each phase to come needs a step, too
+        last = total - (len(epochs)-1-i)
+        ends.append(min(max(step_at(done, n_iter), first), last))
+    return ends
+
+def phase_at(
+    step:int, # Counted from 0
+    ends:list, # What `phase_ends` gave
+) -> int: # Index of the phase
+    "Return the phase that `step` lies in; a step beyond the end lies in the last phase"
+    return min(bisect_right(ends, step), len(ends)-1)
+
+class Timeline:
+    "Phases laid out in steps: where each begins and ends, and where each cycle of a schedule does"
+    def __init__(self,
+        epochs:list, # Length of each phase in epochs
+        begins_cycle:list, # For each phase, whether a cycle begins with it; else the cycle before it goes on
+        n_iter:int, # Steps an epoch
+    ):
+        self.ends = phase_ends(epochs, n_iter)
+        self.starts = [0, *self.ends[:-1]]
+        # Index of the phase that begins the cycle of each phase
+        self.leader = list(accumulate((i if begins else 0 for i,begins in enumerate(begins_cycle)), max))
+
+    def phase(self, step:int) -> int: # Index of the phase
+        "Return the phase that `step` lies in"
+        return phase_at(step, self.ends)
+
+    def cycle(self, step:int) -> tuple: # Index of the phase that begins the cycle, and the place in the cycle, in [0, 1)
+        "Return the cycle that `step` lies in, and where in it"
+        leader = self.leader[self.phase(step)]
+        last = max(i for i,o in enumerate(self.leader) if o == leader)
+        start,end = self.starts[leader],self.ends[last]
+        # In whole steps: fastai's `pct_train` adds up rounding errors
+        return leader,(step-start)/(end-start)

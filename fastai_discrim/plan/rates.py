@@ -1,0 +1,41 @@
+"Learning rates that fall from layer group to layer group (ULMFiT, section 3.2)"
+__all__ = ['discriminative_lrs']
+
+import numpy as np
+
+from ..checks import check_count, check_number
+
+# ULMFiT, section 3.2: "we empirically found it to work well"
+FACTOR = 2.6
+
+def discriminative_lrs(
+    lr:float, # Learning rate of the last group, the head
+    n_groups:int, # Number of layer groups
+    factor:float=FACTOR, # Each group's rate is that of the group above divided by this
+    min_scale:float=0., # No rate is lower than `lr` times this, a fraction below 1
+    span:float=None, # Instead of `factor`: the head's rate divided by the lowest group's, for any number of groups
+    decay:float=None, # Instead of `factor`: each group's rate is that of the group above times this, as in layer-wise decay
+) -> np.ndarray: # Rates, shape [n_groups], input first
+    "Return rates that fall by `factor` a layer group, from `lr` at the head (ULMFiT, section 3.2), or by `span` in all, or by `decay`"
+    check_number(lr, 'lr')
+    check_count(n_groups, 'n_groups')
+    check_fall(factor, min_scale, span, decay)
+    if span is not None: factor = span ** (1/max(n_groups-1, 1))
+    if decay is not None: factor = 1/decay
+    head_first = np.divide.accumulate(np.array([lr] + [factor]*(n_groups-1), dtype=float))
+    return np.maximum(head_first[::-1], lr*min_scale)
+
+def check_fall(
+    factor, # As in `discriminative_lrs`, and so are the others
+    min_scale=0.,
+    span=None,
+    decay=None,
+):
+    "Raise unless these say in one way how rates fall"
+    check_number(factor, 'factor')
+    check_number(min_scale, 'min_scale', high=1, at_least=True)
+    if span is not None: check_number(span, 'span', low=1, at_least=True)
+    if decay is not None: check_number(decay, 'decay', high=1)
+    ways = dict(factor=None if factor == FACTOR else factor, span=span, decay=decay)
+    ways = [f'{k}={v}' for k,v in ways.items() if v is not None]
+    if len(ways) > 1: raise ValueError(f'{" and ".join(ways)}: expected one of them, as each says by how much the rates fall')

@@ -1,0 +1,142 @@
+"How the rate moves in time: slanted triangles (ULMFiT, section 3.2) and the schedules they are compared with"
+__all__ = ['SchedSTLR', 'SchedCLRBeta', 'Schedule', 'STLR', 'CLRBeta', 'OneCycle', 'Cos', 'Flat']
+
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import numpy as np
+
+from ..checks import check_number, check_rates
+
+# fastai.callback.schedule is imported where it is used: it would change the default callbacks of everybody who imports this package
+
+
+def _floats(o):
+    "Return `o` as `set_hyper` takes it: a float or an array, but not numpy's float64"
+    return np.array(o, dtype=float) if np.ndim(o) else float(o)
+
+def sched_lines(xs, ys, pos):
+    "Interpolate between the points (`xs`, `ys`) at `pos`"
+    return float(np.interp(pos, xs, ys))
+
+def _linear(start, end, part):
+    "Go from `start` at `part`=0 to `end` at `part`=1"
+    return start + part*(end-start)
+
+def _rise(low, high, part):
+    "Go from `low` to `high`; no rounding takes it above `high`"
+    return _floats(np.minimum(_linear(low, high, part), high))
+
+def sched_stlr(lr_max, cut_frac, ratio, pos):
+    "Return the slanted triangle's rate at `pos` in [0, 1]"
+    return _rise(lr_max/ratio, lr_max, sched_lines([0, cut_frac, 1], [0, 1, 0], pos))
+
+def sched_clr_beta(lr_max, div, pct, pos):
+    "Return the rate of the triangle and its tail at `pos` in [0, 1]"
+    end = 1 - pct/100
+    if pos <= end: return _rise(lr_max/div, lr_max, sched_lines([0, end/2, end], [0, 1, 0], pos))
+    return _linear(lr_max/div, lr_max/div/100, (pos-end) / (1-end))
+
+def sched_cos_hold(lr_max, hold, pos):
+    "Return a hundredth of `lr_max` before `hold`, a cosine from `lr_max` to 0 after it, at `pos` in [0, 1]"
+    from fastai.callback.schedule import SchedCos
+    return lr_max/100 if pos < hold else SchedCos(lr_max, 0)(pos)
+
+def sched_constant(value, pos):
+    "Return `value` wherever `pos` is"
+    return value
+
+def SchedSTLR(
+    lr_max, # Peak rate, a number or an array of one a layer group
+    cut_frac:float=0.1, # Fraction of the cycle in which the rate rises
+    ratio:float=32, # The rate starts and ends at `lr_max/ratio`
+) -> partial: # Position in [0, 1] to rate
+    "Make a slanted triangle: linear up to `lr_max` and down (ULMFiT, section 3.2; fastai 0.7's `use_clr=(ratio, 1/cut_frac)`)"
+    STLR(cut_frac, ratio)
+    check_rates(lr_max, np.size(lr_max), 'lr_max')
+    return partial(sched_stlr, _floats(lr_max), cut_frac, ratio)
+
+def SchedCLRBeta(
+    lr_max, # Peak rate, a number or an array of one a layer group
+    div:float=10, # The rate starts at `lr_max/div`
+    pct:float=10, # Percentage of the cycle, at its end, in which the rate falls to `lr_max/div/100`
+) -> partial: # Position in [0, 1] to rate
+    "Make a triangle, from `lr_max/div` to `lr_max` and back, with a tail down to a hundredth (fastai 0.7's `use_clr_beta=(div, pct, ...)`)"
+    CLRBeta(div, pct)
+    check_rates(lr_max, np.size(lr_max), 'lr_max')
+    return partial(sched_clr_beta, _floats(lr_max), div, pct)
+
+class Schedule:
+    "Base of the shapes that rate and momentum take over a cycle. A schedule is a frozen dataclass with `scheds`"
+    # How many values of momentum the schedule takes
+    n_moms = (3,)
+    def __str__(self):
+        args = (f'{k}={v:.4g}' if isinstance(v, float) else f'{k}={v!r}' for k,v in asdict(self).items())
+        return f'{type(self).__name__}({", ".join(args)})'
+    def scheds(self,
+        lrs, # Peak rate, a number or an array of one a layer group
+        moms, # Momentum: start, at the peak rate, end
+    ) -> dict: # 'lr' and 'mom', each a function from position in [0, 1] to value
+        "Return what `ParamScheduler` runs"
+        raise NotImplementedError(f'{type(self).__name__} has no `scheds`')
+
+@dataclass(frozen=True)
+class STLR(Schedule):
+    "Slanted triangle of `SchedSTLR`; momentum turns where the rate does"
+    cut_frac: float = 0.1 # Fraction of the cycle in which the rate rises
+    ratio: float = 32 # The rate starts and ends at its peak divided by this
+    def __post_init__(self):
+        check_number(self.cut_frac, 'cut_frac', high=1)
+        check_number(self.ratio, 'ratio', low=1, at_least=True)
+    def scheds(self, lrs, moms):
+        return {'lr': SchedSTLR(lrs, self.cut_frac, self.ratio), 'mom': partial(sched_lines, [0, self.cut_frac, 1], moms)}
+
+@dataclass(frozen=True)
+class CLRBeta(Schedule):
+    "Triangle and tail of `SchedCLRBeta`; momentum turns where the rate does and stays at its start in the tail"
+    div: float = 10 # The rate starts at its peak divided by this
+    pct: float = 10 # Percentage of the cycle that the tail takes
+    n_moms = (2, 3)
+    def __post_init__(self):
+        check_number(self.div, 'div', low=1, at_least=True)
+        check_number(self.pct, 'pct', high=100)
+    def scheds(self, lrs, moms):
+        end = 1 - self.pct/100
+        return {'lr': SchedCLRBeta(lrs, self.div, self.pct), 'mom': partial(sched_lines, [0, end/2, end], [moms[0], moms[1], moms[0]])}
+
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    "Cosines of fastai's `fit_one_cycle`"
+    div: float = 25. # The rate starts at its peak divided by this
+    div_final: float = 1e5 # The rate ends at its peak divided by this
+    pct_start: float = 0.25 # Fraction of the cycle in which the rate rises
+    def __post_init__(self):
+        check_number(self.div, 'div')
+        check_number(self.div_final, 'div_final')
+        check_number(self.pct_start, 'pct_start', high=1)
+    def scheds(self, lrs, moms):
+        from fastai.callback.schedule import combined_cos
+        lrs = _floats(lrs)
+        return {'lr': combined_cos(self.pct_start, lrs/self.div, lrs, lrs/self.div_final), 'mom': combined_cos(self.pct_start, *moms)}
+
+@dataclass(frozen=True)
+class Cos(Schedule):
+    "Cosine from the peak rate down to 0, as in `fit_sgdr`; momentum as at the peak. fastai 0.7's cosine has `hold=0.05`"
+    hold: float = 0. # Fraction of the cycle, at its start, in which the rate is held at a hundredth of its peak
+    def __post_init__(self): check_number(self.hold, 'hold', high=1, at_least=True)
+    def scheds(self, lrs, moms):
+        return {'lr': partial(sched_cos_hold, _floats(lrs), self.hold), 'mom': partial(sched_constant, moms[1])}
+
+@dataclass(frozen=True)
+class Flat(Schedule):
+    "Peak rate throughout; momentum as at the peak"
+    def scheds(self, lrs, moms): return {'lr': partial(sched_constant, _floats(lrs)), 'mom': partial(sched_constant, moms[1])}
+
+def usable_scheds(
+    opt, # The optimiser
+    sched:Schedule, # The schedule
+    lrs, # Peak rate, a number or an array of one a layer group
+    moms, # Momentum, as many values as the schedule takes
+) -> dict: # By hyper-parameter, what `ParamScheduler` runs
+    "Return the schedules of the hyper-parameters that `opt` has: some optimisers have no momentum"
+    return {k:f for k,f in sched.scheds(lrs, moms).items() if k in opt.hypers[0]}
