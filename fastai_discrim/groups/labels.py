@@ -1,0 +1,55 @@
+"Names of layer groups: those of their modules, and short labels for tables and plots"
+__all__ = []
+
+import re
+
+from fastai.learner import Learner
+from fastai.torch_core import get_model
+from fastcore.foundation import L
+
+
+def group_names(
+    learn:Learner, # The learner whose groups are named
+    groups:L, # Its layer groups, lists of parameters
+) -> L: # For each group the names of its modules
+    "Name the modules in each of `groups`"
+    return L(_module_names(get_model(learn.model), set(g), set(g)) for g in groups)
+
+def _module_names(m, left, group, prefix=''):
+    "Name the largest modules that lie in `group`; `left` has the parameters without a name so far, and is updated"
+    res = []
+    for name,p in m.named_parameters(prefix, recurse=False):
+        if p in left:
+            left.discard(p)
+            res.append(name)
+    for name,c in m.named_children():
+        ps,name = set(c.parameters()),f'{prefix}.{name}' if prefix else name
+        if ps.isdisjoint(left): continue
+        if ps <= group:
+            left -= ps
+            res.append(name)
+        else: res += _module_names(c, left, group, name)
+    return res
+
+def group_labels(
+    learn:Learner, # The learner whose groups are labelled
+    groups:L, # Its layer groups, lists of parameters
+) -> L: # Short names, the last 'head'
+    "Label each of `groups` with the names of its first and last module, without what all names begin with"
+    body = group_names(learn, groups)[:-1]
+    skip = _n_common([n.split('.') for names in body for n in names])
+    return L(_label(names, skip) for names in body) + 'head'
+
+def _n_common(names):
+    "Count the parts that all `names` begin with and that can be left out"
+    res = 0
+    for i,column in enumerate(zip(*names)):
+        # A number alone says too little to begin a label with
+        if not any(part.isdigit() for part in column): res = i
+        if len(set(column)) > 1: break
+    return res
+
+def _label(names, skip):
+    "Join the first and the last of `names`, each without its first `skip` parts and without leading numbers"
+    short = [re.sub(r'^((\d+|module)\.)+(?=[a-zA-Z_])', '', '.'.join(n.split('.')[skip:])) for n in names]
+    return short[0] if len(short) == 1 else f'{short[0]} .. {short[-1]}'

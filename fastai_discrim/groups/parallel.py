@@ -1,0 +1,99 @@
+"Which modules run one after another and which side by side, told by their widths and their names"
+__all__ = []
+
+from itertools import pairwise
+
+from torch import nn
+
+from .modules import children_with_params, is_embedding, is_norm, is_plain_list, without_number
+
+# A module with a child of one of these names is a model by itself. Only exact names count: `fc1` may be part of a block
+MODEL_HEADS = {'head', 'classifier', 'fc', 'score', 'lm_head'}
+
+def _ints(m, *attrs):
+    "Return all values that the modules of `m` have for `attrs` and that are whole numbers, in order"
+    values = [getattr(o, a, None) for o in m.modules() for a in attrs]
+    return [v for v in values if isinstance(v, int)]
+
+def _widths(m):
+    "Return how many features `m` takes, by the first layer that says so, and gives, by the last; None for both if one is unknown"
+    n_in,n_out = _ints(m, 'in_features', 'in_channels', 'input_size'),_ints(m, 'out_features', 'out_channels', 'hidden_size')
+    return (n_in[0], n_out[-1]) if n_in and n_out else (None, None)
+
+def _fits(ms):
+    "Tell for each two neighbours in `ms` whether the second can take what the first gives: True, False, or None if it is unknown"
+    res = []
+    for (_,n_out),(n_in,_) in pairwise(_widths(m) for m in ms):
+        # A flattened image has a multiple of its channels
+        res.append(n_in % n_out == 0 if n_out and n_in else None)
+    return res
+
+def _do_follow(ms):
+    "Tell whether the widths say that each of `ms` takes what the one before it gives"
+    return all(_fits(ms))
+
+def _may_follow(ms):
+    "Tell whether no width forbids that each of `ms` takes what the one before it gives"
+    return False not in _fits(ms)
+
+def is_parallel(
+    m:nn.Module, # A plain list
+) -> bool:
+    "Tell whether the members of `m` stand side by side: none of them takes what the one before it gives"
+    if isinstance(m, nn.Sequential): return False
+    members = [c for c in children_with_params(m).values() if not is_norm(c)]
+    fits = _fits(members)
+    if not fits or set(fits) != {False}: return False
+    # The first and the last layer of a block may be on a side path: only heads of several tasks and whole models are known by their widths
+    return _are_heads(members) or all(map(_is_flat, members)) or any(map(_has_head, members))
+
+def _are_heads(ms):
+    "Tell whether `ms` take the same features and give different ones, without lists of layers inside"
+    widths = [_widths(m) for m in ms]
+    n_ins,n_outs = {n_in for n_in,_ in widths},{n_out for _,n_out in widths}
+    has_lists = any(isinstance(o, nn.ModuleList) for m in ms for o in m.modules())
+    return len(n_ins) == 1 and len(n_outs) > 1 and not has_lists
+
+def _is_flat(m):
+    "Tell whether `m` is a plain list or a single layer"
+    return is_plain_list(m) or not children_with_params(m)
+
+def _has_head(m):
+    "Tell whether `m` is a model by itself"
+    return not MODEL_HEADS.isdisjoint(children_with_params(m))
+
+def side_by_side(
+    children:dict, # Children of one module by name, in the order in which they would run
+    trunk:list, # Names of those that are blocks or hold them
+    blocks:set, # The blocks
+) -> list: # Names; none if the order is sure
+    "List the children that hold blocks, and their like, if some of these may stand side by side"
+    holders = [n for n in trunk if children[n] not in blocks]
+    doubtful = [] if _order_is_known(children, trunk, holders) else list(holders)
+    doubtful += _parts_of_layers(children, holders)
+    doubtful += _encoders_after_decoders(children)
+    return list(dict.fromkeys(holders + doubtful)) if doubtful else []
+
+def _order_is_known(children, trunk, holders):
+    "Tell whether names or widths say that `holders` run in this order"
+    has_numbers = len({without_number(n) for n in holders}) < 2
+    if has_numbers and _may_follow([children[n] for n in holders]): return True
+    if len(holders) == 2 and 'encoder' in holders[0] and 'decoder' in holders[1]: return True
+    names = list(children)
+    between = [children[n] for n in names[names.index(trunk[0]):names.index(trunk[-1])+1]]
+    # Towers of one width follow each other in either order
+    return _do_follow(between) and not _do_follow(between[::-1])
+
+def _parts_of_layers(children, holders):
+    "List lists of equal length, such as `attentions` and `norms`: each may have a part of every layer"
+    lists = [n for n,c in children.items() if type(c) is nn.ModuleList and len(c) > 1 and not is_embedding(c)]
+    def _is_like(n, holder): return len(children[n]) == len(children[holder]) and without_number(n) != without_number(holder)
+    return [n for h in holders if h in lists for n in lists if _is_like(n, h)]
+
+def _encoders_after_decoders(children):
+    "List the encoders that come after a decoder"
+    res,seen_decoder = [],False
+    for n in children:
+        if 'encoder' in n and seen_decoder: res.append(n)
+        seen_decoder = seen_decoder or 'decoder' in n
+    return res

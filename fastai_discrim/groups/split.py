@@ -1,0 +1,57 @@
+"`layerwise_split`: the layers of a model as layer groups, input first, head last"
+__all__ = ['layerwise_split']
+
+import numpy as np
+from fastai.torch_core import get_model, params
+from fastcore.foundation import L
+from torch import nn
+
+from ..checks import check_count
+from ..optional import if_loaded
+from .blocks import Blocks, NoLayerOrder
+from .text_models import text_splitter
+
+
+def layerwise_split(
+    model:nn.Module, # One of fastai, torchvision, timm or transformers, an `nn.Sequential`, or any that has repeated blocks
+    n_groups:int=None, # Merge neighbours to have so many groups, the head alone; None for a group a layer
+) -> L: # Lists of parameters, input first, head last
+    "Split `model` into its layers, or `n_groups` of neighbours, without changing it; a tied weight goes with the last layer that has it"
+    model = get_model(model)
+    # What `torch.compile` has wrapped
+    model = getattr(model, '_orig_mod', model)
+    if not params(model): raise ValueError(f'{type(model).__name__} has no parameters: expected a model with layers')
+    if splitter := text_splitter(model): groups = L(splitter(model))
+    elif isinstance(model, if_loaded('fastai.collab', 'EmbeddingDotBias')): groups = L(_factors_and_biases(model))
+    else:
+        try: groups = _each_once(model, Blocks(model).layers(model, head=True))
+        except NoLayerOrder as e: raise _no_order(model, e) from None
+    return groups if n_groups is None else _merge(groups, n_groups)
+
+def _factors_and_biases(model):
+    "Split a collaborative model, which has no layers"
+    return [params(model.u_weight)+params(model.i_weight), params(model.u_bias)+params(model.i_bias)]
+
+def _each_once(model, layers):
+    "Leave each parameter in the last layer that has it, and drop layers that are then empty"
+    last = {p: i for i,ps in enumerate(layers) for p in ps}
+    embeddings = {p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    # An embedding that is used again on the way, as by a decoder, stays with the input, unless it is tied to the head
+    for p in layers[0]:
+        if p in embeddings and last[p] < len(layers)-1: last[p] = 0
+    groups = [[p for p in dict.fromkeys(ps) if last[p] == i] for i,ps in enumerate(layers)]
+    return L(ps for ps in groups if ps)
+
+def _merge(groups, n_groups):
+    "Merge neighbours into `n_groups`, about as many layers in each; the head stays alone"
+    check_count(n_groups, 'n_groups')
+    n = len(groups)
+    if not 2 <= n_groups <= n: raise ValueError(f'n_groups={n_groups}: expected at least 2, and at most the {n} layers of this model')
+    parts = np.array_split(range(n-1), n_groups-1)
+    return L([p for i in part for p in groups[i]] for part in parts) + [groups[-1]]
+
+def _no_order(model, why):
+    "Make the error for a model whose order isn't known"
+    children = ', '.join(f'{n} ({type(c).__name__})' for n,c in model.named_children()) or 'none'
+    return ValueError(f'layerwise_split found no order of the layers of {type(model).__name__}, {why} (its children: {children}): write '
+                      'a splitter, `lambda m: L(m.stem, m.blocks, m.head).map(params)`, input first')
