@@ -1,0 +1,46 @@
+"""Wrap `Learner.fit`, the one of two methods of fastai's that this package wraps; the other is `fine_tune`.
+
+Where none of our callbacks takes part, the wrapper hands straight on to the method that it found. It closes over that method:
+fastcore's `@patch` keeps one `_orig_fit` only, which drops the patches of other packages."""
+__all__ = []
+
+from contextlib import ExitStack
+from functools import wraps
+
+from fastai.learner import Learner
+
+from .base import FitArgs, group_callbacks, instantiate_ours
+from .checked_fine_tune import wrap_fine_tune
+from .ddp import distributed_fit
+from .group_lrs import GroupLRRecorder
+from .unfreezing import Unfreezing
+
+# Parameters of `Learner.fit`, in order
+FIT_ARGS = 'n_epoch', 'lr', 'wd', 'cbs', 'reset_opt', 'start_epoch'
+
+def _clean_up(learn, ours):
+    "Undo what our callbacks override, and delete gradients, which a later fit would step by: fastai does not where a fit is interrupted"
+    for cb in ours: cb.undo(learn)
+    for p in learn.model.parameters(): p.grad = None
+
+def checked(fit):
+    "Wrap `fit`: our callbacks check it before it changes anything, and leave nothing behind in whatever way it ends"
+    @wraps(fit)
+    def _fit(self, *args, **kwargs):
+        given = {**dict(zip(FIT_ARGS, args)), **kwargs}
+        cbs = instantiate_ours(given.get('cbs'))
+        every = [*self.cbs, *cbs]
+        ours = group_callbacks(every)
+        if not ours or 'n_epoch' not in given: return fit(self, *args, **kwargs)
+        fit_args = FitArgs(self, given['n_epoch'], given.get('lr'), every, given.get('reset_opt', False))
+        for cb in ours: cb.check_fit(fit_args)
+        for cb in ours: cb.checked = True
+        opens_groups = any(isinstance(cb, Unfreezing) and not cb.idle for cb in ours)
+        with ExitStack() as stack:
+            stack.callback(_clean_up, self, ours)
+            stack.enter_context(distributed_fit(self, opens_groups))
+            return fit(self, *args[len(FIT_ARGS):], **{**given, 'cbs': cbs + GroupLRRecorder()})
+    return _fit
+
+Learner.fit = checked(Learner.fit)
+wrap_fine_tune()

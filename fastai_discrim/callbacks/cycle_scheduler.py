@@ -1,0 +1,33 @@
+"One cycle of any schedule over a fit"
+__all__ = []
+
+import numpy as np
+from fastai.callback.schedule import ParamScheduler
+
+from ..checks import check_moms, check_rates
+from ..groups.layer_groups import check_groups
+from ..plan.schedules import Schedule, usable_scheds
+from .base import GroupCallback
+
+
+class CycleScheduler(GroupCallback, ParamScheduler):
+    "Run one cycle of a `Schedule` over the fit, each layer group from and to its own rate"
+    order,min_groups = ParamScheduler.order,1
+
+    def __init__(self,
+        sched:Schedule, # Shape of rate and momentum
+        lr_max, # Peak rate, as in `fit_one_cycle`: a number, a `slice`, or one a layer group
+        moms:tuple, # Momentum, as many values as the schedule takes
+    ): self.sched,self.lr_max,self.moms,self.scheds = sched,lr_max,moms,{'lr': None}
+
+    def check_fit(self, fit):
+        super().check_fit(fit)
+        check_rates(self.lr_max, len(check_groups(fit.learn, fit.reset_opt, at_least=1)), 'lr_max')
+        check_moms(self.moms, counts=self.sched.n_moms)
+
+    def before_fit(self):
+        # The optimiser spreads a `slice` over its groups
+        self.opt.set_hyper('lr', self.lr_max)
+        lrs = np.array([h['lr'] for h in self.opt.hypers])
+        self.scheds = usable_scheds(self.opt, self.sched, lrs, self.moms)
+        super().before_fit()

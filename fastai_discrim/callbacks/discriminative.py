@@ -1,0 +1,74 @@
+"Discriminative rates under any scheduler (ULMFiT, section 3.2)"
+__all__ = ['DiscriminativeLR']
+
+import numpy as np
+from fastai.learner import Learner
+from fastcore.basics import store_attr
+
+from ..checks import check_list, check_number, check_rates
+from ..groups.layer_groups import check_groups
+from ..plan.rates import FACTOR, check_fall, discriminative_lrs
+from .base import GroupCallback, check_only_one
+
+
+class DiscriminativeLR(GroupCallback):
+    "Step every layer group at a multiple of the rate that the scheduler gives the head; hyper-parameters read as without it"
+    def __init__(self,
+        factor:float=FACTOR, # A group's multiplier is that of the group above divided by this
+        multipliers=None, # Or the multipliers themselves, one a layer group, input first
+        min_scale:float=0., # No multiplier is lower than this
+        span:float=None, # As in `discriminative_lrs`
+        decay:float=None, # As in `discriminative_lrs`
+    ):
+        check_fall(factor, min_scale, span, decay)
+        if multipliers is not None:
+            multipliers = check_list(multipliers, 'multipliers', 'one number for each layer group')
+            for m in multipliers: check_number(m, 'multipliers')
+            if factor != FACTOR or min_scale or span is not None or decay is not None:
+                raise ValueError(f'multipliers={multipliers} together with another way to fall: expected one of them')
+        store_attr()
+
+    def check_fit(self, fit):
+        super().check_fit(fit)
+        check_only_one(DiscriminativeLR, fit.cbs)
+        n = len(check_groups(fit.learn, fit.reset_opt))
+        if self.multipliers is not None: check_rates(self.multipliers, n, 'multipliers')
+        lr = fit.lr_max()
+        if isinstance(lr, slice) or len(set(np.atleast_1d(lr).tolist())) > 1:
+            raise ValueError(f'this fit has one rate per layer group already ({lr}), but DiscriminativeLR expected one for all: '
+                             'give the fit one number, or leave DiscriminativeLR out (`fine_tune` always has rates of its own)')
+        self.scales = self.multipliers or discriminative_lrs(1., n, self.factor, self.min_scale, self.span, self.decay).tolist()
+
+    def before_train(self):
+        super().before_train()
+        # Around the step alone: whatever breaks it off, no callback and no later fit finds a scaled rate
+        vars(self.learn)['_step'] = self._step
+
+    def after_train(self): self._remove(self.learn)
+
+    def undo(self, learn):
+        super().undo(learn)
+        self._remove(learn)
+
+    def _remove(self, learn):
+        "Give `learn` its own `_step` again"
+        vars(learn).pop('_step', None)
+
+    def _step(self):
+        "Step as fastai does, each group at its own rate"
+        learn = self.learn
+        step = type(learn)._step
+        head,opt = learn.opt.hypers[-1]['lr'],learn.opt
+        unscaled = [h['lr'] for h in opt.hypers]
+        opt._set_hyper('lr', [s*head for s in self.scales])
+        try: step(learn)
+        finally: opt._set_hyper('lr', unscaled)
+
+def step_lrs(
+    learn:Learner, # A learner that trains
+) -> list: # Rates, one a layer group
+    "Return the rate at which each layer group steps now"
+    lrs = [h['lr'] for h in learn.opt.hypers]
+    for cb in learn.cbs:
+        if isinstance(cb, DiscriminativeLR): return [s*lrs[-1] for s in cb.scales]
+    return lrs

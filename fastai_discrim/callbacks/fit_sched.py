@@ -1,0 +1,58 @@
+"Fits under the paper's schedule and fastai 0.7's, as `fit_one_cycle` is one under fastai's own"
+__all__ = []
+
+from fastai.learner import Learner
+from fastcore.basics import ifnone, patch
+from fastcore.foundation import L
+
+from ..groups.layer_groups import own_lr
+from ..plan.schedules import STLR, CLRBeta, Schedule
+
+
+def fit_sched(
+    learn:Learner, # The learner to fit
+    n_epoch:int, # Epochs
+    lr_max, # Peak rate, a number, a `slice`, or one a layer group; None for `learn.lr`
+    sched:Schedule, # Shape of rate and momentum
+    moms, # Momentum, as many values as the schedule takes; None for `learn.moms`
+    cbs=None, # One callback, many, or a class
+    wd:float=None, # Weight decay, as in `fit`
+    reset_opt:bool=False, # As in `fit`
+    start_epoch:int=0, # As in `fit`
+):
+    "Fit `n_epoch` epochs under one cycle of `sched`"
+    # Here, as fastai.callback.schedule changes the default callbacks when it is imported
+    from .cycle_scheduler import CycleScheduler
+    if lr_max is None: lr_max = own_lr(learn, reset_opt)
+    scheduler = CycleScheduler(sched, lr_max, ifnone(moms, learn.moms))
+    learn.fit(n_epoch, cbs=scheduler+L(cbs), wd=wd, reset_opt=reset_opt, start_epoch=start_epoch)
+
+@patch
+def fit_stlr(self:Learner,
+    n_epoch:int, # Epochs
+    lr_max=None, # Peak rate, as in `fit_one_cycle`: a number, a `slice`, or one a layer group; None for `learn.lr`
+    cut_frac:float=0.1, # Fraction of the steps in which the rate rises
+    ratio:float=32, # The rate starts and ends at `lr_max/ratio`
+    wd:float=None, # Weight decay, as in `fit`
+    moms:tuple=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
+    cbs=None, # One callback, many, or a class
+    reset_opt:bool=False, # As in `fit`
+    start_epoch:int=0, # As in `fit`
+):
+    "Fit `n_epoch` epochs under the slanted triangle of `SchedSTLR` (ULMFiT, section 3.2)"
+    fit_sched(self, n_epoch, lr_max, STLR(cut_frac, ratio), moms, cbs, wd, reset_opt, start_epoch)
+
+@patch
+def fit_clr_beta(self:Learner,
+    n_epoch:int, # Epochs
+    lr_max=None, # Peak rate, as in `fit_one_cycle`: a number, a `slice`, or one a layer group; None for `learn.lr`
+    div:float=10, # The rate starts at `lr_max/div`
+    pct:float=10, # Percentage of the steps, at the end, in which the rate falls to `lr_max/div/100`
+    moms:tuple=(0.95, 0.85), # Momentum: highest, lowest
+    wd:float=None, # Weight decay, as in `fit`
+    cbs=None, # One callback, many, or a class
+    reset_opt:bool=False, # As in `fit`
+    start_epoch:int=0, # As in `fit`
+):
+    "Fit `n_epoch` epochs under the triangle and tail of `SchedCLRBeta` (fastai 0.7's `use_clr_beta=(div, pct, *moms)`)"
+    fit_sched(self, n_epoch, lr_max, CLRBeta(div, pct), moms, cbs, wd, reset_opt, start_epoch)

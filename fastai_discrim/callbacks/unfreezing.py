@@ -1,0 +1,125 @@
+"What trains when: gradual unfreezing (ULMFiT, section 3.3) and chain-thaw (Felbo et al. 2017)"
+__all__ = ['GradualUnfreezing', 'ChainThaw']
+
+from numbers import Integral, Number
+
+from fastai.callback.core import TrainEvalCallback
+
+from ..checks import check_list, check_number, check_train_bn
+from ..groups.layer_groups import check_groups
+from ..groups.norms import group_trains, norm_ids
+from ..optional import if_loaded
+from ..plan.opening import chain_thaw, fill, gradual
+from ..plan.position import phase_at, phase_ends
+from .base import GroupCallback, check_only_one, is_kind
+from .checked_fine_tune import wrap_fine_tune
+from .freezing import freeze_all_but, frozen_norms, keep_norm_stats
+
+
+class Unfreezing(GroupCallback):
+    "Base of strategies that decide which layer groups train: a subclass says it by `schedule`, as a function of the position in the fit"
+    # Before `BnFreeze` looks at what trains
+    order = TrainEvalCallback.order+1
+    # Do norm layers of frozen groups train? None as in fastai: `learn.train_bn`
+    train_bn = None
+    # Stands aside, as under `lr_find`; leaves the fit to the head, as in the frozen epochs of `fine_tune`
+    idle = head_only = False
+
+    def __new__(cls, *args, **kwargs):
+        # Where fastai's callbacks were imported after this package, there was no `fine_tune` to wrap before
+        wrap_fine_tune()
+        return super().__new__(cls)
+
+    def schedule(self,
+        n_groups:int, # Layer groups of the learner
+        n_epoch:int, # Epochs of the fit
+    ) -> list: # Pairs of epochs, which may be fractional, and the groups that train in them; the last one's epochs are the fewest it may have
+        "List which groups train in which epochs"
+        raise NotImplementedError(f'{type(self).__name__} has no `schedule`')
+
+    def fill(self,
+        n_groups:int, # Layer groups of the learner
+        n_epoch:int, # Epochs of the fit
+    ) -> list: # Pairs of epochs and the groups that train in them, `n_epoch` epochs in all
+        "Give the last phase of the schedule all the epochs that are left; raise `ValueError` if these are too few"
+        return fill(self.schedule(n_groups, n_epoch), n_epoch, repr(self))
+
+    def check_fit(self, fit):
+        # `lr_find` is for what trains now
+        self.idle = any(is_kind(cb, if_loaded('fastai.callback.schedule', 'LRFinder')) for cb in fit.cbs)
+        if self.idle: return
+        super().check_fit(fit)
+        if any(is_kind(cb, if_loaded('fastai.callback.fp16', 'NonNativeMixedPrecision')) for cb in fit.cbs):
+            raise ValueError('NonNativeMixedPrecision trains copies of the parameters: expected none, or the native `learn.to_fp16()`')
+        check_only_one(Unfreezing, fit.cbs)
+        *body,_ = check_groups(fit.learn, fit.reset_opt)
+        norms = norm_ids(fit.learn.model)
+        # Of the two fits of `fine_tune`, the one that is frozen
+        self.head_only = self.fine_tuning and not any(group_trains(g, norms) for g in body)
+        if not self.head_only: self._steps(len(body)+1, fit.n_epoch, len(fit.learn.dls.train))
+
+    def _steps(self, n_groups, n_epoch, n_iter):
+        "Return the groups of each phase, and the step at which it ends"
+        phases = [(n_epoch, (n_groups-1,))] if self.head_only else self.fill(n_groups, n_epoch)
+        return [groups for _,groups in phases],phase_ends([epochs for epochs,_ in phases], n_iter)
+
+    def before_train(self):
+        super().before_train()
+        if self.idle: return
+        self.steps_an_epoch = len(self.dls.train)
+        self.phase_groups,self.ends = self._steps(len(self.opt.param_lists), self.n_epoch, self.steps_an_epoch)
+        self._enter(phase_at(self.epoch*self.steps_an_epoch, self.ends))
+        if self.train_bn is False: keep_norm_stats(self.model)
+
+    def before_batch(self):
+        if self.idle: return
+        phase = phase_at(self.epoch*self.steps_an_epoch + self.iter, self.ends)
+        if phase != self.current: self._enter_within_epoch(phase)
+
+    def _enter(self, phase):
+        "Freeze and unfreeze as phase number `phase` has it"
+        freeze_all_but(self.learn, self.phase_groups[phase], self.train_bn)
+        self.current = phase
+
+    def _enter_within_epoch(self, phase):
+        "Enter a phase where fastai has set the mode of each module already, as it does when an epoch begins"
+        frozen = frozen_norms(self.model)
+        self._enter(phase)
+        for m in frozen - frozen_norms(self.model): m.train()
+        if self.train_bn is False: keep_norm_stats(self.model)
+
+def _train_bn_text(cb): return '' if cb.train_bn is None else f', train_bn={cb.train_bn}'
+
+class GradualUnfreezing(Unfreezing):
+    "Train the head alone, then one more layer group from the top every `epochs` epochs, then all to the end (ULMFiT, section 3.3)"
+    def __init__(self,
+        epochs=1, # Epochs before each next group opens: a number, which may be fractional, or a list, head first; None for the paper's share
+        down_to:int=0, # The lowest group that ever trains
+        train_bn:bool=None, # Do norm layers of frozen groups train? False keeps their statistics too; None as in fastai: `learn.train_bn`
+    ):
+        if epochs is not None:
+            lengths = [epochs] if isinstance(epochs, (Number, str)) else check_list(epochs, 'epochs', 'a number, or several')
+            for n in lengths: check_number(n, 'epochs')
+        if isinstance(down_to, bool) or not isinstance(down_to, Integral) or down_to < 0:
+            raise ValueError(f'down_to={down_to!r}: expected the index of a layer group, 0 for the input')
+        check_train_bn(train_bn)
+        self.epochs = epochs if epochs is None or isinstance(epochs, Number) else lengths
+        self.down_to,self.train_bn = int(down_to),train_bn
+
+    def __repr__(self): return f'GradualUnfreezing(epochs={self.epochs}, down_to={self.down_to}{_train_bn_text(self)})'
+
+    def schedule(self, n_groups, n_epoch): return gradual(n_groups, self.epochs, self.down_to, n_epoch)
+
+class ChainThaw(Unfreezing):
+    "Train the head alone, then each other layer group alone from the input up, then all to the end (Felbo et al. 2017)"
+    def __init__(self,
+        epochs=1, # Epochs for each group, which may be fractional
+        train_bn:bool=None, # As in `GradualUnfreezing`
+    ):
+        check_number(epochs, 'epochs')
+        check_train_bn(train_bn)
+        self.epochs,self.train_bn = epochs,train_bn
+
+    def __repr__(self): return f'ChainThaw(epochs={self.epochs}{_train_bn_text(self)})'
+
+    def schedule(self, n_groups, n_epoch): return chain_thaw(n_groups, self.epochs)
