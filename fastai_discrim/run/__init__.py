@@ -1,0 +1,1 @@
+"Run a plan: in one fit, from a checkpoint on, with a record of what came of it"

@@ -1,0 +1,103 @@
+"A plan, run: what ran is what was planned"
+__all__ = []
+
+from warnings import warn
+
+from fastai.learner import Learner
+from fastcore.basics import patch
+from fastcore.foundation import L
+
+from ..callbacks.base import is_kind
+from ..callbacks.discriminative import DiscriminativeLR
+from ..callbacks.unfreezing import Unfreezing
+from ..checks import check_data
+from ..groups.labels import group_labels
+from ..groups.layer_groups import check_groups
+from ..optional import if_loaded
+from ..plan.plan import Plan
+from .checkpoint_file import check_checkpoint
+from .plan_loop import plan_loop
+from .run_record import RunRecorder
+
+# A phase of one step below this share of its peak rates does next to nothing
+LOW_SHARE = 0.5
+
+def _measured(learn):
+    "Return the names under which the recorder will have numbers"
+    recorder,metrics,loaders = learn.recorder,list(L(learn.metrics).attrgot('name')),learn.dls.loaders
+    if not recorder.valid_metrics or len(loaders) < 2 or not len(loaders[1]): return ['train_loss']
+    if not recorder.train_metrics: return ['train_loss', 'valid_loss', *metrics]
+    return [f'{part}_{name}' for part in ('train', 'valid') for name in ('loss', *metrics)]
+
+def check_plan(
+    learn:Learner, # The learner that is to run it
+    plan:Plan, # The plan
+    cbs=None, # The callbacks that are to run with it
+    reset_opt:bool=False, # Will the optimiser be created again?
+):
+    "Raise unless `learn` can run `plan`; nothing is changed"
+    if not isinstance(plan, Plan):
+        raise TypeError(f'the plan is a {type(plan).__name__}: expected a Plan, such as `learn.ulmfit_plan(6, 1e-2)` or '
+                        '`recipes.paper_clas.plan()`')
+    groups = check_groups(learn, reset_opt)
+    if len(groups) != plan.n_groups:
+        raise ValueError(f'the plan is for {plan.n_groups} layer groups ({", ".join(plan.names)}), the learner has {len(groups)} '
+                         f'({", ".join(group_labels(learn, groups))}): make the plan from this learner, or give it the plan\'s splitter')
+    deciding = DiscriminativeLR,Unfreezing,if_loaded('fastai.callback.schedule', 'ParamScheduler')
+    for cb in [*learn.cbs, *L(cbs)]:
+        if is_kind(cb, deciding):
+            name = cb.__name__ if isinstance(cb, type) else type(cb).__name__
+            raise ValueError(f'{name} together with a plan, which says every rate and what trains: expected none; '
+                             'leave it out, or `learn.remove_cb` it')
+    _check_monitors(learn, plan)
+    check_data(learn)
+    plan.timeline(len(learn.dls.train))
+
+def _check_monitors(learn, plan):
+    "Raise unless the learner measures what phases watch"
+    monitors = [p.early_stop.monitor for p in plan.phases if p.early_stop]
+    names = _measured(learn) if monitors else []
+    for monitor in monitors:
+        if monitor not in names:
+            raise ValueError(f'monitor={monitor!r}: expected what the learner measures, {", ".join(names)}; give it that metric')
+
+def _warn_of_one_step(plan, n_iter):
+    "Warn of phases that have one step, and that where their cycle begins"
+    timeline,rates,low = plan.timeline(n_iter),plan.lrs(n_iter),{}
+    for i,(start,end) in enumerate(zip(timeline.starts, timeline.ends)):
+        alone = timeline.leader.count(i) == 1
+        share = (rates[start]/plan.phases[i].lrs).max()
+        if end-start == 1 and alone and share < LOW_SHARE: low[i+1] = share
+    if low:
+        warn(f'phases {", ".join(map(str, low))}: each has one step, at {100*min(low.values()):.0f} % of its peak rates, as its cycle only '
+             'begins: give the learner smaller batches, or the phases more epochs, as by `epochs=5`', stacklevel=3)
+
+@patch
+def fit_plan(self:Learner,
+    plan:Plan, # What to do
+    cbs=None, # One callback, many, or a class
+    wd:float=None, # Weight decay, as in `fit`
+    checkpoint:str=None, # Name of the file, beside the learner's models, that the same call goes on from if it is stopped
+    *,
+    checkpoint_every:int=None, # Steps between checkpoints within an epoch; None for those at its end alone
+    reset_opt:bool=False, # As in `fit`
+    start_epoch:int=0, # As in `fit`
+):
+    "Fit as `plan` says, in one go: one progress bar, one recorder; `learn.phase` tells other callbacks where they are"
+    # Here, as fastai's callbacks that these build on change the default callbacks when they are imported
+    from .checkpointing import checkpointing
+    from .phase_ending import PhaseEnding
+    from .plan_callbacks import PlanScheduler, PlanUnfreezing
+    check_checkpoint(checkpoint, checkpoint_every, start_epoch)
+    check_plan(self, plan, cbs, reset_opt)
+    _warn_of_one_step(plan, len(self.dls.train))
+    saving = L()
+    if checkpoint is not None:
+        plan,point = checkpointing(self, plan, checkpoint, checkpoint_every, wd, reset_opt)
+        if point is None: return
+        saving = L(point)
+    with plan_loop(self, plan) as loop:
+        for point in saving: point.loop = loop
+        ending = [PhaseEnding(plan, loop)] if any(p.early_stop for p in plan.phases) else []
+        running = [PlanUnfreezing(plan), PlanScheduler(plan, loop), RunRecorder(plan), *ending]
+        self.fit(plan.n_epoch, lr=list(plan.phases[0].lrs), wd=wd, cbs=running+L(cbs)+saving, reset_opt=reset_opt, start_epoch=start_epoch)

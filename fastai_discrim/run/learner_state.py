@@ -1,0 +1,65 @@
+"What the rest of a run depends on: weights, what trains, optimiser, callbacks, metrics, random states"
+__all__ = []
+
+from fastai.learner import Learner
+from fastai.torch_core import get_model, to_device
+
+from ..data_state import random_states, set_random
+from .callback_state import callback_state, in_checkpoint, plain_attrs, set_attrs, set_callback_state
+from .plain_data import to_plain
+
+# Attributes of the learner that count the batches of a fit
+COUNTS = 'train_iter','pct_train','smooth_loss'
+
+def _resettable(model):
+    "Return the modules that remember something from batch to batch, by name"
+    return {n:m for n,m in model.named_modules() if hasattr(m, 'reset')}
+
+def _memory(m):
+    "Return what a module remembers from batch to batch; torch's own attributes are in the model's state"
+    return {k:v for k,v in plain_attrs(m).items() if k != 'training' and not k.startswith('_')}
+
+def _grad(p):
+    "Return the gradient of `p`, 0 for one of zeros"
+    return p.grad if p.grad is None or p.grad.any() else 0
+
+def learner_state(
+    learn:Learner, # The learner that runs
+    args:list, # What `init_args` gave for each of its callbacks as the run began
+    lost:set, # To which the names are added of what can't be written
+) -> dict:
+    "Return all that the rest of the run depends on as plain data"
+    model,params = get_model(learn.model),list(get_model(learn.model).parameters())
+    scaler = getattr(learn, 'scaler', None)
+    return dict(
+        model=to_plain(dict(model.state_dict())), opt=to_plain(learn.opt.state_dict()), random=to_plain(random_states()),
+        trains=[p.requires_grad for p in params], grads=[_grad(p) for p in params], modes=[m.training for m in model.modules()],
+        memory={n: _memory(m) for n,m in _resettable(model).items()}, scaler=to_plain(scaler.state_dict()) if scaler else None,
+        callbacks=[[cb.name, callback_state(cb, a, lost)] for cb,a in zip(learn.cbs, args) if in_checkpoint(cb)],
+        metrics=[plain_attrs(m) for m in learn.metrics], **{k: to_plain(getattr(learn, k, None)) for k in COUNTS})
+
+def set_learner_state(
+    learn:Learner, # The learner that is to run
+    state:dict, # What `learner_state` gave, as it was read
+):
+    "Restore what the rest of the run depends on"
+    model = get_model(learn.model)
+    device = next(model.parameters()).device
+    model.load_state_dict(state['model'])
+    for p,trains,grad in zip(model.parameters(), state['trains'], state['grads']):
+        p.requires_grad_(trains)
+        p.grad = grad if grad is None else p.new_zeros(p.shape) if isinstance(grad, int) else grad.to(p)
+    for m,mode in zip(model.modules(), state['modes']): m.training = mode
+    learn.opt.load_state_dict(to_device(state['opt'], device))
+    for n,m in _resettable(model).items(): set_attrs(m, to_device(state['memory'].get(n, {}), device))
+    _set_callbacks(learn, state['callbacks'])
+    if state['scaler'] and getattr(learn, 'scaler', None): learn.scaler.load_state_dict(state['scaler'])
+    for m,attrs in zip(learn.metrics, state['metrics']): set_attrs(m, attrs)
+    for k in COUNTS: setattr(learn, k, state[k])
+    set_random(state['random'])
+
+def _set_callbacks(learn, states):
+    "Restore the callbacks' states by name; of two of one name the first gets the first"
+    for name in dict.fromkeys(cb.name for cb in learn.cbs):
+        cbs = [cb for cb in learn.cbs if cb.name == name]
+        for cb,state in zip(cbs, [state for n,state in states if n == name]): set_callback_state(cb, state)

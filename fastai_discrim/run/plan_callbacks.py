@@ -1,0 +1,48 @@
+"Callbacks that run a plan: what trains, and at which rate"
+__all__ = []
+
+import numpy as np
+from fastai.callback.schedule import ParamScheduler
+
+from ..callbacks.base import FitCallback, in_validation
+from ..callbacks.unfreezing import Unfreezing
+from ..plan.plan import Plan
+from ..plan.schedules import usable_scheds
+from .plan_loop import PlanLoop
+
+
+class PlanUnfreezing(Unfreezing):
+    "Let train what the plan says"
+    def __init__(self, plan:Plan): self.plan,self.train_bn = plan,plan.train_bn
+    def fill(self, n_groups, n_epoch): return [(p.epochs, p.groups) for p in self.plan.phases]
+
+    def _enter(self, phase):
+        super()._enter(phase)
+        # Not by `setattr`: a model may have a `phase`, too
+        vars(self.learn)['phase'] = self.plan.phases[phase]
+
+class PlanScheduler(FitCallback, ParamScheduler):
+    "Set the rates and momentum that the plan says"
+    order = ParamScheduler.order
+
+    def __init__(self, plan:Plan, loop:PlanLoop): self.plan,self.loop,self.scheds = plan,loop,{'lr': None}
+
+    def __call__(self, event_name):
+        # For a validation in the middle of the fit fastai counts epochs from 0, and leaves it so
+        if in_validation(self.learn): self.learn.epoch = self.loop.epoch
+        else: super().__call__(event_name)
+
+    def before_train(self):
+        self.timeline,self.scheduled = self.plan.timeline(len(self.dls.train)),None
+
+    def before_batch(self):
+        step = self.epoch*self.n_iter + self.iter
+        phase,(leader,place) = self.plan.phases[self.timeline.phase(step)],self.timeline.cycle(step)
+        if phase is not self.scheduled: self._schedule(phase, self.plan.phases[leader])
+        self._update_val(place)
+
+    def _schedule(self, phase, begun):
+        "Make the schedules of a phase, in the cycle that phase `begun` began"
+        self.scheduled = phase
+        self.scheds = usable_scheds(self.opt, begun.sched, np.array(phase.lrs), begun.moms or self.learn.moms)
+        for k in self.scheds: self.hps.setdefault(k, [])

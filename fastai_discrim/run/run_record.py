@@ -1,0 +1,110 @@
+"What a run leaves behind: the plan that ran, where it ran, and what came of it, as one JSON file"
+__all__ = []
+
+import platform
+from inspect import signature
+from numbers import Real
+from pathlib import Path
+
+import fastai
+import torch
+from fastai.learner import Recorder
+from fastcore.basics import patch
+
+from .. import __version__
+from ..callbacks.base import FitCallback
+from ..callbacks.group_lrs import record_on
+from ..checks import count_items
+from ..plan.json_text import dumps, json_number, jsonable
+from ..plan.plan import Plan
+from .run_identity import func_name
+
+# The plan of the last fit that had one, and what `run_record` tells of that fit
+Recorder.plan = Recorder.ran = None
+
+def _simple_args(cb):
+    "Return the arguments that callback `cb` was made with, where they are numbers or text"
+    return {k: vars(cb)[k] for k in signature(type(cb).__init__).parameters if isinstance(vars(cb).get(k), (bool, int, float, str))}
+
+def _value(v):
+    "Return `v`, of any metric, as JSON can hold it"
+    try: return jsonable(v, 'a metric')
+    except TypeError: return str(v)
+
+def _unique(names):
+    "Number the names that stand twice"
+    return [n if n not in names[:i] else f'{n} {names[:i].count(n)+1}' for i,n in enumerate(names)]
+
+class RunRecorder(FitCallback):
+    "Keep what a record of the run tells and can't be asked for later: `validate` and `get_preds` reset the recorder's own"
+    order = Recorder.order+2
+    def __init__(self, plan:Plan): self.plan = plan
+
+    def before_fit(self):
+        self.cancelled = False
+        if not hasattr(self.learn, 'recorder'): return
+        names = _unique([n for n in self.recorder.metric_names[1:] if n != 'time'])
+        callbacks = {cb.name: _simple_args(cb) for cb in self.learn.cbs}
+        ran = dict(torch_seed=torch.initial_seed(), callbacks=callbacks, names=names, epochs=[], finished=False)
+        record_on(self.recorder, plan=self.plan, ran=ran)
+
+    def after_epoch(self):
+        if not hasattr(self.learn, 'recorder'): return
+        values = self.recorder.values[-1]
+        # There are none of an epoch that `start_epoch` left out
+        if len(values): self.recorder.ran['epochs'].append([self.epoch, [_value(v) for v in values]])
+
+    def after_cancel_fit(self): self.cancelled = True
+    def after_fit(self):
+        if hasattr(self.learn, 'recorder') and not self.cancelled: self.recorder.ran['finished'] = bool(self.recorder.ran['epochs'])
+
+def _phases(plan, names, epochs):
+    "Return what came of each phase, epoch by epoch; an epoch counts for the phase that it ends in"
+    done,res = 0.,[]
+    for i,p in enumerate(plan.phases, 1):
+        end = done+p.epochs
+        ran = [(epoch, values) for epoch,values in epochs if done < epoch+1 <= end + 1e-6]
+        res.append(dict(phase=i, epochs=[dict(epoch=epoch, **_named(names, values)) for epoch,values in ran]))
+        done = end
+    return res
+
+def _named(names, values):
+    "Name the values of an epoch; where part of it was left out, fastai doesn't say which they are"
+    return dict(zip(names, values)) if len(values) == len(names) else dict(incomplete=values)
+
+def _size(dl): return dict(items=count_items(dl), batches=len(dl), batch_size=getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None))
+
+def _optimiser(learn):
+    "Return the optimiser's name and its hyper-parameters that no schedule moves"
+    opt = learn.opt
+    fixed = {k:v for k,v in opt.hypers[-1].items() if k not in ('lr', 'mom') and isinstance(v, Real) and not isinstance(v, bool)}
+    return dict(name=type(getattr(opt, 'opt', opt)).__name__, opt_func=func_name(learn.opt_func), moms=learn.moms,
+                **{k: json_number(v) for k,v in fixed.items()})
+
+@patch
+def run_record(self:Recorder,
+    **notes, # What else is to be kept, such as `seed=42` or `data='imdb'`
+) -> dict: # What JSON can hold
+    "Return the last fit of a plan: the plan, η_L, versions, torch's seed, optimiser, sizes, callbacks, and losses and metrics by epoch"
+    if self.plan is None: raise ValueError('no fit of this learner ran a plan: expected `learn.fit_plan`, `fit_ulmfit` or '
+                                           '`apply_recipe` before this')
+    plan,ran,loaders = self.plan,self.ran,self.learn.dls.loaders
+    return dict(
+        fastai_discrim='Run', version=1, notes={k: jsonable(v, k) for k,v in notes.items()},
+        versions=dict(fastai_discrim=__version__, fastai=fastai.__version__, torch=str(torch.__version__),
+                      python=platform.python_version()),
+        torch_seed=ran['torch_seed'], finished=ran['finished'],
+        lr=plan.lr, lr_from=plan.lr_from, optimiser=_optimiser(self.learn), callbacks=ran['callbacks'],
+        train=_size(loaders[0]), valid=_size(loaders[1]) if len(loaders) > 1 else None,
+        phases=_phases(plan, ran['names'], ran['epochs']), plan=plan.to_dict())
+
+@patch
+def save_run(self:Recorder,
+    fname:str|Path='run.json', # Under `learn.path`
+    **notes, # What else is to be kept, such as `seed=42` or `data='imdb'`
+) -> Path: # The file
+    "Write `run_record` to a JSON file, from which `Plan.from_json` reads the plan"
+    text,path = dumps(self.run_record(**notes)),self.learn.path/fname
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + '\n')
+    return path
