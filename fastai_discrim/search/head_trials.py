@@ -1,4 +1,4 @@
-"Copies of one head, each trained at its own rate, all in one fit"
+"Train copies of one head on frozen features, each at its own rate, all in one fit"
 __all__ = []
 
 import numpy as np
@@ -13,28 +13,29 @@ from fastcore.basics import ifnone
 from fastcore.imports import noop
 from torch import nn
 
-from .schedule import Schedule, fit_scheds
+from ..plan.schedules import Schedule, usable_scheds
+from .frozen_head import SplitHead
 
 
 class Heads(nn.Module):
-    "Heads that are fed alike: the same inputs, under the same dropout"
+    "Heads that are fed alike: the same features, under the same dropout"
     def __init__(self,
-        heads:list, # `KeptHead`s
+        heads:list, # `FeatureHead`s
     ):
         super().__init__()
         self.heads = nn.ModuleList(heads)
 
-    def forward(self, kept):
+    def forward(self, features):
         # `torch.random.fork_rng` asks for the devices each time, which takes as long as a small head
-        cpu,cuda,res = torch.get_rng_state(),torch.cuda.get_rng_state_all(),[]
+        cpu,cuda,preds = torch.get_rng_state(),torch.cuda.get_rng_state_all(),[]
         for head in self.heads:
             torch.set_rng_state(cpu)
             torch.cuda.set_rng_state_all(cuda)
-            res.append(head(kept))
-        return res
+            preds.append(head(features))
+        return preds
 
 class SumLoss:
-    "The losses of all heads as one: no two share a weight, so each gets the gradient of its own"
+    "Sum the losses of all heads: no two share a weight, so each gets the gradient of its own"
     def __init__(self,
         loss_func, # Loss of one head
     ): self.loss_func = loss_func
@@ -44,7 +45,7 @@ class SumLoss:
         return sum(self.each)
 
 class HeadLosses(Callback):
-    "Validation loss of every head after the last epoch, in `losses`"
+    "Validate after the last epoch only, and average the validation loss of every head, in `losses`"
     def before_validate(self):
         if self.epoch < self.n_epoch-1: raise CancelValidException()
         self.losses,self.n_items = 0.,0
@@ -59,26 +60,29 @@ class HeadLosses(Callback):
         if self.epoch == self.n_epoch-1: self.losses = self.losses/self.n_items
 
 def _loader(batches, device, shuffle=False):
+    "Make a loader whose items are whole batches"
     return DataLoader(batches, bs=None, shuffle=shuffle, num_workers=0, device=device, create_batch=noop, retain=lambda res,b: res)
 
-def candidate_losses(
+def trial_losses(
     learn:Learner, # The learner whose head it is: its loss, optimiser and weight decay are used, not its callbacks
-    head, # Makes a `KeptHead`
-    train:list, # Batches to train on: what goes into the head, and the targets
+    head:SplitHead, # Its head
+    train:list, # Batches to train on: features and targets
     valid:list, # Batches to validate on
     lrs:np.ndarray, # Peak rates
     n_epoch:int, # Epochs that each head is trained
     sched:Schedule, # Schedule of the training
-    moms:tuple, # Momentum: start, at the peak rate, end; None for `learn.moms`
-    wd:float, # Weight decay, as in `fit`
+    moms:tuple=None, # Momentum, as many values as the schedule takes; None for `learn.moms`
+    wd:float=None, # Weight decay, as in `fit`
 ) -> np.ndarray: # Validation losses, one a rate
-    "Validation loss of copies of a head, each trained at its own one of `lrs`, from one start and on the same batches"
+    "Train copies of a head, each at its own one of `lrs`, from the same weights and on the same batches"
     device = next(learn.model.parameters()).device
-    dls = DataLoaders(_loader(train, device, True), _loader(valid, device))
+    dls = DataLoaders(_loader(train, device, shuffle=True), _loader(valid, device))
     dls.n_inp = 1
-    tuner = Learner(dls, Heads([head() for _ in lrs]), loss_func=SumLoss(learn.loss_func), opt_func=learn.opt_func, path=learn.path,
+    # The copies are the layer groups
+    tuner = Learner(dls, Heads([head.copy() for _ in lrs]), loss_func=SumLoss(learn.loss_func), opt_func=learn.opt_func, path=learn.path,
                     splitter=lambda m: [h.trainable() for h in m.heads], wd=learn.wd, wd_bn_bias=learn.wd_bn_bias)
     tuner.create_opt()
-    cbs = [ParamScheduler(fit_scheds(tuner.opt, sched, np.array(lrs), ifnone(moms, learn.moms))), HeadLosses()]
-    with tuner.no_bar(),tuner.no_logging(): tuner.fit(n_epoch, wd=wd, cbs=cbs)
-    return cbs[1].losses
+    scheds = usable_scheds(tuner.opt, sched, np.array(lrs), ifnone(moms, learn.moms))
+    losses = HeadLosses()
+    with tuner.no_bar(),tuner.no_logging(): tuner.fit(n_epoch, wd=wd, cbs=[ParamScheduler(scheds), losses])
+    return losses.losses

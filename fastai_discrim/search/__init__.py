@@ -1,0 +1,1 @@
+"Searches for learning rates: the head's rate η_L, by fine-tuning the head on frozen features"

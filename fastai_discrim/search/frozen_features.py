@@ -1,0 +1,89 @@
+"Frozen features: what the frozen body of a model gives its head, and the targets, collected in one pass over the data"
+__all__ = []
+
+from contextlib import ExitStack
+from math import inf
+
+from fastai.callback.core import Callback, CancelValidException
+from fastai.callback.progress import ProgressCallback
+from fastai.learner import Learner
+from fastai.torch_core import find_bs
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from ..checks import count_items
+from ..distributed import log_rank0
+from .frozen_head import SplitHead, map_tensors, module_inputs
+
+# One item validates for so many that train; without a validation set, one batch is held out of so many
+TRAIN_PER_VALID,BATCHES_PER_HELD_OUT = 4,5
+
+
+class FeatureRecorder(Callback):
+    "Record what goes into modules, and the targets, for some batches"
+    # The bar counts the last batch, too
+    order = ProgressCallback.order+1
+    def __init__(self,
+        modules:list, # Modules whose inputs are the features
+        n_batch:float, # Batches to record at most
+        n_items:float, # Items to record at most, in whole batches
+    ): self.modules,self.n_batch,self.n_items,self.batches = modules,n_batch,n_items,[]
+
+    def on_call(self, m, args, kwargs):
+        "Note what `m` is called with: a forward pre-hook. The first call in a batch counts"
+        self.inputs.setdefault(m, module_inputs(m, args, kwargs))
+
+    def before_batch(self): self.inputs = {}
+
+    def after_batch(self):
+        features = [o for m in self.modules for o in self.inputs[m]]
+        targets = map_tensors(lambda t: t.as_subclass(Tensor), self.yb)
+        self.batches.append((features, *targets))
+        if len(self.batches) >= self.n_batch or items_in(self.batches) >= self.n_items: raise CancelValidException()
+
+def items_in(
+    batches:list, # What `frozen_features` gave
+) -> int:
+    "Count the items in `batches`"
+    return sum(find_bs(targets) for _,*targets in batches)
+
+def frozen_features(
+    learn:Learner, # The learner whose body runs; its callbacks run
+    head:SplitHead, # Its head
+    dl, # The data
+    n_batch:float=inf, # Batches to collect at most
+    n_items:float=inf, # Items to collect at most, in whole batches
+) -> list: # One tuple a batch: what goes into the head, and the targets
+    "Run `learn` over `dl` in evaluation mode, and collect what goes into its head"
+    recorder = FeatureRecorder(head.sources(), n_batch, n_items)
+    with ExitStack() as hooks:
+        for m in recorder.modules: hooks.enter_context(m.register_forward_pre_hook(recorder.on_call, with_kwargs=True))
+        learn.validate(dl=dl, cbs=recorder)
+    # Another callback called it off, which `validate` doesn't tell
+    if not recorder.batches: raise CancelValidException()
+    return recorder.batches
+
+def _shuffled(dl, n):
+    "Return `dl` in random order where it has more than `n` items, as the first ones may be of one class; where that can't be had, `dl`"
+    size = count_items(dl)
+    if isinstance(dl.dataset, IterableDataset) or size is None or size <= n: return dl
+    if hasattr(dl, 'new'): return dl.new(shuffle=True)
+    return dl if dl.batch_size is None else DataLoader(dl.dataset, dl.batch_size, shuffle=True, collate_fn=dl.collate_fn)
+
+def train_and_valid_features(
+    learn:Learner, # The learner whose body runs
+    head:SplitHead, # Its head
+    n_batch:int, # Training batches at most
+) -> tuple: # Two lists of batches, as `frozen_features` gives them
+    "Collect the features of a share of the training set, and of a share of the validation set, a quarter as large"
+    train = frozen_features(learn, head, learn.dls.train, n_batch)
+    has_valid = len(learn.dls.loaders) > 1 and len(learn.dls.valid)
+    if has_valid:
+        n_items = max(items_in(train)//TRAIN_PER_VALID, 1)
+        return train,frozen_features(learn, head, _shuffled(learn.dls.valid, n_items), n_items=n_items)
+    held_out = -(-len(train)//BATCHES_PER_HELD_OUT)
+    if held_out == len(train):
+        raise ValueError('there is no validation set, and 1 batch to train on: expected 2, one to be held out; '
+                         'give the learner a validation set, or smaller batches')
+    log_rank0(learn, f'head_lr_find: no validation set, so {held_out} of {len(train)} training batches are held out')
+    return train[held_out:],train[:held_out]

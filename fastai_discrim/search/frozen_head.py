@@ -1,0 +1,102 @@
+"The head as a module of its own that takes frozen features: a frozen body then runs only once"
+__all__ = []
+
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+def map_tensors(f, o):
+    "Return `o`, a tensor or a nest of tuples, lists and dicts of them, with `f` of each; fastai's `apply` would restore tensor types"
+    if isinstance(o, Tensor): return f(o)
+    if isinstance(o, dict): return {k: map_tensors(f, v) for k,v in o.items()}
+    return type(o)(map_tensors(f, v) for v in o) if type(o) in (tuple, list) else o
+
+def list_tensors(o) -> list:
+    "List the tensors in `o`, a nest of tuples, lists and dicts"
+    res = []
+    map_tensors(res.append, o)
+    return res
+
+def module_inputs(
+    m:nn.Module, # The module that is called
+    args:tuple, # Its positional arguments
+    kwargs:dict, # Its keyword arguments
+) -> list: # The same two
+    "Copy what a module is called with, in its precision and without fastai's tensor types, which double the time of a small head"
+    dtype = next((p.dtype for p in m.parameters()), torch.float32)
+    def _copy(t): return t.detach().as_subclass(Tensor).to(dtype if t.is_floating_point() else t.dtype, copy=True)
+    return map_tensors(_copy, [args, kwargs])
+
+@dataclass(frozen=True, eq=False)
+class SplitHead:
+    "Where a head begins, and how it is called"
+    root: nn.Module # A module that has all of the head
+    entry: nn.Module # The module in it that the head begins with: its inputs are the features
+    params: frozenset # Parameters of the head
+    item: list # Positional and keyword arguments of `root`, for one item
+    needs_inputs: bool = False # Are the inputs of `root` features, too, as for a head that pools by what the tokens are?
+    output: int = None # Index of the prediction among the tensors that `root` returns; None for all of them
+
+    def sources(self) -> list:
+        "Return the modules whose inputs are the features"
+        return [self.entry, self.root] if self.needs_inputs else [self.entry]
+
+    def copy(self) -> nn.Module:
+        "Make a copy of the head with weights of its own, which takes features"
+        return FeatureHead(self)
+
+class _FirstResult:
+    "Call a function once, and return its first result ever after"
+    def __init__(self, f): self.f,self.result = f,None
+    def __call__(self, *args, **kwargs):
+        if self.result is None: self.result = self.f(*args, **kwargs)
+        return self.result
+
+class FeatureHead(nn.Module):
+    "Copy of a head that takes frozen features. What its root does before the head is done for one item, to no effect"
+    def __init__(self,
+        head:SplitHead, # The head to copy
+    ):
+        super().__init__()
+        # The body's weights, where the root has any, are shared, not copied
+        memo = {id(p): p for p in head.root.parameters() if p not in head.params}
+        self.head,self.body_params,self.features = head,set(memo.values()),None
+        self.root = deepcopy(head.root, memo)
+        for m in self._body_modules(self.root): m.forward = _FirstResult(m.forward)
+        memo[id(head.entry)].register_forward_pre_hook(self._enter, with_kwargs=True)
+        args,kwargs = head.item
+        with torch.no_grad(): self.root.eval()(*args, **kwargs)
+
+    def _enter(self, *_):
+        "Replace what goes into the entry by the features"
+        # A dropout may be called again further on: only the first call is the entry
+        features,self.features = self.features,None
+        if features is None: return None
+        return tuple(map_tensors(Tensor.clone, features) if getattr(self.head.entry, 'inplace', False) else features)
+
+    def _body_modules(self, m):
+        "Yield the largest modules in `m` that belong to the body"
+        for c in m.children():
+            params = set(c.parameters())
+            if params and params <= self.body_params: yield c
+            else: yield from self._body_modules(c)
+
+    def forward(self,
+        features:list, # Positional and keyword arguments of the entry, and of the root if it needs its inputs
+    ):
+        self.features = features[:2]
+        args,kwargs = features[2:] if self.head.needs_inputs else self.head.item
+        outputs = list_tensors(self.root(*args, **kwargs))
+        return outputs if self.head.output is None else outputs[self.head.output]
+
+    def train(self, mode=True):
+        super().train(mode)
+        for m in self._body_modules(self.root): m.eval()
+        return self
+
+    def trainable(self) -> list:
+        "Return the parameters of the head"
+        return [p for p in self.root.parameters() if p not in self.body_params]
