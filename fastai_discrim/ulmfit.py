@@ -1,4 +1,4 @@
-"The whole sequence: planned, and in one line"
+"The whole sequence of ULMFiT: planned, and in one line"
 __all__ = []
 
 from functools import partial
@@ -6,54 +6,92 @@ from warnings import warn
 
 from fastai.learner import Learner
 from fastcore.basics import defaults, patch
+from fastcore.foundation import L
 from fastcore.meta import delegates
 
+from .callbacks.unfreezing import GradualUnfreezing, Unfreezing
 from .checks import check_count, check_train_bn
-from .fit_plan import check_plan
-from .groups import check_groups, group_labels, is_lm, made, norm_ids, own_lr
-from .head import HeadLR, eta
-from .plan import Phase, Plan, Plateau
-from .rates import discriminative_lrs
-from .resume import check_checkpoint, find
-from .schedule import STLR
-from .several import say
-from .unfreeze import GradualUnfreezing
+from .distributed import log_rank0
+from .groups.labels import group_labels
+from .groups.layer_groups import check_groups, own_lr
+from .groups.norms import norm_ids
+from .groups.text_models import is_language_model
+from .plan.origin import HeadLR, lr_and_origin
+from .plan.phase import EarlyStop, Phase
+from .plan.plan import Plan
+from .plan.rates import FACTOR, discriminative_lrs
+from .plan.schedules import STLR, Schedule
+from .run.checkpoint_file import check_checkpoint
+from .run.fit_plan import check_plan
+from .search import head_lr  # noqa: F401, for `learn.head_lr_find`
 
+
+def _strategy(unfreezing, epochs, down_to):
+    "Return the strategy that decides what trains when"
+    if unfreezing is None: return GradualUnfreezing(epochs, down_to)
+    if isinstance(unfreezing, type) or not isinstance(unfreezing, Unfreezing):
+        raise TypeError(f'unfreezing={unfreezing!r}: expected a strategy, such as GradualUnfreezing() or ChainThaw()')
+    if epochs != 1 or down_to:
+        raise ValueError(f'epochs={epochs} and down_to={down_to} with unfreezing={unfreezing!r}: expected one of the two ways; '
+                         'give them to the strategy')
+    return unfreezing
+
+def _shape(sched, cut_frac, ratio):
+    "Return the schedule of each phase"
+    if sched is None: return STLR(cut_frac, ratio)
+    if not isinstance(sched, Schedule): raise TypeError(f'sched={sched!r}: expected a Schedule, such as STLR() or OneCycle()')
+    if STLR(cut_frac, ratio) != STLR():
+        raise ValueError(f'cut_frac={cut_frac} and ratio={ratio} with sched={sched}: expected one of the two ways; give them to `sched`')
+    return sched
+
+def _norms_freeze(model, groups, phases):
+    "Tell whether a norm layer is ever in a frozen group"
+    norms = norm_ids(model)
+    frozen = {i for _,training in phases for i in range(len(groups)) if i not in training}
+    return any(id(p) in norms for i in frozen for p in groups[i])
+
+def _early_stops(early_stop, phases):
+    "Return what may end each phase early: nothing where it ends in the middle of an epoch, as losses are measured at its end"
+    ends = [sum(n for n,_ in phases[:i+1]) for i in range(len(phases))]
+    return [early_stop if float(round(end, 6)).is_integer() else None for end in ends]
 
 @patch
 def ulmfit_plan(self:Learner,
     n_epoch:int, # Epochs in all; the last phase has what the others leave
     lr:float|HeadLR=None, # Peak rate of the head, η_L, or what `head_lr_find` gave, which the plan then says; None for `learn.lr`
-    factor:float=2.6, # Each group's rate is its upper neighbour's divided by this
+    factor:float=FACTOR, # Each group's rate is that of the group above divided by this
     cut_frac:float=0.1, # Fraction of each phase in which the rate rises
     ratio:float=32, # Each phase starts and ends at its peak rates divided by this
-    epochs=1, # Epochs before each next group opens: a number, or a list, head first
+    epochs=1, # Epochs before each next group opens: a number, perhaps a fraction, or a list, head first; None for the paper's share
     down_to:int=0, # The lowest group that ever trains
     gradual:bool=None, # Open one group after the other? None: yes, but for a language model (section 3.2). In few epochs try False
     moms:tuple=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
-    ends:Plateau=None, # What may end a phase before its last epoch; None for nothing
+    early_stop:EarlyStop=None, # What may end a phase that ends with an epoch early; None for nothing
     min_scale:float=0., # For deep models: no group's rate is lower than the head's times this
-    span:float=None, # Instead of `factor`: how many times lower than the head's the lowest rate is, however many groups
-    decay:float=None, # Instead of `factor`: each group's rate is its upper neighbour's times this, for transformers 0.65 to 0.95
+    span:float=None, # Instead of `factor`: the head's rate divided by the lowest group's, for any number of groups
+    decay:float=None, # Instead of `factor`: each group's rate is that of the group above times this
     train_bn:bool=None, # Do norm layers of frozen groups train? False also keeps their running statistics; None for `learn.train_bn`
+    sched:Schedule=None, # Shape of the rate in each phase, any of our schedules; None for `STLR(cut_frac, ratio)`
+    unfreezing:Unfreezing=None, # Which groups train when, any strategy; None for `GradualUnfreezing(epochs, down_to)`
 ) -> Plan: # Made, not run: `learn.fit_plan(plan)` does that
     "Plan gradual unfreezing, discriminative rates and slanted triangles, one a phase (ULMFiT, sections 3.2 and 3.3)"
     check_count(n_epoch)
     check_train_bn(train_bn)
-    groups = check_groups(self)
-    n,opening = len(groups),GradualUnfreezing(epochs, down_to)
-    if gradual is None: gradual = not is_lm(self)
-    if not gradual:
-        if opening.epochs != 1: warn(f'epochs={opening.epochs} is ignored: with `gradual=True` there would be several phases', stacklevel=2)
-        opening = GradualUnfreezing(down_to=down_to)
-    lr,origin = (own_lr(self), dict(lr=own_lr(self), lr_from='learn.lr')) if lr is None else eta(lr)
+    groups,strategy,sched = check_groups(self),_strategy(unfreezing, epochs, down_to),_shape(sched, cut_frac, ratio)
+    n = len(groups)
+    if gradual is None: gradual = unfreezing is not None or not is_language_model(self)
+    if gradual: phases = strategy.fill(n, n_epoch)
+    else:
+        if epochs != 1: warn(f'epochs={epochs} is ignored: with `gradual=True` there would be several phases', stacklevel=2)
+        if unfreezing is not None: raise ValueError(f'gradual=False with unfreezing={unfreezing!r}: expected one of the two')
+        phases = [(n_epoch, GradualUnfreezing(down_to=down_to).schedule(n, n_epoch)[-1][1])]
+    lr,origin = (own_lr(self), dict(lr=own_lr(self), lr_from='learn.lr')) if lr is None else lr_and_origin(lr)
     lrs = discriminative_lrs(lr, n, factor, min_scale, span, decay)
-    stages = opening.spread(n, n_epoch) if gradual else [(n_epoch, opening.stages(n)[-1][1])]
-    norms = norm_ids(self.model)
     # Where no norm layer is ever in a frozen group there is nothing to say
-    if not any(id(p) in norms for _,gs in stages for i in set(range(n))-set(gs) for p in groups[i]): train_bn = None
+    if not _norms_freeze(self.model, groups, phases): train_bn = None
     elif train_bn is None: train_bn = self.train_bn
-    phases = [Phase(e, g, lrs, STLR(cut_frac, ratio), moms, ends) for e,g in stages]
+    stops = _early_stops(early_stop, phases)
+    phases = [Phase(length, training, lrs, sched, moms, stop) for (length,training),stop in zip(phases, stops)]
     return Plan(phases, group_labels(self, groups), **origin, train_bn=train_bn)
 
 @patch
@@ -63,25 +101,36 @@ def fit_ulmfit(self:Learner,
     lr:float|HeadLR=None, # Peak rate of the head, η_L, or what `head_lr_find` gave; None to find it by that, as in the head's phase
     cbs=None, # One callback, many, or a class
     wd:float=None, # Weight decay, as in `fit`
-    checkpoint:str=None, # Name of the file that the same call goes on from, as in `fit_plan`; η_L is then not looked for again
+    checkpoint:str=None, # Name of the file that the same call goes on from, as in `fit_plan`; η_L is then not searched for again
     *,
     checkpoint_every:int=None, # As in `fit_plan`
     reset_opt:bool=False, # As in `fit`
     **kwargs
 ):
     "Fine-tune as ULMFiT does: find η_L, open one layer group after the other, each at its own rate, each phase a slanted triangle"
-    make,cbs = partial(self.ulmfit_plan, n_epoch, **kwargs),made(cbs)
-    # Whatever is wrong is said before η_L is looked for
+    make_plan = partial(self.ulmfit_plan, n_epoch, **kwargs)
+    # Classes would be instances twice, in the search and in the fit
+    cbs = L(cbs).map(lambda cb: cb() if isinstance(cb, type) else cb)
+    # Whatever is wrong is said before the search
     check_checkpoint(checkpoint, checkpoint_every)
-    plan = make(defaults.lr if lr is None else lr)
+    plan = make_plan(defaults.lr if lr is None else lr)
     check_plan(self, plan, cbs, reset_opt)
-    if lr is None and checkpoint and (state := find(self, checkpoint)):
-        lr = Plan.from_json(state['facts']['plan']).phases[0].lrs[-1]
-    if lr is None:
-        p = plan.phases[0]
-        alone = p.groups == (plan.n_groups-1,)
-        # They may be needed to make a prediction of what the model gives
-        with self.added_cbs(cbs):
-            lr = self.head_lr_find(n_epoch=p.epochs if alone else 1, sched=p.sched, moms=p.moms, wd=wd, show_plot=False)
-        say(self, f'head_lr_find: η_L = {lr.lr:.2e}, {lr.how}')
-    self.fit_plan(make(lr), cbs=cbs, wd=wd, checkpoint=checkpoint, checkpoint_every=checkpoint_every, reset_opt=reset_opt)
+    if lr is None and checkpoint: lr = _checkpoint_lr(self, checkpoint)
+    if lr is None: lr = _search(self, plan, cbs, wd)
+    self.fit_plan(make_plan(lr), cbs=cbs, wd=wd, checkpoint=checkpoint, checkpoint_every=checkpoint_every, reset_opt=reset_opt)
+
+def _checkpoint_lr(learn, checkpoint):
+    "Return η_L of the run that goes on; None if there is none"
+    from .run.checkpointing import checkpoint_plan
+    plan = checkpoint_plan(learn, checkpoint)
+    return plan and plan.phases[0].lrs[-1]
+
+def _search(learn, plan, cbs, wd):
+    "Find η_L, for as long and under the schedule that the head has in the first phase of `plan`"
+    phase = plan.phases[0]
+    alone = phase.groups == (plan.n_groups-1,)
+    n_epoch = max(1, round(phase.epochs)) if alone else 1
+    # The callbacks may be needed to make a prediction of what the model gives
+    with learn.added_cbs(cbs): lr = learn.head_lr_find(n_epoch=n_epoch, sched=phase.sched, moms=phase.moms, wd=wd, show_plot=False)
+    log_rank0(learn, f'head_lr_find: η_L = {lr.lr:.2e}, {lr.how}')
+    return lr

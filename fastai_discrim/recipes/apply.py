@@ -1,0 +1,67 @@
+"Run a recipe on a learner: `learn.apply_recipe`"
+__all__ = []
+
+from dataclasses import replace
+from warnings import warn
+
+from fastai.learner import Learner
+from fastcore.basics import patch
+from fastcore.foundation import L
+
+from ..callbacks.base import is_kind
+from ..groups.labels import group_labels
+from ..groups.layer_groups import check_groups
+from ..groups.text_models import is_language_model
+from ..plan.origin import HeadLR
+from ..run.fit_plan import check_plan
+from .recipe import LM, Recipe
+
+
+def _check_kind(learn, recipe):
+    "Raise unless the model of `learn` is of the kind that `recipe` is for"
+    has_lm = is_language_model(learn)
+    if has_lm != (recipe.kind == LM):
+        raise ValueError(f'{recipe.name} is for a {recipe.kind}, and the learner has {"a" if has_lm else "no"} language model: '
+                         'expected a recipe for what it has; `recipes` lists them')
+
+def _clipping(learn, recipe, cbs):
+    "Return the callbacks that clip gradients as `recipe` says; raise if the fit has one that clips already"
+    if recipe.clip is None: return L()
+    from fastai.callback.training import GradientClip
+    if any(is_kind(cb, GradientClip) for cb in [*learn.cbs, *L(cbs)]):
+        raise ValueError(f'GradientClip together with {recipe.name}, which clips at {recipe.clip:g}: expected none; leave it out, or '
+                         '`learn.remove_cb(GradientClip)`')
+    return L(GradientClip(recipe.clip))
+
+def _set_betas(opt, recipe):
+    "Set β2; β1 is part of the plan. Warn of what the optimiser does not have"
+    for hyper,name,value in (('mom', 'β1', recipe.moms), ('sqr_mom', 'β2', recipe.sqr_mom)):
+        if value is not None and hyper not in opt.hypers[0]:
+            warn(f'{name}={value} is ignored: the optimiser has none', stacklevel=3)
+        elif value is not None and hyper == 'sqr_mom': opt.set_hyper(hyper, value)
+
+@patch
+def apply_recipe(self:Learner,
+    recipe:Recipe, # What to run, such as `recipes.paper_clas`
+    n_epoch:int=None, # Epochs in all; None for the published number
+    lr:float|HeadLR=None, # The rate that all others follow, or a result of `head_lr_find`; None for the published one
+    cbs=None, # One callback, many, or a class
+    checkpoint:str=None, # Name of the file that the same call goes on from, as in `fit_plan`
+    *,
+    checkpoint_every:int=None, # Steps between checkpoints within an epoch, as in `fit_plan`
+    reset_opt:bool=False, # As in `fit`
+    start_epoch:int=0, # As in `fit`
+):
+    "Fit as `recipe` says: its plan, clipping, β1, β2 and weight decay, which stay with the optimiser. Model and data are left as built"
+    from ..run.checkpointing import check_checkpoint, check_run
+    if not isinstance(recipe, Recipe): raise TypeError(f'recipe={recipe!r}: expected a Recipe, such as `recipes.paper_clas`')
+    check_checkpoint(checkpoint, checkpoint_every, start_epoch)
+    plan = recipe.plan(n_epoch, lr)
+    _check_kind(self, recipe)
+    check_plan(self, plan, cbs, reset_opt)
+    clipping = _clipping(self, recipe, cbs)
+    plan = replace(plan, names=group_labels(self, check_groups(self, reset_opt)))
+    if checkpoint is not None: check_run(self, plan, checkpoint, recipe.wd, reset_opt)
+    if self.opt is None or reset_opt: self.create_opt()
+    _set_betas(self.opt, recipe)
+    self.fit_plan(plan, clipping + L(cbs), recipe.wd, checkpoint, checkpoint_every=checkpoint_every, start_epoch=start_epoch)

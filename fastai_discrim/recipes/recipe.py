@@ -1,0 +1,153 @@
+"Published hyper-parameters as data: a `Recipe` makes a `Plan`, and the arguments of fastai's constructors"
+__all__ = ['Recipe', 'Step']
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from html import escape
+
+import numpy as np
+
+from ..checks import check_count, check_number
+from ..plan.origin import HeadLR, lr_and_origin
+from ..plan.phase import Phase
+from ..plan.plan import Plan
+from ..plan.rates import discriminative_lrs
+from ..plan.schedules import Schedule
+
+LM,CLAS = 'language model','classifier'
+# The layer groups of fastai's text models, input first
+LAYER_GROUPS = {LM: ('rnns.0', 'rnns.1', 'rnns.2', 'head'), CLAS: ('encoder', 'rnns.0', 'rnns.1', 'rnns.2', 'head')}
+
+def _as_text(v):
+    "Return a setting as it is shown"
+    return f'{v:g}' if isinstance(v, float) else str(v)
+
+@dataclass(frozen=True)
+class Step:
+    "Describe a phase whose rates are relative to the recipe's `lr`"
+    epochs: float # Length in epochs
+    groups: tuple # Indices of the layer groups that train
+    rates: float|tuple # A number: each group's rate is its upper neighbour's divided by it. A tuple: each group's multiple of `lr`
+    sched: Schedule # Shape of the rate over the phase
+    scale: float = 1. # `lr` is multiplied by this
+
+    def lrs(self,
+        lr:float, # The recipe's rate
+        n_groups:int, # Number of layer groups
+    ) -> np.ndarray: # Peak rates, shape [n_groups], input first
+        "Return the peak rate of every layer group"
+        lr = lr*self.scale
+        if np.ndim(self.rates): return lr*np.array(self.rates)
+        return discriminative_lrs(lr, n_groups, self.rates)
+
+@dataclass(frozen=True, repr=False)
+class Recipe:
+    "Hold published numbers: `plan()` makes the plan, `dls_kwargs` and `learner_kwargs` are for fastai's constructors"
+    name: str
+    kind: str # 'language model' or 'classifier'
+    source: str # Where the numbers are written
+    lr: float # η_L, or what the source calls `lr`
+    steps: tuple # `Step`s, in order
+    # None in what follows: the source does not state it
+    moms: tuple = None # Momentum, β1 of Adam: start, at the peak rate, end
+    sqr_mom: float = None # β2 of Adam
+    wd: float = None # Weight decay
+    clip: float = None # Norm that gradients are clipped to
+    bs: int = None # Batch size
+    val_bs: int = None # Batch size for validation, where it differs
+    bptt: int = None # Tokens that are read at a time
+    drops: dict = field(default=None, hash=False) # Dropout probabilities by fastai's names
+    drop_mult: float = None # Factor of all of them
+    note: str = '' # What a reader should know
+
+    def __post_init__(self):
+        if self.kind not in LAYER_GROUPS: raise ValueError(f'kind={self.kind!r}: expected {LM!r} or {CLAS!r}')
+
+    @property
+    def n_epoch(self) -> int:
+        "Return the published number of epochs"
+        return round(sum(s.epochs for s in self.steps))
+
+    @property
+    def names(self) -> tuple:
+        "Return the names of the layer groups, input first"
+        return LAYER_GROUPS[self.kind]
+
+    def plan(self,
+        n_epoch:int=None, # Epochs in all, of which the last phase gets the rest; None for the published number
+        lr:float|HeadLR=None, # The rate that all others follow, or a result of `head_lr_find`; None for the published one
+    ) -> Plan: # `learn.apply_recipe` or `learn.fit_plan` runs it
+        "Make the published plan, or the same with other epochs or another rate. Raises where `n_epoch` is too small"
+        steps = self.steps if n_epoch is None else self._steps_for(n_epoch)
+        lr,origin = (self.lr, dict(lr=self.lr, lr_from='as published')) if lr is None else lr_and_origin(lr)
+        check_number(lr, 'lr')
+        phases = [Phase(s.epochs, s.groups, s.lrs(lr, len(self.names)), s.sched, self.moms) for s in steps]
+        return Plan(phases, self.names, **origin, source=self._source(n_epoch, lr))
+
+    def _steps_for(self, n_epoch):
+        "Return the steps with `n_epoch` epochs in all: the last one takes what the others leave"
+        check_count(n_epoch)
+        *first,last = self.steps
+        before_last = sum(s.epochs for s in first)
+        if n_epoch <= before_last:
+            raise ValueError(f'n_epoch={n_epoch}: expected at least {int(before_last)+1}, as {self.name} takes {before_last:g} epochs '
+                             'before its last phase')
+        return [*first, replace(last, epochs=n_epoch-before_last)]
+
+    def _source(self, n_epoch, lr):
+        "Return where the plan is published, and what differs from it"
+        changed = []
+        if n_epoch not in (None, self.n_epoch): changed.append(f'epochs {n_epoch}')
+        if lr != self.lr: changed.append(f'lr {lr:g}')
+        source = f'{self.name}, {self.source}'
+        return f'{source}; changed: {", ".join(changed)}' if changed else source
+
+    @property
+    def dls_kwargs(self) -> dict:
+        "Return the arguments of `TextDataLoaders.from_df` and the like: batch sizes and sequence length"
+        kwargs = dict(bs=self.bs, val_bs=self.val_bs, seq_len=self.bptt)
+        return {k:v for k,v in kwargs.items() if v is not None}
+
+    @property
+    def learner_kwargs(self) -> dict:
+        "Return the arguments of `language_model_learner` or `text_classifier_learner`: dropout, weight decay, momentum, optimiser"
+        from fastai.optimizer import Adam
+        from fastai.text.models import awd_lstm_clas_config, awd_lstm_lm_config
+        config = awd_lstm_lm_config if self.kind == LM else awd_lstm_clas_config
+        kwargs = dict(drop_mult=self.drop_mult, wd=self.wd, moms=self.moms)
+        if self.drops: kwargs['config'] = {**config, **self.drops}
+        # fastai 0.7 added weight decay to the gradient, for which fastai's default of 0.01 is far too much
+        if self.sqr_mom: kwargs['opt_func'] = partial(Adam, sqr_mom=self.sqr_mom, eps=1e-8, decouple_wd=self.wd is None)
+        # The head and the longest text of `train_clas.py`
+        if self.bptt and self.kind == CLAS: kwargs.update(seq_len=self.bptt, max_len=20*self.bptt, lin_ftrs=[50], ps=[0.1])
+        return {k:v for k,v in kwargs.items() if v is not None}
+
+    def settings(self) -> dict: # Text by name; what the source does not state is left out
+        "Return all but the plan, for display"
+        values = {'batch size': self._bs_text(), 'bptt': self.bptt, 'β1': self._moms_shown(), 'β2': self.sqr_mom,
+                  'weight decay': self.wd, 'clip': self.clip, 'dropout': self._dropout_text()}
+        return {k:_as_text(v) for k,v in values.items() if v is not None}
+
+    def _bs_text(self):
+        "Return the batch sizes for display"
+        return self.bs if None in (self.bs, self.val_bs) else f'{self.bs}, {self.val_bs} to validate'
+
+    def _moms_shown(self):
+        "Return one number where the momentum is constant"
+        constant = self.moms is not None and len(set(self.moms)) == 1
+        return self.moms[0] if constant else self.moms
+
+    def _dropout_text(self):
+        "Return the dropout probabilities for display"
+        drops = ', '.join(f'{k} {v:g}' for k,v in self.drops.items()) if self.drops else None
+        if self.drop_mult in (None, 1): return drops
+        return f'{drops or "as in fastai"}, all times {self.drop_mult:g}'
+
+    def _title(self):
+        "Return the line above the plan"
+        settings = [f'{k} {v}' for k,v in self.settings().items()]
+        parts = [f'{self.name}, for a {self.kind}', *settings, self.note]
+        return '; '.join(part for part in parts if part)
+
+    def __repr__(self): return f'{self._title()}\n{self.plan()}'
+    def _repr_html_(self): return f'<p>{escape(self._title())}</p>' + self.plan()._repr_html_()
