@@ -59,6 +59,7 @@ def _early_stops(early_stop, phases):
 def ulmfit_plan(self:Learner,
     n_epoch:int, # Epochs in all; the last phase has what the others leave
     lr:float|HeadLR=None, # Peak rate of the head, η_L, or what `head_lr_find` gave, which the plan then says; None for `learn.lr`
+    body_lr:float=None, # Peak rate of the group below the head, from which those below it fall; None for the paper's, `lr/factor`
     factor:float=FACTOR, # Each group's rate is that of the group above divided by this
     cut_frac:float=0.1, # Fraction of each phase in which the rate rises
     ratio:float=32, # Each phase starts and ends at its peak rates divided by this
@@ -86,7 +87,8 @@ def ulmfit_plan(self:Learner,
         if unfreezing is not None: raise ValueError(f'gradual=False with unfreezing={unfreezing!r}: expected one of the two')
         phases = [(n_epoch, GradualUnfreezing(down_to=down_to).schedule(n, n_epoch)[-1][1])]
     lr,origin = (own_lr(self), dict(lr=own_lr(self), lr_from='learn.lr')) if lr is None else lr_and_origin(lr)
-    lrs = discriminative_lrs(lr, n, factor, min_scale, span, decay)
+    lrs = discriminative_lrs(lr, n, factor, min_scale, span, decay, body_lr)
+    if body_lr is not None: origin |= dict(body_lr=body_lr, body_lr_from='given')
     # Where no norm layer is ever in a frozen group there is nothing to say
     if not _norms_freeze(self.model, groups, phases): train_bn = None
     elif train_bn is None: train_bn = self.train_bn
@@ -111,12 +113,13 @@ def fit_ulmfit(self:Learner,
     make_plan = partial(self.ulmfit_plan, n_epoch, **kwargs)
     # Classes would be instances twice, in the search and in the fit
     cbs = L(cbs).map(lambda cb: cb() if isinstance(cb, type) else cb)
-    # Whatever is wrong is said before the search
-    check_checkpoint(checkpoint, checkpoint_every)
-    plan = make_plan(defaults.lr if lr is None else lr)
-    check_plan(self, plan, cbs, reset_opt)
-    if lr is None and checkpoint: lr = _checkpoint_lr(self, checkpoint)
-    if lr is None: lr = _search(self, plan, cbs, wd)
+    if lr is None:
+        # Whatever is wrong is said before the search; rates are not known yet
+        check_checkpoint(checkpoint, checkpoint_every)
+        plan = make_plan(defaults.lr)
+        check_plan(self, plan, cbs, reset_opt)
+        if checkpoint: lr = _checkpoint_lr(self, checkpoint)
+        if lr is None: lr = _search(self, plan, cbs, wd)
     self.fit_plan(make_plan(lr), cbs=cbs, wd=wd, checkpoint=checkpoint, checkpoint_every=checkpoint_every, reset_opt=reset_opt)
 
 def _checkpoint_lr(learn, checkpoint):

@@ -54,8 +54,9 @@ class FitArgs:
         scheduler = if_loaded('fastai.callback.schedule', 'ParamScheduler')
         scheds = [cb for cb in self.cbs if isinstance(cb, scheduler) and 'lr' in cb.scheds]
         if not scheds: return self.learn.lr if self.lr is None else self.lr
-        # Of two schedulers of one hyper-parameter the later wins
-        return getattr(scheds[-1], 'lr_max', None) or scheds[-1].scheds['lr'](0.)
+        # Of two schedulers of one hyper-parameter the later wins; ours makes its schedule when the fit begins
+        last = scheds[-1]
+        return last.lr_max if isinstance(last, GroupCallback) else last.scheds['lr'](0.)
 
 class FitCallback(Callback):
     "Base of callbacks for which validation and prediction in the middle of a fit are no fits of their own"
@@ -71,12 +72,12 @@ class GroupCallback(FitCallback):
     # Has the fit been checked? Is it one of the two fits of `fine_tune`?
     checked = fine_tuning = False
 
-    def check_fit(self, fit:FitArgs):
+    def check_fit(self, fit:FitArgs) -> L: # Layer groups of the learner
         "Raise if the callback can't do this fit; called before the fit changes anything"
         # `fine_tune` may have no frozen epochs
         if not (self.fine_tuning and fit.n_epoch == 0): check_count(fit.n_epoch)
-        check_groups(fit.learn, fit.reset_opt, at_least=self.min_groups)
         check_data(fit.learn)
+        return check_groups(fit.learn, fit.reset_opt, at_least=self.min_groups)
 
     def before_train(self):
         "Check the fit here where another package has patched `fit` so that ours is not called"

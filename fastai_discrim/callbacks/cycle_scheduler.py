@@ -5,7 +5,6 @@ import numpy as np
 from fastai.callback.schedule import ParamScheduler
 
 from ..checks import check_moms, check_rates
-from ..groups.layer_groups import check_groups
 from ..plan.schedules import Schedule, usable_scheds
 from .base import GroupCallback
 
@@ -21,8 +20,7 @@ class CycleScheduler(GroupCallback, ParamScheduler):
     ): self.sched,self.lr_max,self.moms,self.scheds = sched,lr_max,moms,{'lr': None}
 
     def check_fit(self, fit):
-        super().check_fit(fit)
-        check_rates(self.lr_max, len(check_groups(fit.learn, fit.reset_opt, at_least=1)), 'lr_max')
+        check_rates(self.lr_max, len(super().check_fit(fit)), 'lr_max')
         check_moms(self.moms, counts=self.sched.n_moms)
 
     def before_fit(self):

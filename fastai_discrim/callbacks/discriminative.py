@@ -6,7 +6,6 @@ from fastai.learner import Learner
 from fastcore.basics import store_attr
 
 from ..checks import check_list, check_number, check_rates
-from ..groups.layer_groups import check_groups
 from ..plan.rates import FACTOR, check_fall, discriminative_lrs
 from .base import GroupCallback, check_only_one
 
@@ -19,25 +18,30 @@ class DiscriminativeLR(GroupCallback):
         min_scale:float=0., # No multiplier is lower than this
         span:float=None, # As in `discriminative_lrs`
         decay:float=None, # As in `discriminative_lrs`
+        body:float=None, # Multiplier of the group below the head, from which those below it fall; None to fall from the head's
     ):
         check_fall(factor, min_scale, span, decay)
+        if body is not None: check_number(body, 'body')
         if multipliers is not None:
             multipliers = check_list(multipliers, 'multipliers', 'one number for each layer group')
             for m in multipliers: check_number(m, 'multipliers')
-            if factor != FACTOR or min_scale or span is not None or decay is not None:
+            if factor != FACTOR or min_scale or not (span is decay is body is None):
                 raise ValueError(f'multipliers={multipliers} together with another way to fall: expected one of them')
         store_attr()
 
     def check_fit(self, fit):
-        super().check_fit(fit)
+        n = len(super().check_fit(fit))
         check_only_one(DiscriminativeLR, fit.cbs)
-        n = len(check_groups(fit.learn, fit.reset_opt))
         if self.multipliers is not None: check_rates(self.multipliers, n, 'multipliers')
         lr = fit.lr_max()
         if isinstance(lr, slice) or len(set(np.atleast_1d(lr).tolist())) > 1:
             raise ValueError(f'this fit has one rate per layer group already ({lr}), but DiscriminativeLR expected one for all: '
                              'give the fit one number, or leave DiscriminativeLR out (`fine_tune` always has rates of its own)')
-        self.scales = self.multipliers or discriminative_lrs(1., n, self.factor, self.min_scale, self.span, self.decay).tolist()
+        self.scales = self.multipliers or self._scales(n)
+
+    def _scales(self, n_groups):
+        "Return the multipliers of `n_groups` layer groups, input first"
+        return discriminative_lrs(1., n_groups, self.factor, self.min_scale, self.span, self.decay, self.body).tolist()
 
     def before_train(self):
         super().before_train()

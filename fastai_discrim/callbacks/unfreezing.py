@@ -6,7 +6,6 @@ from numbers import Integral, Number
 from fastai.callback.core import TrainEvalCallback
 
 from ..checks import check_list, check_number, check_train_bn
-from ..groups.layer_groups import check_groups
 from ..groups.norms import group_trains, norm_ids
 from ..optional import if_loaded
 from ..plan.opening import chain_thaw, fill, gradual
@@ -33,7 +32,7 @@ class Unfreezing(GroupCallback):
     def schedule(self,
         n_groups:int, # Layer groups of the learner
         n_epoch:int, # Epochs of the fit
-    ) -> list: # Pairs of epochs, which may be fractional, and the groups that train in them; the last one's epochs are the fewest it may have
+    ) -> list: # Pairs of epochs, perhaps fractions, and the groups that train in them; the last one's epochs are the fewest it may have
         "List which groups train in which epochs"
         raise NotImplementedError(f'{type(self).__name__} has no `schedule`')
 
@@ -48,15 +47,18 @@ class Unfreezing(GroupCallback):
         # `lr_find` is for what trains now
         self.idle = any(is_kind(cb, if_loaded('fastai.callback.schedule', 'LRFinder')) for cb in fit.cbs)
         if self.idle: return
-        super().check_fit(fit)
-        if any(is_kind(cb, if_loaded('fastai.callback.fp16', 'NonNativeMixedPrecision')) for cb in fit.cbs):
-            raise ValueError('NonNativeMixedPrecision trains copies of the parameters: expected none, or the native `learn.to_fp16()`')
-        check_only_one(Unfreezing, fit.cbs)
-        *body,_ = check_groups(fit.learn, fit.reset_opt)
+        *body,_ = super().check_fit(fit)
+        self._check_callbacks(fit.cbs)
         norms = norm_ids(fit.learn.model)
         # Of the two fits of `fine_tune`, the one that is frozen
         self.head_only = self.fine_tuning and not any(group_trains(g, norms) for g in body)
         if not self.head_only: self._steps(len(body)+1, fit.n_epoch, len(fit.learn.dls.train))
+
+    def _check_callbacks(self, cbs):
+        "Raise if one of the other callbacks doesn't go with this one"
+        if any(is_kind(cb, if_loaded('fastai.callback.fp16', 'NonNativeMixedPrecision')) for cb in cbs):
+            raise ValueError('NonNativeMixedPrecision trains copies of the parameters: expected none, or the native `learn.to_fp16()`')
+        check_only_one(Unfreezing, cbs)
 
     def _steps(self, n_groups, n_epoch, n_iter):
         "Return the groups of each phase, and the step at which it ends"
@@ -93,7 +95,7 @@ def _train_bn_text(cb): return '' if cb.train_bn is None else f', train_bn={cb.t
 class GradualUnfreezing(Unfreezing):
     "Train the head alone, then one more layer group from the top every `epochs` epochs, then all to the end (ULMFiT, section 3.3)"
     def __init__(self,
-        epochs=1, # Epochs before each next group opens: a number, which may be fractional, or a list, head first; None for the paper's share
+        epochs=1, # Epochs before each next group opens: a number, perhaps a fraction, or a list, head first; None for the paper's share
         down_to:int=0, # The lowest group that ever trains
         train_bn:bool=None, # Do norm layers of frozen groups train? False keeps their statistics too; None as in fastai: `learn.train_bn`
     ):

@@ -6,6 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
+import fastai.callback.schedule  # noqa: F401, for `fit_one_cycle` and `fine_tune`
 import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd

@@ -1,7 +1,7 @@
 "Norm layers, which `train_bn` keeps training in frozen groups, and whether a group trains apart from them"
 __all__ = []
 
-from fastai.torch_core import get_model, norm_bias_params
+from fastai.torch_core import norm_bias_params
 from torch import nn
 
 
@@ -9,7 +9,7 @@ def norm_ids(
     model:nn.Module, # It may be wrapped in `DistributedDataParallel`
 ) -> frozenset: # `id`s of parameters
     "Return the parameters of norm layers, by `id`"
-    return frozenset(id(p) for p in norm_bias_params(get_model(model), with_bias=False))
+    return frozenset(id(p) for p in norm_bias_params(model, with_bias=False))
 
 def group_trains(
     group:list, # Parameters of one layer group

@@ -32,6 +32,8 @@ class Plan:
     tried: tuple = field(default=(), compare=False) # Pairs of rate and loss that it was chosen from
     source: str = field(default='', compare=False) # Where the plan is published
     train_bn: bool = None # Do norm layers of frozen groups train? False also keeps their running statistics; None: as the learner has it
+    body_lr: float = field(default=None, compare=False) # Rate of the group below the head; None where it follows from `lr`
+    body_lr_from: str = field(default='', compare=False) # Where it came from
 
     def __post_init__(self):
         phases = check_list(self.phases, 'phases', 'at least one Phase')
@@ -44,6 +46,7 @@ class Plan:
         _check_lengths(phases)
         _check_cycles(phases)
         set_fields(self, phases=tuple(phases), names=names, lr=self.lr and float(self.lr),
+                   body_lr=self.body_lr and float(self.body_lr),
                    tried=tuple((float(lr), float(loss)) for lr,loss in self.tried))
 
     @property
@@ -107,6 +110,7 @@ class Plan:
         # What a source calls its rate need not be that of the head
         name = 'η_L' if all(p.lrs[-1] == self.lr for p in self.phases) else 'lr'
         if self.lr: title += f'; {name} = {self.lr:.4g}, {self.lr_from}'
+        if self.body_lr: title += f'; body {self.body_lr:.4g}, {self.body_lr_from}'
         training = [[p.lrs[i] for i in p.groups] for p in self.phases]
         span = max(max(lrs)/min(lrs) for lrs in training)
         if span > WIDE_SPAN: title += f'; the lowest is 1/{span:,.0f} of the highest: `min_scale`, `span` or `decay` raise it'

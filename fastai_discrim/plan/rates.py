@@ -15,11 +15,16 @@ def discriminative_lrs(
     min_scale:float=0., # No rate is lower than `lr` times this, a fraction below 1
     span:float=None, # Instead of `factor`: the head's rate divided by the lowest group's, for any number of groups
     decay:float=None, # Instead of `factor`: each group's rate is that of the group above times this, as in layer-wise decay
+    body_lr:float=None, # Rate of the group below the head, from which the rates below it fall; None to fall from the head's
 ) -> np.ndarray: # Rates, shape [n_groups], input first
     "Return rates that fall by `factor` a layer group, from `lr` at the head (ULMFiT, section 3.2), or by `span` in all, or by `decay`"
     check_number(lr, 'lr')
     check_count(n_groups, 'n_groups')
     check_fall(factor, min_scale, span, decay)
+    if body_lr is not None:
+        check_number(body_lr, 'body_lr')
+        if n_groups == 1: return np.array([lr], dtype=float)
+        return np.append(discriminative_lrs(body_lr, n_groups-1, factor, min_scale, span, decay), lr)
     if span is not None: factor = span ** (1/max(n_groups-1, 1))
     if decay is not None: factor = 1/decay
     head_first = np.divide.accumulate(np.array([lr] + [factor]*(n_groups-1), dtype=float))

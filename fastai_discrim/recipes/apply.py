@@ -13,6 +13,7 @@ from ..groups.labels import group_labels
 from ..groups.layer_groups import check_groups
 from ..groups.text_models import is_language_model
 from ..plan.origin import HeadLR
+from ..run.checkpoint_file import check_checkpoint
 from ..run.fit_plan import check_plan
 from .recipe import LM, Recipe
 
@@ -53,7 +54,6 @@ def apply_recipe(self:Learner,
     start_epoch:int=0, # As in `fit`
 ):
     "Fit as `recipe` says: its plan, clipping, β1, β2 and weight decay, which stay with the optimiser. Model and data are left as built"
-    from ..run.checkpointing import check_checkpoint, check_run
     if not isinstance(recipe, Recipe): raise TypeError(f'recipe={recipe!r}: expected a Recipe, such as `recipes.paper_clas`')
     check_checkpoint(checkpoint, checkpoint_every, start_epoch)
     plan = recipe.plan(n_epoch, lr)
@@ -61,7 +61,9 @@ def apply_recipe(self:Learner,
     check_plan(self, plan, cbs, reset_opt)
     clipping = _clipping(self, recipe, cbs)
     plan = replace(plan, names=group_labels(self, check_groups(self, reset_opt)))
-    if checkpoint is not None: check_run(self, plan, checkpoint, recipe.wd, reset_opt)
+    if checkpoint is not None:
+        from ..run.checkpointing import check_run
+        check_run(self, plan, checkpoint, recipe.wd, reset_opt)
     if self.opt is None or reset_opt: self.create_opt()
     _set_betas(self.opt, recipe)
     self.fit_plan(plan, clipping + L(cbs), recipe.wd, checkpoint, checkpoint_every=checkpoint_every, start_epoch=start_epoch)

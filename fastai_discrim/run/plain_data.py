@@ -49,7 +49,7 @@ def _plain_tensor(v):
     return v if v.device.type == 'cpu' else tagged('on device', v.cpu())
 
 def to_plain(v) -> object: # Of types that `torch.load` reads without executing anything
-    "Return `v` as numbers, text, tensors, lists, tuples and dictionaries, which `from_plain` reads; raise `NotPlain` if it is more than that"
+    "Return `v` as numbers, text, tensors, lists, tuples and dictionaries, which `from_plain` reads; raise `NotPlain` if it is more"
     if v is None or type(v) in (bool, int, float, str): return v
     if isinstance(v, np.generic): return v.item()
     if isinstance(v, np.ndarray) and v.dtype.kind in 'biuf': return tagged('array', torch.tensor(v))

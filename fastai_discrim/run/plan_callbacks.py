@@ -14,6 +14,8 @@ from .plan_loop import PlanLoop
 class PlanUnfreezing(Unfreezing):
     "Let train what the plan says"
     def __init__(self, plan:Plan): self.plan,self.train_bn = plan,plan.train_bn
+    # The rest has been checked by `check_plan`
+    def check_fit(self, fit): self._check_callbacks(fit.cbs)
     def fill(self, n_groups, n_epoch): return [(p.epochs, p.groups) for p in self.plan.phases]
 
     def _enter(self, phase):

@@ -46,7 +46,8 @@ def _losses_at(learn, head, train, valid, runs, **fit_args):
     def _losses(lrs):
         # All rates see the same batches, also those that are tried later
         set_random(states)
-        bar = progress_bar(range(runs), leave=False, display=hasattr(learn, 'progress'))
+        # `display=False` would print an empty bar
+        bar = progress_bar(range(runs), leave=False) if hasattr(learn, 'progress') else range(runs)
         return np.mean([trial_losses(learn, head, train, valid, lrs, **fit_args) for _ in bar], axis=0)
     return _losses
 

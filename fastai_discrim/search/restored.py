@@ -68,24 +68,26 @@ def _set_modes(modes):
 def restored(
     learn:Learner, # The learner that is trained inside
 ):
-    """Put back at the end what training inside changes: weights, optimiser, `requires_grad`, gradients, callbacks, recorder, random states,
-    and the order of the batches. Each part is put back whatever happens to the others; an error is raised when all have had their turn"""
+    """Put back at the end what training inside changes: weights, `requires_grad`, gradients, optimiser, callbacks, recorder, metrics, loss,
+    random states, and the order of the batches. Put back each part whatever happens to the others, and raise the error after all of them"""
     model,opt,rec = get_model(learn.model),learn.opt,getattr(learn, 'recorder', None)
     # The recorder is put back as a whole
-    cbs = [cb for cb in learn.cbs if cb is not rec]
+    holders = [cb for cb in learn.cbs if cb is not rec] + [o for o in (*learn.metrics, learn.loss_func) if hasattr(o, '__dict__')]
     with ExitStack() as stack:
         # What is saved last is put back first: all other parts may draw random numbers
         stack.callback(set_random, random_states())
         for dl in learn.dls.loaders: stack.callback(set_loader, dl, loader_state(dl))
         if hasattr(model, 'reset'): stack.callback(model.reset)
-        if opt is not None: stack.callback(opt.load_state_dict, deepcopy(opt.state_dict()))
-        # `no_bar` leaves another progress bar, where it was not broken off
+        if opt is not None:
+            stack.callback(opt.load_state_dict, deepcopy(opt.state_dict()))
+            stack.callback(_set_attrs, opt, dict(vars(opt)))
+        # `no_bar` leaves another progress bar
         stack.callback(_set_cbs, learn, list(learn.cbs))
         seen = set()
-        for v in chain.from_iterable(_containers(o, seen) for cb in cbs for o in vars(cb).values()):
+        for v in chain.from_iterable(_containers(v, seen) for o in holders for v in vars(o).values()):
             if _is_writable(v): stack.callback(_set_content, v, _copy(v))
+        for o in holders: stack.callback(_set_attrs, o, dict(vars(o)))
         if rec is not None: stack.callback(_set_attrs, rec, {k: v if k == 'learn' else deepcopy(v) for k,v in vars(rec).items()})
-        for cb in cbs: stack.callback(_set_attrs, cb, dict(vars(cb)))
         stack.callback(_set_attrs, learn, dict(vars(learn)))
         stack.callback(_set_modes, [(m, m.training) for m in model.modules()])
         stack.callback(_set_grads, _grads(model))

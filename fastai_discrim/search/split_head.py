@@ -14,6 +14,7 @@ from fastcore.basics import first
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
+from ..groups.modules import own_params
 from .frozen_head import SplitHead, list_tensors, map_tensors, module_inputs
 
 # Relative difference that rounding may make, in half precision and in full
@@ -27,8 +28,6 @@ class HeadNotSeparable(Exception):
 _Call = namedtuple('_Call', 'module args kwargs')
 
 def _first_items(n, o): return map_tensors(lambda t: t[:n] if t.ndim else t, o)
-
-def _own_params(m): return set(m.parameters(recurse=False))
 
 def _trace(learn, batch):
     "Run `batch` through the model; return the calls of all modules, the prediction, and whether there was any half precision"
@@ -60,7 +59,7 @@ def _modules_around(model, params):
 
 def _can_begin(m, params):
     "Tell whether a head can begin with `m`: what trains there, or does otherwise in training than in evaluation, belongs to it"
-    if _own_params(m) & params: return True
+    if not params.isdisjoint(own_params(m)): return True
     is_leaf = not list(m.children())
     return is_leaf and (isinstance(m, _DropoutNd) or any(True for _ in m.buffers()))
 
@@ -68,15 +67,15 @@ def _body_of(model, params):
     "Return all modules that lie in one with parameters, none of them in `params`: a dropout that ends the body is the body's"
     body = set()
     for m in model.modules():
-        own = set(m.parameters())
-        if own and not own & params: body.update(m.modules())
+        weights = set(m.parameters())
+        if weights and weights.isdisjoint(params): body.update(m.modules())
     return body
 
 def _find_entry(calls, model, params):
     "Return the index of the call that the head begins with: the first after all calls of the body"
-    body_calls = [i for i,c in enumerate(calls) if _own_params(c.module) - params]
+    body_calls = [i for i,c in enumerate(calls) if not params.issuperset(own_params(c.module))]
     start = body_calls[-1]+1 if body_calls else 0
-    if any(_own_params(c.module) & params for c in calls[:start]): raise HeadNotSeparable(AT_WORK_EARLY)
+    if not all(params.isdisjoint(own_params(c.module)) for c in calls[:start]): raise HeadNotSeparable(AT_WORK_EARLY)
     body = _body_of(model, params)
     for i in range(start, len(calls)):
         if _can_begin(calls[i].module, params) and calls[i].module not in body: return i
@@ -87,7 +86,8 @@ def _other_weights(params):
     "Give `params` other values inside"
     before = [(p, p.clone()) for p in params]
     try:
-        for p in params: p.add_(1)
+        # Not by one and the same number, which the features of a layer norm, whose sum is 0, would not tell
+        for p in params: p.add_(torch.linspace(1, 2, p.numel(), dtype=p.dtype, device=p.device).view(p.shape))
         yield
     finally:
         for p,old in before: p.copy_(old)
