@@ -4,40 +4,42 @@ over all batches of all repeats, so that what else the machine does weighs littl
     python benchmarks/callback_cost.py [--repeats 30]
 
 Unfreezing saves time by what it freezes; to see its own cost, all groups are open here.
-The arm `stock` is fastai without the methods that importing fastai_discrim wraps; `wrapped` is the same fit with them."""
+The arm `stock` is fastai without the two methods that importing fastai_discrim wraps, `fit` and `fine_tune`; `imported` is the same fit with
+them."""
 import argparse
 import json
 import time
 from contextlib import contextmanager, nullcontext
 
+import fastai.callback.schedule  # noqa: F401, for `fit_one_cycle`
 import numpy as np
 import torch
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
-from fastai.learner import Learner, Recorder
+from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.text.learner import TextLearner
 from fastai.text.models import AWD_LSTM, awd_lstm_clas_config
 from fastai.text.models.core import get_text_classifier
 from torch import nn
 
-from fastai_discrim.all import DiscriminativeLR, Phase, Plan, discriminative_lrs, layerwise_split
-from fastai_discrim.unfreeze import Unfreezing
+from fastai_discrim.all import DiscriminativeLR, GroupLRRecorder, Phase, Plan, discriminative_lrs, layerwise_split
+from fastai_discrim.callbacks.unfreezing import Unfreezing
 
 
 class AllOpen(Unfreezing):
     "The work of unfreezing without its savings"
-    def stages(self, n_groups): return [(1, tuple(range(n_groups)))]
+    def schedule(self, n_groups, n_epoch): return [(n_epoch, tuple(range(n_groups)))]
 
 @contextmanager
 def stock():
     "fastai's own methods for a while"
-    wrapped = [(Learner, 'fit'), (Learner, '_do_fit'), (Learner, 'one_batch'), (Learner, '_step'), (Recorder, 'after_batch')]
-    ours = [(cls, nm, getattr(cls, nm)) for cls,nm in wrapped]
-    for cls,nm in wrapped: setattr(cls, nm, getattr(cls, '_orig_'+nm))
+    wrappers = {nm: getattr(Learner, nm) for nm in ('fit', 'fine_tune')}
+    # What each of them wraps, as `functools.wraps` notes it
+    for nm,f in wrappers.items(): setattr(Learner, nm, f.__wrapped__)
     try: yield
     finally:
-        for o in ours: setattr(*o)
+        for nm,f in wrappers.items(): setattr(Learner, nm, f)
 
 class Clock(Callback):
     "When every batch ended; part of all arms"
@@ -65,7 +67,7 @@ def measure(make, repeats):
     lrs = discriminative_lrs(1e-3, len(layerwise_split(learn.model)))
     plan = Plan([Phase(1, range(len(lrs)), lrs)])
     def one_cycle(*cbs): learn.fit_one_cycle(1, 1e-3, cbs=[clock, *cbs])
-    arms = {'stock': one_cycle, 'wrapped': one_cycle,
+    arms = {'stock': one_cycle, 'imported': one_cycle, 'GroupLRRecorder': lambda: one_cycle(GroupLRRecorder()),
             'DiscriminativeLR': lambda: one_cycle(DiscriminativeLR()), 'unfreezing': lambda: one_cycle(AllOpen()),
             'both': lambda: one_cycle(AllOpen(), DiscriminativeLR()), 'fit_plan': lambda: learn.fit_plan(plan, cbs=clock)}
     times = {k: [] for k in arms}

@@ -51,8 +51,8 @@ from text_report import markdown
 from torch import nn
 
 from fastai_discrim import __version__
-from fastai_discrim.__main__ import SMALL, language_model
 from fastai_discrim.all import layerwise_split
+from fastai_discrim.demo.ulmfit_demo import SMALL, language_model
 
 ARMS,TUNING_SEED,ENCODER = ('stock', 'ours'),1000,dict(epochs=2, rate=1e-2, seed=0)
 # Groups, epochs, and batches an epoch

@@ -53,7 +53,7 @@ from torch.nn.functional import cross_entropy
 
 from fastai_discrim import __version__
 from fastai_discrim.all import docstrings, layerwise_split
-from fastai_discrim.candidates import HeadLosses, Heads, SumLoss
+from fastai_discrim.search.head_trials import HeadLosses, Heads, SumLoss
 
 SHARED = Path(__file__).resolve().parents[2]/'shared/weights'
 
@@ -110,8 +110,8 @@ class Fan(nn.Module):
         self.heads = nn.ModuleList([Heads([deepcopy(model[1]) for _ in range(n_rates)]) for _ in range(draws)])
 
     def forward(self, x):
-        with torch.no_grad(): kept = self.body[0].train(self.training)(x)
-        return [pred for heads in self.heads for pred,*_ in heads(kept)]
+        with torch.no_grad(): features = self.body[0].train(self.training)(x)
+        return [pred for heads in self.heads for pred,*_ in heads(features)]
 
 def trained(learn, lrs, draws):
     "`draws` heads fully trained at each of `lrs`, and the loss of each"

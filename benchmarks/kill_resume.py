@@ -26,8 +26,8 @@ from fastprogress.fastprogress import progress_bar
 from torch import nn
 
 from fastai_discrim.all import layerwise_split
-from fastai_discrim.checkpoint import checkpoint_file, previous
-from fastai_discrim.resume import Checkpointing
+from fastai_discrim.run.checkpoint_file import checkpoint_file, previous
+from fastai_discrim.run.checkpointing import Checkpointing
 
 SMALL = dict(emb_sz=32, n_hid=48)
 

@@ -34,6 +34,7 @@ from pathlib import Path
 from shutil import which
 
 import fastai
+import fastai.callback.schedule  # for `fine_tune`, `fit_one_cycle` and `lr_find`
 import torch
 from fastai.torch_core import set_seed
 from fastprogress.fastprogress import progress_bar

@@ -1,10 +1,15 @@
 "Small learners that train in seconds on a CPU"
 import random
+from collections import deque
+from collections.abc import Mapping
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType
 
 import matplotlib
 
 matplotlib.use('Agg')
 
+import fastai.callback.all  # noqa: F401, for `fit_one_cycle` and the like, which users have
 import numpy as np
 import pytest
 import torch
@@ -18,6 +23,7 @@ from fastai.text.learner import LMLearner, TextLearner
 from fastai.text.models import AWD_LSTM, awd_lstm_clas_config, awd_lstm_clas_split, awd_lstm_lm_config, awd_lstm_lm_split
 from fastai.text.models.core import get_language_model, get_text_classifier
 from fastai.torch_core import set_seed
+from fastcore.foundation import L
 from torch import nn
 
 from fastai_discrim.all import layerwise_split
@@ -93,24 +99,46 @@ def snapshot(learn):
     return [p.detach().clone() for p in learn.model.parameters()], [p.requires_grad for p in learn.model.parameters()], opt, list(learn.cbs)
 def same(a, b): return all(map(torch.equal, a[0], b[0])) and a[1:] == b[1:]
 
+# Where an object's attributes lead to the learner and what it consists of, which is compared by itself, or to what has no value
+_ELSEWHERE = ('learn', 'model', 'dls', 'dl', 'opt', 'cbs', 'lock', 'progress')
+_FUNCTIONS = (type, FunctionType, BuiltinFunctionType, MethodType, np.ufunc)
+
+def exact(o, within=()):
+    "Return `o` as nested tuples, lists and text that are equal only where every value is the same; nan equals nan"
+    if o is None or isinstance(o, (bool, int, str, bytes, *_FUNCTIONS)): return o
+    # An object that holds itself
+    if id(o) in within: return type(o).__name__
+    def _exact(v): return exact(v, (*within, id(o)))
+    if isinstance(o, torch.Tensor): return type(o).__name__,str(o.dtype),tuple(o.shape),repr(o.detach().to_dense().tolist())
+    if isinstance(o, (np.ndarray, np.generic)): return str(o.dtype),o.shape,repr(o.tolist())
+    if isinstance(o, torch.Generator): return _exact(o.get_state())
+    if isinstance(o, random.Random): return o.getstate()
+    if isinstance(o, partial): return 'partial',o.func,_exact(o.args),_exact(o.keywords)
+    if isinstance(o, Mapping): return type(o).__name__,[(_exact(k), _exact(v)) for k,v in o.items()]
+    # A set that was copied may come in another order
+    if isinstance(o, (set, frozenset)): return type(o).__name__,sorted(repr(_exact(v)) for v in o)
+    if isinstance(o, (list, tuple, deque, L)): return type(o).__name__,[_exact(v) for v in o]
+    attrs = {k:v for k,v in getattr(o, '__dict__', {}).items() if k not in _ELSEWHERE}
+    return type(o).__name__,_exact(attrs) if attrs else repr(o) if isinstance(o, float) else None
+
 def everything(learn):
-    "All that a reader, or the next fit, could tell a difference by"
-    opt = learn.opt and [{k: v.tolist() if torch.is_tensor(v) else v for k,v in learn.opt.state[p].items()}
-                         for g in learn.opt.param_lists for p in g if p in learn.opt.state]
-    return dict(buffers=[b.tolist() for b in learn.model.buffers()],
-                opt=opt, hypers=learn.opt and [dict(h) for h in learn.opt.hypers],
-                rg=[p.requires_grad for p in learn.model.parameters()],
-                grad=[p.grad if p.grad is None else p.grad.tolist() for p in learn.model.parameters()],
-                modes=[m.training for m in learn.model.modules()],
-                # A set that was copied may come in another order
-                rec={k: str(sorted(v) if isinstance(v, (set, frozenset)) else v) for k,v in vars(learn.recorder).items()
-                     if k not in ('learn', 'loss', 'smooth_loss')},
-                smooth=str(vars(learn.recorder.smooth_loss)),
-                params={n: p.tolist() for n,p in learn.model.named_parameters()},
-                attrs={k: str(v) for k,v in vars(learn).items() if k not in ('lock', 'opt', 'model', 'dls', 'progress', 'cbs')},
-                cbs={type(c) for c in learn.cbs},
-                rng=[dl.rng.getstate() for dl in learn.dls.loaders if hasattr(dl, 'rng')],
-                py=random.getstate(), np=str(np.random.get_state()), torch=torch.get_rng_state().tolist())
+    "Return all that a reader, or the next fit, could tell a difference by, as values to compare"
+    model,opt,loaders = learn.model,learn.opt,learn.dls.loaders
+    known = [p for g in opt.param_lists for p in g if p in opt.state] if opt else []
+    # `no_bar` makes another progress bar, at the end of the list
+    cbs = [cb for cb in learn.cbs if type(cb).__name__ != 'ProgressCallback']
+    return dict(params={n: p.tolist() for n,p in model.named_parameters()}, buffers=[exact(b) for b in model.buffers()],
+                rg=[p.requires_grad for p in model.parameters()], grad=[exact(p.grad) for p in model.parameters()],
+                modes=[m.training for m in model.modules()],
+                hooks=[len(getattr(m, k)) for m in model.modules() for k in vars(nn.Module()) if k.endswith('_hooks')],
+                opt=opt and [exact(opt.state[p]) for p in known], hypers=opt and [dict(h) for h in opt.hypers],
+                frozen_idx=opt and getattr(opt, 'frozen_idx', None), slow=exact(getattr(opt, 'slow_weights', None)),
+                rec=exact(vars(learn.recorder) if hasattr(learn, 'recorder') else None),
+                cbs=[exact(cb) for cb in cbs], bar=len(cbs) < len(learn.cbs),
+                attrs={k: type(v).__name__ if isinstance(v, Callback) else exact(v) for k,v in vars(learn).items() if k not in _ELSEWHERE},
+                rng=[exact(getattr(dl, k)) for dl in loaders for k in ('rng', 'generator') if hasattr(dl, k)],
+                order=[exact(list(dl.items.idxs)) for dl in loaders if hasattr(getattr(dl, 'items', None), 'idxs')],
+                py=random.getstate(), np=exact(np.random.get_state()), torch=exact(torch.get_rng_state()))
 
 @pytest.fixture(autouse=True)
 def no_figures_left():

@@ -21,10 +21,10 @@ from fastai.vision.models.xresnet import xresnet18
 from torch import nn
 from torchvision.models.convnext import CNBlockConfig
 
-from fastai_discrim.groups import is_lm
+from fastai_discrim.groups.text_models import is_language_model
 from fastai_discrim.kept import split_head
-from fastai_discrim.layers import layerwise_split
-from fastai_discrim.unfreeze import GradualUnfreezing
+from fastai_discrim.groups.split import layerwise_split
+from fastai_discrim.callbacks.unfreezing import GradualUnfreezing
 
 
 def image(n=32): return torch.rand(2, 3, n, n)
@@ -222,4 +222,4 @@ def test_the_head_can_be_run_alone(tmp_path, name):
 def test_language_models_are_known(tmp_path, name):
     dls = DataLoaders.from_dsets([(made(name)[1][0], torch.tensor(0))], bs=1, device='cpu', num_workers=0)
     learn = Learner(dls, made(name)[0], loss_func=lambda out, y: out.sum(), splitter=layerwise_split, path=tmp_path)
-    assert is_lm(learn) == ('masked' in name or 'language model' in name)
+    assert is_language_model(learn) == ('masked' in name or 'language model' in name)

@@ -10,7 +10,7 @@ from conftest import make_clas, make_lm, make_mlp, same, snapshot, weights
 from fastai.losses import LabelSmoothingCrossEntropyFlat
 from fastai.metrics import accuracy, error_rate
 
-from fastai_discrim.checkpoint import checkpoint_file, previous, read, write
+from fastai_discrim.run.checkpoint_file import checkpoint_file, previous, read, write
 
 
 def test_what_was_written_is_read(tmp_path):

@@ -6,10 +6,11 @@ import pytest
 from conftest import make_mlp
 from fastai.callback.schedule import combined_cos
 
-from fastai_discrim.plan import Phase, Plan
-from fastai_discrim.rates import DiscriminativeLR
-from fastai_discrim.schedule import STLR, Cos, Flat, OneCycle, Schedule
-from fastai_discrim.unfreeze import ChainThaw, GradualUnfreezing
+from fastai_discrim.plan.phase import Phase
+from fastai_discrim.plan.plan import Plan
+from fastai_discrim.callbacks.discriminative import DiscriminativeLR
+from fastai_discrim.plan.schedules import STLR, Cos, Flat, OneCycle, Schedule
+from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing
 
 LRS = (1e-4, 1e-3, 1e-2)
 GRADUAL = Plan([Phase(1, (2,), LRS), Phase(2, (1, 2), LRS), Phase(2, (0, 1, 2), LRS)])
@@ -38,7 +39,7 @@ def test_a_cycle_ends_where_another_begins():
 @pytest.mark.parametrize('sched', [STLR(), STLR(.3, 7), OneCycle(), Cos(), Flat()], ids=str)
 def test_what_ran_is_what_was_planned(tmp_path, opening, sched):
     learn = make_mlp(tmp_path)
-    plan = Plan([Phase(n, g, LRS) for n,g in opening.spread(3, 6)]).under(sched, whole=True)
+    plan = Plan([Phase(n, g, LRS) for n,g in opening.fill(3, 6)]).under(sched, whole=True)
     with learn.no_bar(): learn.fit_plan(plan)
     np.testing.assert_array_equal(learn.recorder.group_lrs, plan.lrs(8))
     assert Plan.from_json(plan.to_json()) == plan
@@ -47,7 +48,7 @@ def test_what_ran_is_what_was_planned(tmp_path, opening, sched):
 def test_callbacks_under_one_schedule_are_a_plan_under_it(tmp_path, moms):
     a,b = make_mlp(tmp_path),make_mlp(tmp_path)
     with a.no_bar(): a.fit_stlr(5, 1e-2, moms=moms, cbs=[GradualUnfreezing(), DiscriminativeLR(10)])
-    first,*rest = [Phase(n, g, LRS, moms=moms) for n,g in GradualUnfreezing().spread(3, 5)]
+    first,*rest = [Phase(n, g, LRS, moms=moms) for n,g in GradualUnfreezing().fill(3, 5)]
     with b.no_bar(): b.fit_plan(Plan([first, *rest]).under(STLR(), whole=True))
     np.testing.assert_allclose(a.recorder.group_lrs, b.recorder.group_lrs, rtol=1e-9)
     np.testing.assert_allclose(a.recorder.hps['mom'], b.recorder.hps['mom'], rtol=1e-9)
@@ -65,7 +66,7 @@ def test_under_keeps_all_else():
     assert whole == Plan([Phase(1, (2,), LRS, Cos(), (.9, .8, .9)), Phase(1, (2,), LRS, None)])
     assert whole.names == plan.names and whole.lr_from == 'given' and whole.tried == ((1e-3, .5),) and whole.lr == 1e-2
     # It is no longer what was published, and as it was once it is put back
-    assert anew.source == 'somewhere; changed: under Cos(warm=0)' and whole.source.endswith('under Cos(warm=0), whole')
+    assert anew.source == 'somewhere; changed: under Cos(hold=0)' and whole.source.endswith('under Cos(hold=0), whole')
     assert whole.under(STLR()) == plan
 
 def test_it_says_where_a_cycle_goes_on():

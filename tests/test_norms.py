@@ -5,9 +5,9 @@ from conftest import make_mlp
 from fastai.callback.core import Callback
 from fastai.torch_core import set_seed
 
-from fastai_discrim.plan import Plan
-from fastai_discrim.rates import DiscriminativeLR
-from fastai_discrim.unfreeze import ChainThaw, GradualUnfreezing
+from fastai_discrim.plan.plan import Plan
+from fastai_discrim.callbacks.discriminative import DiscriminativeLR
+from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing
 
 
 class Norms(Callback):

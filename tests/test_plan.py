@@ -17,11 +17,13 @@ from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.optimizer import SGD, OptimWrapper, ranger
 from fastai.torch_core import set_seed
 
-from fastai_discrim.head import HeadLR
-from fastai_discrim.plan import Phase, Plan, Plateau
-from fastai_discrim.rates import DiscriminativeLR, discriminative_lrs
-from fastai_discrim.schedule import STLR, CLRBeta, Cos, Flat, OneCycle
-from fastai_discrim.unfreeze import ChainThaw, GradualUnfreezing
+from fastai_discrim.plan.origin import HeadLR
+from fastai_discrim.plan.phase import EarlyStop, Phase
+from fastai_discrim.plan.plan import Plan
+from fastai_discrim.callbacks.discriminative import DiscriminativeLR
+from fastai_discrim.plan.rates import discriminative_lrs
+from fastai_discrim.plan.schedules import STLR, CLRBeta, Cos, Flat, OneCycle
+from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing
 
 LRS = (1e-4, 1e-3, 1e-2)
 PLAN = Plan([Phase(1, (2,), LRS), Phase(2, (1, 2), LRS, CLRBeta()), Phase(2, (0, 1, 2), LRS, OneCycle()),
@@ -32,7 +34,7 @@ def test_equal_by_value():
     assert a == b and hash(a) == hash(b) and a != Phase(1, (2,), LRS, STLR(.2)) and a != Phase(1, (1,), LRS)
     assert Plan([a, a]) == Plan((b, b), names='xyz') != Plan([a]) and len({Plan([a]), Plan([b])}) == 1
     with pytest.raises(AttributeError): a.epochs = 2
-    assert repr(a) == 'Phase(epochs=1, groups=(2,), lrs=(0.0001, 0.001, 0.01), sched=STLR(cut_frac=0.1, ratio=32), moms=None, ends=None)'
+    assert repr(a) == 'Phase(epochs=1, groups=(2,), lrs=(0.0001, 0.001, 0.01), sched=STLR(cut_frac=0.1, ratio=32), moms=None, early_stop=None)'
 
 def test_table():
     t = PLAN.table()
@@ -120,7 +122,7 @@ def test_numpy_in_a_schedule_is_written():
     assert Plan.from_json(plan.to_json()) == plan
 
 def test_names_are_escaped(): assert '<script>' not in Plan([Phase(1, (0,), (1.,))], ['<script>'])._repr_html_()
-def test_monitors_are_escaped(): assert '<script>' not in Plan([Phase(1, (0,), (1.,), ends=Plateau(1, '<script>'))])._repr_html_()
+def test_monitors_are_escaped(): assert '<script>' not in Plan([Phase(1, (0,), (1.,), early_stop=EarlyStop(1, '<script>'))])._repr_html_()
 
 def test_momentum_is_in_the_table(): assert 'moms=(0.9, 0.8, 0.9)' in repr(Plan([Phase(1, (0,), (1.,), moms=(.9, .8, .9))]))
 

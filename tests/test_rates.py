@@ -15,9 +15,10 @@ from fastai.optimizer import SGD, OptimWrapper, ranger
 from fastai.torch_core import set_seed
 from torch import nn
 
-from fastai_discrim.layers import layerwise_split
-from fastai_discrim.rates import DiscriminativeLR, discriminative_lrs
-from fastai_discrim.unfreeze import GradualUnfreezing
+from fastai_discrim.groups.split import layerwise_split
+from fastai_discrim.callbacks.discriminative import DiscriminativeLR
+from fastai_discrim.plan.rates import discriminative_lrs
+from fastai_discrim.callbacks.unfreezing import GradualUnfreezing
 
 
 def test_each_rate_is_its_upper_neighbours_divided():

@@ -4,8 +4,8 @@ import pytest
 from conftest import make_mlp
 from fastai.callback.core import Callback, CancelFitException
 
-from fastai_discrim.record import plot_lrs
-from fastai_discrim.unfreeze import GradualUnfreezing
+from fastai_discrim.plan.plot import plot_lrs
+from fastai_discrim.callbacks.unfreezing import GradualUnfreezing
 
 
 def test_stock_fits_are_recorded(mlp):

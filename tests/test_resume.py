@@ -25,10 +25,11 @@ from fastai.text.data import SortedDL
 from fastai.torch_core import set_seed
 from torch.utils.data import DataLoader as TorchLoader
 
-from fastai_discrim.checkpoint import checkpoint_file, facts, func_name, previous, read
-from fastai_discrim.plan import Plateau
+from fastai_discrim.run.checkpoint_file import checkpoint_file, previous, read
+from fastai_discrim.run.run_identity import run_identity, func_name
+from fastai_discrim.plan.phase import EarlyStop
 from fastai_discrim.recipes import recipes
-from fastai_discrim.schedule import OneCycle
+from fastai_discrim.plan.schedules import OneCycle
 
 MAKERS = dict(mlp=make_mlp, clas=make_clas, lm=partial(make_lm, n=16))
 
@@ -178,14 +179,14 @@ def test_after_ctrl_c_mixup_leaves_its_loss(tmp_path):
     "It is the run's own all the same"
     learn = make_mlp(tmp_path)
     with learn.no_bar(), pytest.raises(KeyboardInterrupt): learn.fit_plan(plan_of(learn), checkpoint='r', cbs=[MixUp(), StopAt(2, 4)])
-    assert func_name(learn.loss_func) == 'lf' and facts(learn, plan_of(learn))['loss function'] == 'CrossEntropyLoss'
+    assert func_name(learn.loss_func) == 'lf' and run_identity(learn, plan_of(learn))['loss function'] == 'CrossEntropyLoss'
 
 def test_going_on_warns_of_nothing(tmp_path):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always')
         for stop in ((2, 3), (99, 0)):
             learn = make_mlp(tmp_path, norm=True)
-            plan = learn.ulmfit_plan(6, 1e-2, epochs=2, ends=Plateau(1))
+            plan = learn.ulmfit_plan(6, 1e-2, epochs=2, early_stop=EarlyStop(1))
             try:
                 with learn.no_bar(), learn.no_logging(): learn.fit_plan(plan, checkpoint='r', cbs=StopAt(*stop))
             except KeyboardInterrupt: assert stop == (2, 3)
@@ -368,8 +369,8 @@ class StopInEpoch(StopAt):
 @pytest.mark.parametrize('when', ['before_fit', 'before_fit late', 'before_epoch', 'after_train', 'after_epoch'])
 def test_predictions_in_between_are_no_fit_of_their_own(tmp_path, when, how, it, every):
     # Between training and validation the recorder mixes up what both measure, and no tracker can work
-    ends = None if when == 'after_train' else Plateau(1, 'count', lower=True)
-    def plan(learn): return learn.ulmfit_plan(8, 1e-2, epochs=3, ends=ends)
+    ends = None if when == 'after_train' else EarlyStop(1, 'count', lower=True)
+    def plan(learn): return learn.ulmfit_plan(8, 1e-2, epochs=3, early_stop=ends)
     def make():
         learn = make_mlp(tmp_path)
         # Worse with each validation, so that each phase but the last ends after its second epoch

@@ -19,8 +19,9 @@ from fastai.torch_core import set_seed
 from torch.utils.data import DataLoader as TorchLoader
 
 from fastai_discrim import __version__
-from fastai_discrim.head import HeadLR
-from fastai_discrim.plan import Phase, Plan
+from fastai_discrim.plan.origin import HeadLR
+from fastai_discrim.plan.phase import Phase
+from fastai_discrim.plan.plan import Plan
 from fastai_discrim.recipes import recipes
 
 LRS = (1e-4, 1e-3, 1e-2)

@@ -8,9 +8,9 @@ import torch
 from conftest import make_mlp, same, snapshot
 from fastai.optimizer import Adam, OptimWrapper
 
-from fastai_discrim.rates import DiscriminativeLR
-from fastai_discrim.schedule import STLR, CLRBeta, Cos, Flat, OneCycle, SchedCLRBeta, SchedSTLR
-from fastai_discrim.unfreeze import GradualUnfreezing
+from fastai_discrim.callbacks.discriminative import DiscriminativeLR
+from fastai_discrim.plan.schedules import STLR, CLRBeta, Cos, Flat, OneCycle, SchedCLRBeta, SchedSTLR
+from fastai_discrim.callbacks.unfreezing import GradualUnfreezing
 
 
 def paper_stlr(t, T, lr_max, cut_frac, ratio):

@@ -13,10 +13,11 @@ from fastai.callback.core import Callback
 from fastai.metrics import ValueMetric, accuracy
 from fastai.torch_core import set_seed
 
-from fastai_discrim.checkpoint import checkpoint_file, read
-from fastai_discrim.plan import Phase, Plan, Plateau
-from fastai_discrim.rates import DiscriminativeLR
-from fastai_discrim.unfreeze import ChainThaw, GradualUnfreezing
+from fastai_discrim.run.checkpoint_file import checkpoint_file, read
+from fastai_discrim.plan.phase import EarlyStop, Phase
+from fastai_discrim.plan.plan import Plan
+from fastai_discrim.callbacks.discriminative import DiscriminativeLR
+from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing
 
 pytest.importorskip('accelerate')
 pytestmark = [pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs os.fork'),
@@ -117,7 +118,7 @@ def test_eta_and_a_phase_that_ends(tmp_path):
         learn.metrics = [accuracy]
         # Each process would choose another
         set_seed(5+rank())
-        res = trained(learn, lambda l: l.fit_ulmfit(15, epochs=3, ends=Plateau(1, min_delta=.05)))
+        res = trained(learn, lambda l: l.fit_ulmfit(15, epochs=3, early_stop=EarlyStop(1, min_delta=.05)))
         return {**res, 'lr': learn.recorder.plan.lr, 'epochs': [e for e,_ in learn.recorder.ran['epochs']]}
     a,b = both(run, tmp_path)
     check_equal(a, b, len(a['epochs']))
@@ -201,11 +202,11 @@ def test_stopped_and_gone_on_with_in_one_context(tmp_path):
 
 def test_an_error_that_can_not_be_sent(tmp_path):
     def run(path):
-        from fastai_discrim.several import by_first
+        from fastai_discrim.several import on_rank0
         class Local(Exception): pass
         def f(): raise Local('here')
         learn = make_mlp(path)
-        with learn.distrib_ctx(sync_bn=False): by_first(f)
+        with learn.distrib_ctx(sync_bn=False): on_rank0(f)
     for res in both(run, tmp_path): assert 'Local' in res['error'] and 'here' in res['error']
 
 def test_processes_that_measure_differently_end_a_phase_together(tmp_path):
@@ -213,7 +214,7 @@ def test_processes_that_measure_differently_end_a_phase_together(tmp_path):
         learn = make_mlp(path)
         values = iter([5, 1, 1, 1, 1, 1, 1, 1] if rank() else range(9))
         learn.metrics = [ValueMetric(lambda: next(values), 'score')]
-        plan = Plan([Phase(3, (2,), (1e-3,)*3, ends=Plateau(1, 'score')), Phase(2, (0, 1, 2), (1e-3,)*3)])
+        plan = Plan([Phase(3, (2,), (1e-3,)*3, early_stop=EarlyStop(1, 'score')), Phase(2, (0, 1, 2), (1e-3,)*3)])
         return trained(learn, lambda l: l.fit_plan(plan))
     a,b = both(run, tmp_path)
     check_equal(a, b, 5)

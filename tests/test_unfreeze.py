@@ -13,8 +13,9 @@ from fastai.callback.training import BnFreeze, GradientAccumulation, GradientCli
 from fastai.learner import load_learner
 from fastai.optimizer import SGD, Adam, OptimWrapper, ranger
 
-from fastai_discrim.rates import DiscriminativeLR
-from fastai_discrim.unfreeze import ChainThaw, GradualUnfreezing, train_only
+from fastai_discrim.callbacks.discriminative import DiscriminativeLR
+from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing
+from fastai_discrim.callbacks.freezing import freeze_all_but
 
 OPTS = dict(adam=Adam, sgd=partial(SGD, mom=0.9), ranger=ranger, torch=partial(OptimWrapper, opt=torch.optim.AdamW))
 CBS = dict(gradual=GradualUnfreezing, chain=ChainThaw)
@@ -32,7 +33,7 @@ def watched(learn, cb, n_epoch=None, fit=None, cbs=(), **kw):
     with learn.no_bar(): (fit or learn.fit_one_cycle)(n_epoch, cbs=[cb, watch, *cbs], **kw)
     return watch
 
-def stages(cb, n_groups, n_epoch): return [g for n,g in cb.spread(n_groups, n_epoch) for _ in range(n)]
+def stages(cb, n_groups, n_epoch): return [g for n,g in cb.fill(n_groups, n_epoch) for _ in range(n)]
 
 def test_gradual_stages():
     assert stages(GradualUnfreezing(), 3, 5) == [(2,), (1, 2), (0, 1, 2), (0, 1, 2), (0, 1, 2)]
@@ -362,7 +363,7 @@ def test_validation_in_between_does_not_begin_it_anew(mlp, event):
 @pytest.mark.parametrize('epochs', [(1, 2), np.array([1, 2]), map(int, '12')], ids=['tuple', 'array', 'map'])
 def test_epochs_in_other_clothes(epochs):
     assert repr(cb := GradualUnfreezing(epochs)) == 'GradualUnfreezing(epochs=[1, 2], down_to=0)'
-    assert [n for n,_ in cb.stages(3)] == [n for n,_ in cb.stages(3)] == [1, 2, 1]
+    assert [n for n,_ in cb.schedule(3)] == [n for n,_ in cb.schedule(3)] == [1, 2, 1]
 
 BAD = [(GradualUnfreezing, dict(epochs=0), 'epochs=0'),
        (GradualUnfreezing, dict(epochs=-1), 'epochs=-1'),
@@ -405,7 +406,7 @@ def test_an_optimiser_of_copies_is_refused(mlp):
 
 def test_train_only_by_hand(clas):
     clas.create_opt()
-    train_only(clas, [1, 4])
+    freeze_all_but(clas, [1, 4])
     assert trains(clas) == [False, True, False, False, True]
 
 def test_a_refused_fit_changes_no_file(mlp):

@@ -1,6 +1,7 @@
 "What our callbacks have in common: they know a fit from a validation in the middle of it, and check the fit before it changes anything"
 __all__ = []
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -106,7 +107,9 @@ def check_only_one(
 def instantiate_ours(
     cbs, # One callback, many, or classes
 ) -> L:
-    "Make instances of our own callback classes, so that they can be checked; other classes are left to fastai"
+    "Make instances of our own callback classes, so that they can be checked; other classes, and iterators, are left to fastai"
+    # An iterator can be read once only
+    if isinstance(cbs, Iterator): return L()
     return L(cbs).map(lambda cb: cb() if isinstance(cb, type) and issubclass(cb, GroupCallback) else cb)
 
 def group_callbacks(

@@ -6,6 +6,7 @@ __all__ = []
 from functools import wraps
 
 from fastai.learner import Learner
+from fastcore.foundation import L
 
 from .base import FitArgs, group_callbacks, instantiate_ours
 
@@ -23,7 +24,7 @@ def checked_fine_tune(fine_tune):
             for cb in ours: cb.fine_tuning = True
             fit_args = FitArgs(self, epochs, slice(self.lr), every, kwargs.get('reset_opt', False))
             for cb in ours: cb.check_fit(fit_args)
-            return fine_tune(self, *args, **{**kwargs, 'cbs': cbs})
+            return fine_tune(self, *args, **{**kwargs, 'cbs': cbs or L(kwargs.get('cbs'))})
         finally:
             for cb in ours: cb.fine_tuning = False
     return _fine_tune

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from functools import wraps
 
 from fastai.learner import Learner
+from fastcore.foundation import L
 
 from .base import FitArgs, group_callbacks, instantiate_ours
 from .checked_fine_tune import wrap_fine_tune
@@ -39,7 +40,8 @@ def checked(fit):
         with ExitStack() as stack:
             stack.callback(_clean_up, self, ours)
             stack.enter_context(distributed_fit(self, opens_groups))
-            return fit(self, *args[len(FIT_ARGS):], **{**given, 'cbs': cbs + GroupLRRecorder()})
+            cbs = (cbs or L(given.get('cbs'))) + GroupLRRecorder()
+            return fit(self, *args[len(FIT_ARGS):], **{**given, 'cbs': cbs})
     return _fit
 
 Learner.fit = checked(Learner.fit)

@@ -1,6 +1,8 @@
 "Discriminative rates under any scheduler (ULMFiT, section 3.2)"
 __all__ = ['DiscriminativeLR']
 
+from functools import partial
+
 import numpy as np
 from fastai.learner import Learner
 from fastcore.basics import store_attr
@@ -46,7 +48,7 @@ class DiscriminativeLR(GroupCallback):
     def before_train(self):
         super().before_train()
         # Around the step alone: whatever breaks it off, no callback and no later fit finds a scaled rate
-        vars(self.learn)['_step'] = self._step
+        vars(self.learn)['_step'] = partial(self._step, self.learn)
 
     def after_train(self): self._remove(self.learn)
 
@@ -58,13 +60,15 @@ class DiscriminativeLR(GroupCallback):
         "Give `learn` its own `_step` again"
         vars(learn).pop('_step', None)
 
-    def _step(self):
+    def _step(self, learn):
         "Step as fastai does, each group at its own rate"
-        learn = self.learn
-        step = type(learn)._step
-        head,opt = learn.opt.hypers[-1]['lr'],learn.opt
+        step,opt = type(learn)._step,learn.opt
+        # Left by an interrupted fit, where another package has patched `fit` so that ours is not called
+        if self.learn is None:
+            self._remove(learn)
+            return step(learn)
         unscaled = [h['lr'] for h in opt.hypers]
-        opt._set_hyper('lr', [s*head for s in self.scales])
+        opt._set_hyper('lr', [s*unscaled[-1] for s in self.scales])
         try: step(learn)
         finally: opt._set_hyper('lr', unscaled)
 

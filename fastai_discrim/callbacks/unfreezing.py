@@ -48,13 +48,13 @@ class Unfreezing(GroupCallback):
         self.idle = any(is_kind(cb, if_loaded('fastai.callback.schedule', 'LRFinder')) for cb in fit.cbs)
         if self.idle: return
         *body,_ = super().check_fit(fit)
-        self._check_callbacks(fit.cbs)
+        self.check_callbacks(fit.cbs)
         norms = norm_ids(fit.learn.model)
         # Of the two fits of `fine_tune`, the one that is frozen
         self.head_only = self.fine_tuning and not any(group_trains(g, norms) for g in body)
         if not self.head_only: self._steps(len(body)+1, fit.n_epoch, len(fit.learn.dls.train))
 
-    def _check_callbacks(self, cbs):
+    def check_callbacks(self, cbs):
         "Raise if one of the other callbacks doesn't go with this one"
         if any(is_kind(cb, if_loaded('fastai.callback.fp16', 'NonNativeMixedPrecision')) for cb in cbs):
             raise ValueError('NonNativeMixedPrecision trains copies of the parameters: expected none, or the native `learn.to_fp16()`')
@@ -70,7 +70,7 @@ class Unfreezing(GroupCallback):
         if self.idle: return
         self.steps_an_epoch = len(self.dls.train)
         self.phase_groups,self.ends = self._steps(len(self.opt.param_lists), self.n_epoch, self.steps_an_epoch)
-        self._enter(phase_at(self.epoch*self.steps_an_epoch, self.ends))
+        self.enter(phase_at(self.epoch*self.steps_an_epoch, self.ends))
         if self.train_bn is False: keep_norm_stats(self.model)
 
     def before_batch(self):
@@ -78,7 +78,7 @@ class Unfreezing(GroupCallback):
         phase = phase_at(self.epoch*self.steps_an_epoch + self.iter, self.ends)
         if phase != self.current: self._enter_within_epoch(phase)
 
-    def _enter(self, phase):
+    def enter(self, phase:int):
         "Freeze and unfreeze as phase number `phase` has it"
         freeze_all_but(self.learn, self.phase_groups[phase], self.train_bn)
         self.current = phase
@@ -86,7 +86,7 @@ class Unfreezing(GroupCallback):
     def _enter_within_epoch(self, phase):
         "Enter a phase where fastai has set the mode of each module already, as it does when an epoch begins"
         frozen = frozen_norms(self.model)
-        self._enter(phase)
+        self.enter(phase)
         for m in frozen - frozen_norms(self.model): m.train()
         if self.train_bn is False: keep_norm_stats(self.model)
 

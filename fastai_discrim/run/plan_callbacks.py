@@ -15,11 +15,11 @@ class PlanUnfreezing(Unfreezing):
     "Let train what the plan says"
     def __init__(self, plan:Plan): self.plan,self.train_bn = plan,plan.train_bn
     # The rest has been checked by `check_plan`
-    def check_fit(self, fit): self._check_callbacks(fit.cbs)
+    def check_fit(self, fit): self.check_callbacks(fit.cbs)
     def fill(self, n_groups, n_epoch): return [(p.epochs, p.groups) for p in self.plan.phases]
 
-    def _enter(self, phase):
-        super()._enter(phase)
+    def enter(self, phase):
+        super().enter(phase)
         # Not by `setattr`: a model may have a `phase`, too
         vars(self.learn)['phase'] = self.plan.phases[phase]
 
