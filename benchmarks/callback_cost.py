@@ -4,8 +4,8 @@ over all batches of all repeats, so that what else the machine does weighs littl
     python benchmarks/callback_cost.py [--repeats 30]
 
 Unfreezing saves time by what it freezes; to see its own cost, all groups are open here.
-The arm `stock` is fastai without the two methods that importing fastai_discrim wraps, `fit` and `fine_tune`; `imported` is the same fit with
-them."""
+The arm `stock` is fastai without the two methods that importing fastai_discrim wraps, `fit` and `fine_tune`; `imported` is the same fit
+with them."""
 import argparse
 import json
 import time

@@ -175,14 +175,14 @@ def run(arm, rate, seed, epochs, cache, name):
                 learn.fit_one_cycle(epochs, rate, cbs=curve)
     return dict(arm=arm, rate=rate, seed=seed, before=before, curve=curve.rows)
 
-def settle():
+def init_process():
     "One thread, and no warnings"
     warnings.filterwarnings('ignore')
     torch.set_num_threads(1)
 
 def alone(f, *args):
     "What `f` gives in a process of its own"
-    with ProcessPoolExecutor(1, mp_context=get_context('spawn'), initializer=settle) as pool: return pool.submit(f, *args).result()
+    with ProcessPoolExecutor(1, mp_context=get_context('spawn'), initializer=init_process) as pool: return pool.submit(f, *args).result()
 
 def best(r): return min(np.nan_to_num(o['loss'], nan=np.inf) for o in r['curve'])
 
@@ -277,6 +277,6 @@ if __name__ == '__main__':
     parser.add_argument('--cache', type=Path, default=fastai_cfg().path('model')/'cost', help='folder for tokens and encoder')
     parser.add_argument('--table', action='store_true', help='only print what --out has')
     args = parser.parse_args()
-    settle()
+    init_process()
     if not args.table: main(args)
     for k,v in json.loads(args.out.read_text()).items(): print(f'\n{k}, {v["seconds"]} s\n\n{PARTS[k][1](v["result"])}')

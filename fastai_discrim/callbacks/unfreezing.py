@@ -23,6 +23,8 @@ class Unfreezing(GroupCallback):
     train_bn = None
     # Stands aside, as under `lr_find`; leaves the fit to the head, as in the frozen epochs of `fine_tune`
     idle = head_only = False
+    # The epoch that is being fitted
+    fit_epoch = 0
 
     def __new__(cls, *args, **kwargs):
         # Where fastai's callbacks were imported after this package, there was no `fine_tune` to wrap before
@@ -65,17 +67,21 @@ class Unfreezing(GroupCallback):
         phases = [(n_epoch, (n_groups-1,))] if self.head_only else self.fill(n_groups, n_epoch)
         return [groups for _,groups in phases],phase_ends([epochs for epochs,_ in phases], n_iter)
 
+    def before_epoch(self):
+        # Another callback may validate in the middle of the epoch; fastai counts from 0 for that, and leaves it so
+        self.fit_epoch = self.epoch
+
     def before_train(self):
         super().before_train()
         if self.idle: return
         self.steps_an_epoch = len(self.dls.train)
         self.phase_groups,self.ends = self._steps(len(self.opt.param_lists), self.n_epoch, self.steps_an_epoch)
-        self.enter(phase_at(self.epoch*self.steps_an_epoch, self.ends))
+        self.enter(phase_at(self.fit_epoch*self.steps_an_epoch, self.ends))
         if self.train_bn is False: keep_norm_stats(self.model)
 
     def before_batch(self):
         if self.idle: return
-        phase = phase_at(self.epoch*self.steps_an_epoch + self.iter, self.ends)
+        phase = phase_at(self.fit_epoch*self.steps_an_epoch + self.iter, self.ends)
         if phase != self.current: self._enter_within_epoch(phase)
 
     def enter(self, phase:int):

@@ -59,7 +59,9 @@ class Plan:
     ) -> Phase:
         "Return the phase that a position in the fit lies in"
         if not 0 <= epochs < self.n_epoch: raise ValueError(f'epochs={epochs}: expected one below {self.n_epoch}, the length of the plan')
-        return self.phases[phase_at(epochs, list(accumulate(p.epochs for p in self.phases)))]
+        # A sum of fractions, such as 0.1 + 0.2, is off by 1e-16, which must not move a position to the phase before it
+        ends = [round(end, 9) for end in accumulate(p.epochs for p in self.phases)]
+        return self.phases[phase_at(round(epochs, 9), ends)]
 
     def timeline(self,
         n_iter:int, # Steps an epoch

@@ -1,5 +1,5 @@
 "Published hyper-parameters as data: a `Recipe` makes a `Plan`, and the arguments of fastai's constructors"
-__all__ = ['Recipe', 'Step']
+__all__ = ['Recipe']
 
 from dataclasses import dataclass, field, replace
 from functools import partial

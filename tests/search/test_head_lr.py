@@ -1,4 +1,7 @@
-"η_L is found, and nothing is left of the search"
+"The head's rate η_L is found, and nothing is left of the search"
+import re
+import subprocess
+import sys
 import warnings
 from functools import partial
 
@@ -22,16 +25,21 @@ from fastcore.foundation import L
 from torch.utils.data import DataLoader as TorchLoader
 from torch.utils.data import IterableDataset
 
-from fastai_discrim.head import HeadLR, _centre, _noise, _search
-from fastai_discrim.rates import DiscriminativeLR
-from fastai_discrim.schedule import CLRBeta, Flat
-from fastai_discrim.unfreeze import GradualUnfreezing
+from fastai_discrim.callbacks.discriminative import DiscriminativeLR
+from fastai_discrim.callbacks.unfreezing import GradualUnfreezing
+from fastai_discrim.plan.origin import HeadLR
+from fastai_discrim.plan.schedules import CLRBeta, Flat
 
 OPTS = dict(adam={}, sgd=dict(opt_func=partial(SGD, mom=.9)), ranger=dict(opt_func=ranger),
             torch=dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW)))
 
 def find(learn, **kw):
     with learn.no_bar(),learn.no_logging(): return learn.head_lr_find(**{'show_plot': False, **kw})
+
+# Nothing is left of it
+
+def check_no_trace(before, after):
+    for k in before: assert before[k] == after[k], k
 
 @pytest.mark.parametrize('state', ['new', 'trained', 'frozen'])
 @pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS)
@@ -42,8 +50,7 @@ def test_it_leaves_no_trace(tmp_path, make, state):
     if state == 'frozen': learn.freeze()
     before,hooks = everything(learn),sum(len(m._forward_pre_hooks) for m in learn.model.modules())
     find(learn)
-    after = everything(learn)
-    for k in before: assert before[k] == after[k], k
+    check_no_trace(before, everything(learn))
     assert hooks == sum(len(m._forward_pre_hooks) for m in learn.model.modules())
 
 @pytest.mark.parametrize('opt', OPTS.values(), ids=OPTS)
@@ -75,29 +82,86 @@ def test_also_when_it_is_broken_off(tmp_path, make, ex, n):
     learn.add_cb(Stop(ex, n))
     before,hooks = everything(learn),sum(len(m._forward_pre_hooks) for m in learn.model.modules())
     with pytest.raises(ex): find(learn)
-    learn.stop.n = 0
     after = everything(learn)
     # Left behind by fastai's `no_logging`, as after any fit
     before['attrs'].pop('logger'), after['attrs'].pop('logger')
-    for k in before: assert before[k] == after[k], k
+    check_no_trace(before, after)
     assert hooks == sum(len(m._forward_pre_hooks) for m in learn.model.modules())
 
 def test_also_when_the_heads_are_broken_off(clas, monkeypatch):
     def interrupt(*args): raise KeyboardInterrupt
-    monkeypatch.setattr('fastai_discrim.candidates.SumLoss.__call__', interrupt)
+    monkeypatch.setattr('fastai_discrim.search.head_trials.SumLoss.__call__', interrupt)
     before = everything(clas)
     with pytest.raises(KeyboardInterrupt): find(clas)
     assert before == everything(clas)
+
+@pytest.mark.parametrize('make', [make_clas, make_lm])
+def test_loggers_are_paused(tmp_path, make):
+    learn = make(tmp_path, cbs=CSVLogger())
+    with learn.no_bar(): learn.fit(1, 1e-2)
+    log = (learn.path/'history.csv').read_text()
+    find(learn)
+    assert (learn.path/'history.csv').read_text() == log
+
+@pytest.mark.parametrize('make', [make_clas, make_lm])
+def test_what_callbacks_hold_is_as_it_was(tmp_path, make):
+    class Hold(Callback):
+        def before_fit(self): self.seen = []
+        def after_batch(self): self.seen = [*self.seen, self.iter]
+    learn = make(tmp_path, cbs=Hold())
+    with learn.no_bar(): learn.fit(1, 1e-2)
+    seen = list(learn.hold.seen)
+    find(learn)
+    assert learn.hold.seen == seen and learn.hold.learn is learn
+
+def test_metrics_that_need_more_than_a_few_items(clas):
+    def all_classes(pred, y):
+        assert len(set(y.tolist())) == 2, 'one class only'
+        return 1.
+    clas.metrics = all_classes
+    assert find(clas).how.startswith('validation loss') and len(clas.metrics) == 1
+
+@pytest.mark.parametrize('cbs', [GradientAccumulation(16), GradientClip(.1), MixUp(), EarlyStoppingCallback(), SaveModelCallback()])
+def test_with_fastais_callbacks_attached(clas, cbs):
+    clas.add_cb(cbs)
+    before = everything(clas)
+    assert find(clas).how.startswith('validation loss')
+    check_no_trace(before, everything(clas))
+
+def test_with_our_callbacks_attached(clas):
+    clas.add_cbs([GradualUnfreezing(), DiscriminativeLR()])
+    before = everything(clas)
+    find(clas)
+    assert before == everything(clas)
+
+def test_the_progress_bar_is_the_one_it_was(clas):
+    cbs,logger = list(clas.cbs),clas.logger
+    clas.head_lr_find(show_plot=False)
+    assert [id(cb) for cb in clas.cbs] == [id(cb) for cb in cbs] and clas.progress in clas.cbs and clas.logger is logger
+    assert all(cb.learn is clas for cb in clas.cbs)
+    with clas.no_bar(): assert not any(type(cb).__name__ == 'ProgressCallback' for cb in clas.cbs)
+
+@pytest.mark.parametrize('make', [make_clas, make_lm])
+def test_nothing_is_printed_without_bar_and_logging(tmp_path, capsys, make):
+    find(make(tmp_path))
+    assert not capsys.readouterr().out.strip()
+
+def test_a_progress_bar_where_the_learner_has_one(clas, capsys):
+    clas.head_lr_find([1e-3, 1e-2], show_plot=False)
+    assert '100.00% [2/2' in capsys.readouterr().out
+
+# What it finds
 
 def test_what_it_returns(clas):
     res = find(clas)
     assert res._fields == ('lr', 'lrs', 'losses', 'how') and isinstance(res.lr, float)
     assert len(res.lrs) == len(res.losses) >= 12 and (np.diff(res.lrs) > 0).all() and np.isfinite(res.losses[:5]).all()
 
-def test_candidates_are_sorted_and_taken_once(mlp):
+def test_rates_to_try_are_sorted_and_taken_once(mlp):
     res = find(mlp, lrs=[1e-1, 1e-3, 1e-2, 1e-1])
     np.testing.assert_array_equal(res.lrs, [1e-3, 1e-2, 1e-1])
     assert res.how == 'validation loss of the head, 1 epoch at each of 3 rates'
+    assert find(mlp, lrs=[1e-3, 1e-2], n_epoch=2).how == 'validation loss of the head, 2 epochs at each of 2 rates'
 
 def test_the_same_seed_gives_the_same_rate(clas):
     set_seed(3); a = find(clas)
@@ -109,55 +173,6 @@ def test_the_best_rate_is_found(tmp_path):
     learn = make_mlp(tmp_path, n=64, bs=64, opt_func=partial(SGD, mom=0.))
     res = find(learn, lrs=[1e4, 1e-4, 1e-2, 1], n_epoch=10)
     assert res.lr == res.lrs[res.losses.argmin()] == 1
-
-@pytest.mark.parametrize('best', [1e-6, 1e-4, 2e-3, 1e-2, .5, 1, 30, 90])
-def test_it_looks_further_where_the_best_is_near_an_end(best):
-    lrs,losses,idle = _search(lambda lrs: np.log10(lrs/best)**2, None)
-    assert losses.argmin() not in (0, len(lrs)-1) and abs(np.log10(lrs[losses.argmin()]/best)) <= .125+1e-9
-    assert np.allclose(np.diff(np.log10(lrs)), .25) and idle == np.log10(1e-12/best)**2
-    np.testing.assert_array_equal(losses, np.log10(lrs/best)**2)
-
-@pytest.mark.parametrize('find', [lambda lrs: lrs, lambda lrs: -lrs, lambda lrs: lrs*np.nan])
-def test_it_does_not_look_for_ever(find):
-    lrs,_,_ = _search(find, None)
-    assert 1e-7 <= lrs[0] and lrs[-1] <= 1e3
-
-def test_given_rates_are_all_that_is_looked_at():
-    assert _search(lambda lrs: lrs, np.array([1e-2, 1e-1]))[0].tolist() == [1e-2, 1e-1]
-
-def test_no_gain_is_said(clas):
-    # Random documents, and steps too small to tell
-    with pytest.warns(UserWarning, match='no rate lowers the validation loss of an untrained head'): find(clas, lrs=[1e-9, 1e-8])
-
-def test_centre():
-    lrs = np.array([1e-3, 1e-2, 1e-1, 1])
-    assert _centre(lrs, np.array([9, 1., 1., 9]), 9.) == pytest.approx(10**-1.5)
-    assert _centre(lrs, np.array([9, 5, 1., np.nan]), 3.) == pytest.approx(1e-1, rel=1e-3)
-    assert _centre(lrs, np.array([-1., -5, -1., np.inf]), -1.) == pytest.approx(1e-2, rel=.05)
-    assert 1e-2 < _centre(lrs, np.array([9, 1., 1.05, 9]), 2.) < 10**-1.5
-    # As good, but on the other side of what is not
-    assert _centre(lrs, np.array([.5, .9, .51, .9]), 1.) == pytest.approx(1e-3)
-    # The unit of the loss is nothing to it
-    loss = np.array([3., 1., 1.2, 4])
-    assert _centre(lrs, loss*1e-12, 5e-12) == pytest.approx(_centre(lrs, loss, 5.))
-    # Nothing is gained: the best of what is bad
-    for idle in (1., .5, np.nan): assert _centre(lrs, np.array([1., 1.2, 1.4, 9]), idle) == pytest.approx(1e-3)
-
-def test_few_items_can_not_tell():
-    # 20 that validate, and a loss that falls a little towards ever lower rates: chance, as the same with a million is not
-    def falling(lrs): return .7 + .01*np.log10(lrs/1e-12)/12
-    few,many = (_search(falling, None, n) for n in (20, 10**6))
-    assert few[0].min() == pytest.approx(1e-3) and many[0].min() < 1e-6
-    lrs,losses,idle = few
-    assert _centre(lrs, losses, idle, _noise(idle, 20)) == pytest.approx(np.sqrt(1e-3), rel=.1)
-    # What is far worse than chance allows is left out, few as they are
-    assert _centre(lrs, losses + 5*(lrs > .02), idle, _noise(idle, 20)) < .01
-    # Where an untrained head has no finite loss, nothing is known of chance
-    lrs,losses,idle = _search(lambda lrs: np.where(lrs < 1e-9, np.inf, np.log10(lrs/10)**2), None, 20)
-    assert lrs[losses.argmin()] == pytest.approx(10) and _centre(lrs, losses, idle, _noise(idle, 20)) == pytest.approx(10)
-    # And many items give what they gave without a thought of noise
-    loss = np.log10(lrs/.03)**2 + 1
-    assert _centre(lrs, loss, 3., _noise(3., 10_000)) == pytest.approx(_centre(lrs, loss, 3.), rel=.02)
 
 @pytest.mark.parametrize('seed', range(4))
 def test_few_labels_give_a_rate_that_trains(tmp_path, seed):
@@ -172,7 +187,7 @@ def test_few_labels_give_a_rate_that_trains(tmp_path, seed):
 
 def test_runs_are_averaged(clas, monkeypatch):
     runs = iter([[9., 3., 1.], [9., 1., 2.], [9., 2., 0.]])
-    monkeypatch.setattr('fastai_discrim.head.candidate_losses', lambda *args: np.array(next(runs)))
+    monkeypatch.setattr('fastai_discrim.search.head_trials.trial_losses', lambda *args, **kwargs: np.array(next(runs)))
     assert find(clas, lrs=[1e-3, 1e-2], runs=3).losses.tolist() == [2., 1.]
 
 def test_every_run_is_in_another_order(clas):
@@ -199,6 +214,20 @@ def test_schedule_epochs_and_weight_decay_matter(clas):
         losses.append(tuple(find(clas, lrs=[1e-2, 1e-1], **kw).losses))
     assert len(set(losses)) == len(losses)
 
+def test_rates_at_which_the_loss_is_not_finite_are_out(mlp):
+    stock = mlp.loss_func
+    mlp.loss_func = lambda p,y: stock(p, y) if p.abs().max() < 5 else (p*float('nan')).sum()
+    res = find(mlp)
+    assert np.isnan(res.losses[-1]) and np.isfinite(res.losses[:8]).all() and np.isfinite(res.lr)
+
+def test_an_optimiser_that_is_there_already_gets_a_range_test(tmp_path):
+    learn = make_mlp(tmp_path)
+    groups = [{'params': list(g)} for g in learn.splitter(learn.model)]
+    learn.opt_func = OptimWrapper(opt=torch.optim.SGD(groups, lr=.1))
+    assert 'the optimiser' in find(learn).how
+
+# The plot
+
 def test_plot(clas):
     with clas.no_bar(): res = clas.head_lr_find()
     ax = plt.gca()
@@ -215,22 +244,7 @@ def test_a_plot_of_two_rates_shows_both(clas):
     low,high = plt.gca().get_ylim()
     assert res.lr == 1e-2 and low < min(res.losses) and max(res.losses) < high
 
-def test_a_language_model_gets_a_range_test_that_says_so(lm, capsys):
-    with lm.no_bar(): res = lm.head_lr_find(lrs=[1e-4, 1e-1])
-    assert 'the head is also at work before the end of the model, so this is a range test, averaged over 3 runs' in capsys.readouterr().out
-    assert res.how.startswith('range test') and plt.gca().get_ylabel() == 'training loss, smoothed'
-    assert res.lr == res.lrs[res.losses.argmin()]/10 and res.lrs[0] >= 1e-4 and res.lrs[-1] <= 1e-1
-
-def test_a_range_test_that_falls_nowhere_warns(lm):
-    # Its tokens are random: there is nothing to learn
-    with pytest.warns(UserWarning, match='no rate of the range test lowers the loss, .*, by 1 %: the one it gives says little'):
-        find(lm, lrs=[1e-9, 1e-7])
-
-def test_an_optimiser_that_is_there_already_gets_a_range_test(tmp_path):
-    learn = make_mlp(tmp_path)
-    groups = [{'params': list(g)} for g in learn.splitter(learn.model)]
-    learn.opt_func = OptimWrapper(opt=torch.optim.SGD(groups, lr=.1))
-    assert 'the optimiser' in find(learn).how
+# The data
 
 def test_without_a_validation_set_a_part_is_held_out(tmp_path, capsys):
     learn = make_clas(tmp_path, n=80)
@@ -271,40 +285,6 @@ def test_a_share_of_the_validation_set_is_drawn_from_all_of_it(tmp_path):
     find(learn)
     assert len(seen) == 16 and set(seen) == {0, 1}
 
-@pytest.mark.parametrize('make', [make_clas, make_lm])
-def test_loggers_stand_aside(tmp_path, make):
-    learn = make(tmp_path, cbs=CSVLogger())
-    with learn.no_bar(): learn.fit(1, 1e-2)
-    log = (learn.path/'history.csv').read_text()
-    find(learn)
-    assert (learn.path/'history.csv').read_text() == log
-
-@pytest.mark.parametrize('make', [make_clas, make_lm])
-def test_what_callbacks_hold_is_as_it_was(tmp_path, make):
-    class Hold(Callback):
-        def before_fit(self): self.seen = []
-        def after_batch(self): self.seen = [*self.seen, self.iter]
-    learn = make(tmp_path, cbs=Hold())
-    with learn.no_bar(): learn.fit(1, 1e-2)
-    seen = list(learn.hold.seen)
-    find(learn)
-    assert learn.hold.seen == seen and learn.hold.learn is learn
-
-def test_metrics_that_need_more_than_a_few_items(clas):
-    def all_classes(pred, y):
-        assert len(set(y.tolist())) == 2, 'one class only'
-        return 1.
-    clas.metrics = all_classes
-    assert find(clas).how.startswith('validation loss') and len(clas.metrics) == 1
-
-@pytest.mark.parametrize('cbs', [GradientAccumulation(16), GradientClip(.1), MixUp(), EarlyStoppingCallback(), SaveModelCallback()])
-def test_with_fastais_callbacks_attached(clas, cbs):
-    clas.add_cb(cbs)
-    before = everything(clas)
-    assert find(clas).how.startswith('validation loss')
-    after = everything(clas)
-    for k in before: assert before[k] == after[k], k
-
 def test_torch_loaders_are_drawn_from_at_random(tmp_path):
     learn = make_mlp(tmp_path)
     ds = sorted(learn.dls.train_ds, key=lambda o: int(o[1]))
@@ -325,18 +305,7 @@ def test_data_without_an_order_of_its_own(tmp_path):
     learn.dls = DataLoaders(*[DataLoader(Stream(list(learn.dls.train_ds)), bs=8, n=64, device='cpu') for _ in range(2)])
     assert find(learn).how.startswith('validation loss')
 
-def test_the_progress_bar_is_the_one_it_was(clas):
-    cbs,logger = list(clas.cbs),clas.logger
-    clas.head_lr_find(show_plot=False)
-    assert [id(cb) for cb in clas.cbs] == [id(cb) for cb in cbs] and clas.progress in clas.cbs and clas.logger is logger
-    assert all(cb.learn is clas for cb in clas.cbs)
-    with clas.no_bar(): assert not any(type(cb).__name__ == 'ProgressCallback' for cb in clas.cbs)
-
-def test_with_our_callbacks_attached(clas):
-    clas.add_cbs([GradualUnfreezing(), DiscriminativeLR()])
-    before = everything(clas)
-    find(clas)
-    assert before == everything(clas)
+# What `fit_ulmfit` makes of it
 
 def test_fit_ulmfit_uses_what_it_finds(tmp_path, capsys):
     a,b = make_clas(tmp_path),make_clas(tmp_path)
@@ -372,6 +341,8 @@ def test_fit_ulmfit_searches_as_the_heads_phase_will_be(clas, monkeypatch, kw, w
     with clas.no_bar(): clas.fit_ulmfit(10, cut_frac=.3, moms=(.7, .6, .7), wd=.2, **kw)
     assert seen['n_epoch'] == want and seen['sched'].cut_frac == .3 and seen['moms'] == (.7, .6, .7) and seen['wd'] == .2
 
+# What is refused, and what is warned of
+
 @pytest.mark.parametrize('kw', [dict(lrs=[]), dict(lrs=[1e-2]), dict(lrs=[1e-2, 1e-2]), dict(lrs=1e-2), dict(lrs='1e-2'),
                                 dict(lrs=['1e-2', 1]), dict(lrs=slice(1e-3, 1e-2)), dict(lrs=[1e-2, 0]), dict(lrs=[1e-2, -1]),
                                 dict(lrs=[1e-2, float('nan')]), dict(lrs=[1e-2, float('inf')]),
@@ -403,8 +374,45 @@ def test_a_callback_that_calls_it_off_is_said(mlp, ex):
     with pytest.raises(ValueError, match='a callback called .* off, one of .* CallOff'), mlp.no_bar(): mlp.fit_ulmfit(3, cbs=CallOff)
     assert everything(mlp) == before
 
-def test_rates_at_which_the_loss_is_not_finite_are_out(mlp):
-    stock = mlp.loss_func
-    mlp.loss_func = lambda p,y: stock(p, y) if p.abs().max() < 5 else (p*float('nan')).sum()
-    res = find(mlp)
-    assert np.isnan(res.losses[-1]) and np.isfinite(res.losses[:8]).all() and np.isfinite(res.lr)
+def test_only_the_learners_callbacks_are_blamed(mlp):
+    class CallOff(Callback):
+        def after_pred(self): raise CancelFitException
+    mlp.add_cb(CallOff())
+    with pytest.raises(ValueError) as e: mlp.head_lr_find(show_plot=False)
+    said = re.search('one of (.*): expected', str(e.value)).group(1).split(', ')
+    assert sorted(said) == sorted(type(cb).__name__ for cb in mlp.cbs)
+
+@pytest.mark.parametrize('make', [make_clas, make_lm])
+def test_no_gain_is_said_of_the_line_that_asked(tmp_path, make):
+    # Random documents, and steps too small to tell
+    learn = make(tmp_path)
+    text = 'no rate lowers the validation loss of an untrained head' if make is make_clas else 'no rate of the range test lowers the loss'
+    with pytest.warns(UserWarning, match=text) as got: find(learn, lrs=[1e-9, 1e-8])
+    assert [w.filename for w in got if re.match(text, str(w.message))] == [__file__]
+
+# Importing it
+
+def test_importing_it_changes_no_defaults_and_it_works_alone():
+    "A learner that was made with nothing but fastai.basics; what is needed to search is imported by the search"
+    code = '''
+from fastai.basics import *
+import sys
+before,modules = list(defaults.callbacks),set(sys.modules)
+import fastai_discrim.search.head_lr
+assert defaults.callbacks == before
+bad = ('fastai.text', 'fastai.vision', 'fastai.tabular', 'fastai.collab', 'fastai.distributed', 'fastai.callback.')
+loaded = [m for m in set(sys.modules)-modules if m.startswith(bad)]
+assert not loaded, loaded
+set_seed(7)
+x = torch.randn(64, 4)
+ds = list(zip(x, (x.sum(1) > 0).long()))
+dls = DataLoaders.from_dsets(ds, ds[:16], bs=8, device='cpu', num_workers=0)
+model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+learn = Learner(dls, model, loss_func=CrossEntropyLossFlat(), splitter=lambda m: L(m[0], m[2]).map(params))
+cbs = list(learn.cbs)
+res = learn.head_lr_find(show_plot=False)
+assert res.how.startswith('validation loss') and learn.cbs == cbs and not hasattr(learn, 'progress')
+'''
+    res = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert res.returncode == 0, res.stderr
+    assert not res.stdout.strip()

@@ -13,8 +13,8 @@ from fastai.text.models import AWD_LSTM, awd_lstm_clas_config, awd_lstm_clas_spl
 from fastai.text.models.core import get_text_classifier
 from fastai.torch_core import set_seed
 
-from fastai_discrim.candidates import Heads
-from fastai_discrim.schedule import OneCycle
+from fastai_discrim.plan.schedules import OneCycle
+from fastai_discrim.search.head_trials import Heads
 
 # fastai fails at a `weight_p` of 0
 NO_DROPOUT = {**awd_lstm_clas_config, **SMALL, **{k: 0. for k in awd_lstm_clas_config if k.endswith('_p')}, 'weight_p': 1e-12}

@@ -1,0 +1,69 @@
+"Which groups train when, written out"
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from plan.strategies import quick
+
+from fastai_discrim.plan.opening import chain_thaw, fill, gradual
+
+
+def by_epoch(phases, n_epoch): return [groups for n,groups in fill(phases, n_epoch, 'it') for _ in range(n)]
+
+def test_gradual_by_epoch():
+    assert by_epoch(gradual(3), 5) == [(2,), (1, 2), (0, 1, 2), (0, 1, 2), (0, 1, 2)]
+    assert by_epoch(gradual(3, 2), 5) == [(2,), (2,), (1, 2), (1, 2), (0, 1, 2)]
+    assert by_epoch(gradual(3, [1, 3]), 6) == [(2,), (1, 2), (1, 2), (1, 2), (0, 1, 2), (0, 1, 2)]
+    assert by_epoch(gradual(3, down_to=1), 3) == [(2,), (1, 2), (1, 2)]
+    assert by_epoch(gradual(3, down_to=2), 2) == by_epoch(gradual(3, [], down_to=2), 2) == [(2,), (2,)]
+
+def test_chain_by_epoch():
+    assert by_epoch(chain_thaw(3), 5) == [(2,), (0,), (1,), (0, 1, 2), (0, 1, 2)]
+    assert by_epoch(chain_thaw(2, 2), 5) == [(1,), (1,), (0,), (0,), (0, 1)]
+
+def test_fractions_of_an_epoch():
+    assert fill(gradual(3, .25), 1, 'it') == [(.25, (2,)), (.25, (1, 2)), (.5, (0, 1, 2))]
+    assert fill(gradual(3, [.5, 1.25]), 2, 'it') == [(.5, (2,)), (1.25, (1, 2)), (.25, (0, 1, 2))]
+    assert fill(chain_thaw(3, .5), 2, 'it') == [(.5, (2,)), (.5, (0,)), (.5, (1,)), (.5, (0, 1, 2))]
+    # Whole epochs stay whole
+    assert all(isinstance(n, int) for n,_ in fill(gradual(3, 1), 5, 'it'))
+
+def test_the_papers_share():
+    "4 of 50 epochs to open the four groups below the head of five: exactly the paper's one epoch each at 50"
+    assert fill(gradual(5, None, n_epoch=50), 50, 'it') == [(1, (4,)), (1, (3, 4)), (1, (2, 3, 4)), (1, (1, 2, 3, 4)), (46, (0, 1, 2, 3, 4))]
+    assert [n for n,_ in fill(gradual(5, None, n_epoch=10), 10, 'it')] == pytest.approx([.2]*4 + [9.2], rel=1e-12)
+    # Of other groups it is the same share; at most an epoch each
+    assert [n for n,_ in fill(gradual(3, None, n_epoch=10), 10, 'it')] == pytest.approx([.4]*2 + [9.2], rel=1e-12)
+    assert [n for n,_ in gradual(5, None, n_epoch=500)] == [1]*5
+    assert gradual(3, None, down_to=2, n_epoch=10) == [(1, (2,))]
+
+@pytest.mark.parametrize('phases,n_epoch,match', [
+    (lambda: gradual(3), 2, 'n_epoch=2: expected at least 3, as it takes 2 epochs before the last of 3 layer groups opens: fit for longer'),
+    (lambda: gradual(3, 2), 4, 'expected at least 5'), (lambda: chain_thaw(3), 3, 'n_epoch=3: expected at least 4'),
+    (lambda: gradual(3, .5), 1, 'n_epoch=1: expected more than 1, as it takes 1 epochs'), (lambda: gradual(3, 1.5), 3, 'expected more than 3'),
+    (lambda: chain_thaw(3, .4), 1, 'expected more than 1.2')])
+def test_too_few_epochs(phases, n_epoch, match):
+    with pytest.raises(ValueError, match=match): fill(phases(), n_epoch, 'it')
+
+@pytest.mark.parametrize('kw,match', [
+    (dict(epochs=[1]), r'epochs=\[1\] has 1 values, expected 2'), (dict(epochs=[1]*3), 'has 3 values, expected 2'),
+    (dict(down_to=3), 'down_to=3: expected at most 2 for 3 layer groups')])
+def test_what_does_not_go_with_the_groups(kw, match):
+    with pytest.raises(ValueError, match=match): gradual(3, **kw)
+
+@quick
+@given(st.integers(1, 8), st.data(), st.fractions(min_value='1/12', max_value=2, max_denominator=12), st.integers(1, 20))
+def test_gradual_opens_one_group_at_a_time(n_groups, data, epochs, n_epoch):
+    down_to = data.draw(st.integers(0, n_groups-1))
+    before = n_groups-1-down_to
+    assume(before*epochs < n_epoch - (epochs.denominator == 1)*.5)
+    phases = fill(gradual(n_groups, float(epochs), down_to), n_epoch, 'it')
+    assert [groups for _,groups in phases] == [tuple(range(low, n_groups)) for low in range(n_groups-1, down_to-1, -1)]
+    assert [n for n,_ in phases[:-1]] == [float(epochs)]*before and sum(n for n,_ in phases) == pytest.approx(n_epoch, rel=1e-12)
+    assert phases[-1][0] > 0
+
+@quick
+@given(st.integers(2, 8), st.integers(1, 3), st.integers(1, 5))
+def test_chain_thaw_trains_each_group_alone_once(n_groups, epochs, left):
+    phases = fill(chain_thaw(n_groups, epochs), n_groups*epochs + left, 'it')
+    alone = [groups for _,groups in phases[:-1]]
+    assert alone == [(n_groups-1,), *((i,) for i in range(n_groups-1))] and phases[-1] == (left, tuple(range(n_groups)))

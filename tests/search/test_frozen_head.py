@@ -1,0 +1,48 @@
+"A copy of a head that takes frozen features"
+import pytest
+import torch
+from search.split_models import HEADS, Siblings, split, tokens
+from torch import nn
+
+from fastai_discrim.search.frozen_features import frozen_features
+from fastai_discrim.search.split_head import split_head
+
+
+@pytest.mark.parametrize('make', [o[0] for o in HEADS.values()], ids=HEADS)
+def test_it_predicts_as_the_model(tmp_path, make):
+    learn = make(tmp_path)
+    head = split(learn)
+    with learn.no_bar():
+        batches = frozen_features(learn, head, learn.dls.valid)
+        preds,_ = learn.get_preds(act=lambda o: o)
+    with torch.no_grad(): ours = torch.cat([head.copy().eval()(features) for features,*_ in batches])
+    torch.testing.assert_close(ours, preds.as_subclass(torch.Tensor))
+
+@pytest.mark.parametrize('make', [o[0] for o in HEADS.values()], ids=HEADS)
+def test_its_weights_are_its_own(tmp_path, make):
+    learn = make(tmp_path)
+    head = split(learn)
+    a,b = head.copy(),head.copy()
+    group = learn.opt.param_lists[-1]
+    assert not {id(p) for p in a.trainable()} & {id(p) for p in [*learn.model.parameters(), *b.trainable()]}
+    def values(ps): return sorted((p.flatten().tolist(), p.requires_grad) for p in ps)
+    assert values(a.trainable()) == values(group)
+
+def test_the_body_within_it_stays_in_evaluation_mode():
+    head = split(tokens(Siblings())).copy().train()
+    assert not head.root.body.training and not head.root.body[1].training and head.root.drop.training and head.root.pooler.training
+
+def test_what_is_frozen_by_hand_stays_so(mlp):
+    mlp.create_opt()
+    mlp.model[-1].bias.requires_grad_(False)
+    head = split_head(mlp, mlp.opt.param_lists[-1])
+    assert [p.requires_grad for p in head.copy().trainable()] == [True, False]
+
+def test_a_dropout_in_place_leaves_the_features_alone(mlp):
+    mlp.model = nn.Sequential(*mlp.model[:4], nn.Dropout(.5, inplace=True), mlp.model[-1])
+    head = split(mlp)
+    assert head.entry is mlp.model[4]
+    with mlp.no_bar(): (features,_),*_ = frozen_features(mlp, head, mlp.dls.valid)
+    before = features[0][0].clone()
+    head.copy().train()(features)
+    assert torch.equal(features[0][0], before)
