@@ -1,8 +1,20 @@
 "What is refused, with the value in the message"
+import re
+
 import numpy as np
 import pytest
 
-from fastai_discrim.checks import check_count, check_number, check_rates
+from fastai_discrim.checks import (
+    check_count,
+    check_data,
+    check_flag,
+    check_list,
+    check_moms,
+    check_number,
+    check_rates,
+    check_train_bn,
+    count_items,
+)
 
 
 @pytest.mark.parametrize('v,error', [(-1e-3, ValueError), (0, ValueError), (float('nan'), ValueError), (float('inf'), ValueError),
@@ -29,3 +41,38 @@ def test_number_bounds():
     check_number(1, 'ratio', low=1, at_least=True)
     with pytest.raises(ValueError, match='ratio=0.5: expected a number of at least 1'): check_number(.5, 'ratio', low=1, at_least=True)
     with pytest.raises(ValueError, match='cut_frac=1: expected a number above 0 and below 1'): check_number(1, 'cut_frac', high=1)
+
+@pytest.mark.parametrize('v', [True, False, np.True_])
+def test_flags_that_are(v): check_flag(v, 'best'); check_flag(v, 'best', 'to leave it'); check_train_bn(v)
+
+@pytest.mark.parametrize('v', [1, 0, 'yes', [], None])
+def test_flags_that_are_none(v):
+    with pytest.raises(TypeError, match=re.escape(f'best={v!r}: expected True or False')): check_flag(v, 'best')
+
+def test_none_where_it_stands_for_something():
+    check_flag(None, 'best', 'to leave it')
+    check_train_bn(None)
+    with pytest.raises(TypeError, match='best=1: expected True, False, or None to leave it'): check_flag(1, 'best', 'to leave it')
+    with pytest.raises(TypeError, match='train_bn=1: expected True, False, or None for `learn.train_bn`'): check_train_bn(1)
+
+@pytest.mark.parametrize('v', [(1, 2), [1, 2], np.array([1, 2]), range(1, 3), (i for i in (1, 2))])
+def test_items_of_whatever_has_some(v): assert check_list(v, 'groups', 'indices') == [1, 2]
+
+@pytest.mark.parametrize('v', ['ab', b'ab', slice(1, 2), 3, None, np.array(3)])
+def test_what_has_no_items(v):
+    with pytest.raises(TypeError, match='groups=.*: expected indices, in a list or tuple'): check_list(v, 'groups', 'indices')
+
+@pytest.mark.parametrize('moms,match', [((.9, .8), 'moms has 2 values, expected 3'),
+                                        ((.9, 1, .9), 'moms=1: expected a number of at least 0 and below 1'),
+                                        ((.9, float('nan'), .9), 'moms=nan'), ('abc', "moms='abc'"), (.9, 'moms=0.9: expected 3 numbers')])
+def test_momentum(moms, match):
+    check_moms((.9, 0, .9)); check_moms((.9, .8), counts=(2, 3))
+    with pytest.raises((ValueError, TypeError), match=match): check_moms(moms)
+
+def test_data(mlp):
+    check_data(mlp)
+    assert count_items(mlp.dls.train) == 64
+    mlp.dls.train.dataset = iter([])
+    assert count_items(mlp.dls.train) is None
+    mlp.dls.train.n = 0
+    with pytest.raises(ValueError, match='the training set has None items and makes 0 batches: expected at least 1 batch'): check_data(mlp)

@@ -80,6 +80,10 @@ def test_nothing_is_left_after_a_fit_of_ours(processes, kind, end):
     # The next fit is stock's, from the same state
     assert_same(ours['next'], processes(STOCK, 'stock.ours:go_on', ours['start']))
 
+def test_our_fits_change_no_class_of_fastais(processes):
+    added,changed = processes(IMPORTED, 'stock.imports:import_and_compare', 'from stock.ours import fit_some; fit_some()')
+    assert added == changed == []
+
 def test_going_on_is_the_fit_that_follows(processes):
     "Whether `go_on` does in another process what stock fastai does in the same one"
     for end in ('ended', 'ctrl_c'):

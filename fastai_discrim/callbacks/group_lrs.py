@@ -27,12 +27,15 @@ class GroupLRRecorder(FitCallback):
     order,run_valid = Recorder.order+1,False
 
     def before_fit(self):
+        # A fit of ours adds one, whether one was given or not: the first records
+        recorders = [cb for cb in self.learn.cbs if isinstance(cb, GroupLRRecorder)]
+        self.is_first = recorders[0] is self
         if hasattr(self.learn, 'recorder'): record_on(self.recorder, group_lr_steps=[])
 
     def before_train(self): self.norms = norm_ids(self.model)
 
     def after_batch(self):
-        if len(self.yb) == 0 or not hasattr(self.learn, 'recorder'): return
+        if not self.is_first or len(self.yb) == 0 or not hasattr(self.learn, 'recorder'): return
         lrs = zip(step_lrs(self.learn), self.opt.param_lists)
         self.recorder.group_lr_steps.append([lr if group_trains(g, self.norms) else 0. for lr,g in lrs])
 

@@ -9,7 +9,7 @@ from ..checks import check_list, check_number, check_train_bn
 from ..groups.norms import group_trains, norm_ids
 from ..optional import if_loaded
 from ..plan.opening import chain_thaw, fill, gradual
-from ..plan.position import phase_at, phase_ends
+from ..plan.position import as_epochs, phase_at, phase_ends
 from .base import GroupCallback, check_only_one, is_kind
 from .checked_fine_tune import wrap_fine_tune
 from .freezing import freeze_all_but, frozen_norms, keep_norm_stats
@@ -93,8 +93,11 @@ class Unfreezing(GroupCallback):
         "Enter a phase where fastai has set the mode of each module already, as it does when an epoch begins"
         frozen = frozen_norms(self.model)
         self.enter(phase)
+        # `BnFreeze` acts when an epoch begins, and only then
+        bn_freeze = if_loaded('fastai.callback.training', 'BnFreeze')
+        if not (self.train_bn is False or any(isinstance(cb, bn_freeze) for cb in self.learn.cbs)): return
         for m in frozen - frozen_norms(self.model): m.train()
-        if self.train_bn is False: keep_norm_stats(self.model)
+        keep_norm_stats(self.model)
 
 def _train_bn_text(cb): return '' if cb.train_bn is None else f', train_bn={cb.train_bn}'
 
@@ -106,13 +109,15 @@ class GradualUnfreezing(Unfreezing):
         train_bn:bool=None, # Do norm layers of frozen groups train? False keeps their statistics too; None as in fastai: `learn.train_bn`
     ):
         if epochs is not None:
-            lengths = [epochs] if isinstance(epochs, (Number, str)) else check_list(epochs, 'epochs', 'a number, or several')
+            single = isinstance(epochs, (Number, str))
+            lengths = [epochs] if single else check_list(epochs, 'epochs', 'a number, or several')
             for n in lengths: check_number(n, 'epochs')
+            lengths = [as_epochs(n) for n in lengths]
+            epochs = lengths[0] if single else lengths
         if isinstance(down_to, bool) or not isinstance(down_to, Integral) or down_to < 0:
             raise ValueError(f'down_to={down_to!r}: expected the index of a layer group, 0 for the input')
         check_train_bn(train_bn)
-        self.epochs = epochs if epochs is None or isinstance(epochs, Number) else lengths
-        self.down_to,self.train_bn = int(down_to),train_bn
+        self.epochs,self.down_to,self.train_bn = epochs,int(down_to),train_bn
 
     def __repr__(self): return f'GradualUnfreezing(epochs={self.epochs}, down_to={self.down_to}{_train_bn_text(self)})'
 
@@ -126,7 +131,7 @@ class ChainThaw(Unfreezing):
     ):
         check_number(epochs, 'epochs')
         check_train_bn(train_bn)
-        self.epochs,self.train_bn = epochs,train_bn
+        self.epochs,self.train_bn = as_epochs(epochs),train_bn
 
     def __repr__(self): return f'ChainThaw(epochs={self.epochs}{_train_bn_text(self)})'
 

@@ -42,7 +42,7 @@ class Blocks:
         return any(o in self.blocks for o in m.modules())
 
     def _is_opened(self, m):
-        "Tell whether `m` is more than one layer: it holds blocks or, in a model without blocks, it is or holds a list of layers"
+        "Tell whether `m` is more than one layer: it holds blocks or, in a model without any, a list of layers"
         if is_timm_model(m): return True
         if self.blocks: return m not in self.blocks and self._has_blocks(m)
         holds_list = any(self._is_opened(c) for c in m.children())
@@ -69,7 +69,7 @@ class Blocks:
         return self._is_opened(c) and (bool(self.blocks) or n_members < 3)
 
     def _module_layers(self, m, head):
-        "Return the layers of a module that is no list: what is before its trunk is the stem, what is after it the last layer"
+        "Return the layers of a module that is no list: the stem, the layers of its trunk, and what comes after as one layer"
         children,trunk = self._ordered(m)
         names = list(children)
         first,last = names.index(trunk[0]),names.index(trunk[-1])
@@ -89,7 +89,7 @@ class Blocks:
         return self._with_whole_stem([sum(stem, []), *middle, sum(end, [])])
 
     def _with_whole_stem(self, layers):
-        "Merge the layers below the first block, as the stem may go on inside of what holds the blocks, and drop empty ones"
+        "Merge the layers below the first block: the stem may go on inside of what holds the blocks"
         n_stem = 1
         for i,ps in enumerate(layers):
             if not self.block_params.isdisjoint(ps):
@@ -98,7 +98,7 @@ class Blocks:
         return [ps for ps in [sum(layers[:n_stem], []), *layers[n_stem:]] if ps]
 
     def _ordered(self, m):
-        "Return the children of `m` in the order in which they run, and the names of those that are blocks or hold them, the trunk"
+        "Return the children of `m` in the order in which they run, and the names of its trunk: those that are or hold blocks"
         children = children_with_params(m)
         trunk = [n for n,c in children.items() if c in self.blocks or self._is_opened(c)]
         if not trunk: raise NoLayerOrder('in which no repeated blocks follow each other')

@@ -54,12 +54,13 @@ def check_groups(
     reset_opt:bool=False, # Will its optimiser be created again?
     at_least:int=2, # How many groups are needed
 ) -> L: # The lists of parameters that its optimiser has or would be given
-    "Return the layer groups of `learn`, or raise `TypeError` or `ValueError` if they can't be trained one by one; nothing is changed"
+    "Return the layer groups of `learn`; raise `TypeError` or `ValueError` if they can't be trained one by one"
     groups,source = _groups_and_source(learn, reset_opt)
     _check_types(groups, source)
     _check_each_once(groups, source, learn.model)
     for i,g in enumerate(groups):
-        if not len(g): raise ValueError(f'{source} gives a layer group, {i}, without parameters: leave it out, then `learn.create_opt()`')
+        if len(g): continue
+        raise ValueError(f'{source} gives a layer group, {i}, without parameters: leave it out, then `learn.create_opt()`')
     if len(groups) < at_least:
         raise ValueError(f'{source} gives {len(groups)} layer group, expected at least {at_least}: build the learner with '
                          '`splitter=layerwise_split`, or call `learn.regroup()`')
@@ -90,9 +91,11 @@ def regroup(self:Learner,
     n_groups:int=None, # For `layerwise_split`: neighbours are merged to have so many
 ) -> Learner: # The learner itself
     "Change the layer groups of a learner; groups stay frozen that were, and the optimiser keeps its state and its rates"
-    if not callable(splitter): raise TypeError(f'splitter={splitter!r}: expected a function of a model; or say `n_groups={splitter!r}`')
+    if not callable(splitter):
+        raise TypeError(f'splitter={splitter!r}: expected a function of a model; or say `n_groups={splitter!r}`')
     if isinstance(self.opt_func, OptimWrapper):
-        raise ValueError('opt_func is an optimiser with groups of its own: expected what makes one, as `partial(OptimWrapper, opt=...)`')
+        raise ValueError('opt_func is an optimiser with groups of its own: expected what makes one, '
+                         'as `partial(OptimWrapper, opt=...)`')
     old_opt,old_splitter = self.opt,self.splitter
     self.splitter = splitter if n_groups is None else partial(splitter, n_groups=n_groups)
     try:

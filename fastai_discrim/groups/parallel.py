@@ -16,7 +16,7 @@ def _ints(m, *attrs):
     return [v for v in values if isinstance(v, int)]
 
 def _widths(m):
-    "Return how many features `m` takes, by the first layer that says so, and gives, by the last; None for both if one is unknown"
+    "Return how many features `m` takes and gives, by its first and last layer that say so; None for both if one is unknown"
     n_in,n_out = _ints(m, 'in_features', 'in_channels', 'input_size'),_ints(m, 'out_features', 'out_channels', 'hidden_size')
     return (n_in[0], n_out[-1]) if n_in and n_out else (None, None)
 
@@ -44,7 +44,7 @@ def is_parallel(
     members = [c for c in children_with_params(m).values() if not is_norm(c)]
     fits = _fits(members)
     if not fits or set(fits) != {False}: return False
-    # The first and the last layer of a block may be on a side path: only heads of several tasks and whole models are known by their widths
+    # The first and the last layer of a block may be on a side path, so the widths of blocks don't tell
     return _are_heads(members) or all(map(_is_flat, members)) or any(map(_has_head, members))
 
 def _are_heads(ms):

@@ -16,7 +16,7 @@ def layerwise_split(
     model:nn.Module, # One of fastai, torchvision, timm or transformers, an `nn.Sequential`, or any that has repeated blocks
     n_groups:int=None, # Merge neighbours to have so many groups, the head alone; None for a group a layer
 ) -> L: # Lists of parameters, input first, head last
-    "Split `model` into its layers, or `n_groups` of neighbours, without changing it; a tied weight goes with the last layer that has it"
+    "Split `model` into its layers, or `n_groups` of neighbours; a tied weight goes with the last layer that has it"
     model = get_model(model)
     # What `torch.compile` has wrapped
     model = getattr(model, '_orig_mod', model)
@@ -46,12 +46,13 @@ def _merge(groups, n_groups):
     "Merge neighbours into `n_groups`, about as many layers in each; the head stays alone"
     check_count(n_groups, 'n_groups')
     n = len(groups)
-    if not 2 <= n_groups <= n: raise ValueError(f'n_groups={n_groups}: expected at least 2, and at most the {n} layers of this model')
+    if not 2 <= n_groups <= n:
+        raise ValueError(f'n_groups={n_groups}: expected at least 2, and at most the {n} layers of this model')
     parts = np.array_split(range(n-1), n_groups-1)
     return L([p for i in part for p in groups[i]] for part in parts) + [groups[-1]]
 
 def _no_order(model, why):
     "Make the error for a model whose order isn't known"
     children = ', '.join(f'{n} ({type(c).__name__})' for n,c in model.named_children()) or 'none'
-    return ValueError(f'layerwise_split found no order of the layers of {type(model).__name__}, {why} (its children: {children}): write '
-                      'a splitter, `lambda m: L(m.stem, m.blocks, m.head).map(params)`, input first')
+    return ValueError(f'layerwise_split found no order of the layers of {type(model).__name__}, {why} (its children: {children}): '
+                      'write a splitter, `lambda m: L(m.stem, m.blocks, m.head).map(params)`, input first')

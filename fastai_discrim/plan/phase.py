@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..checks import check_count, check_flag, check_list, check_moms, check_number, check_rates
+from .position import as_epochs
 from .schedules import STLR, Schedule
 
 
@@ -54,8 +55,7 @@ class Phase:
         self._check_sched()
         if not isinstance(self.early_stop, EarlyStop | None):
             raise TypeError(f'early_stop={self.early_stop!r}: expected an EarlyStop or None')
-        epochs = float(self.epochs)
-        set_fields(self, epochs=int(epochs) if epochs.is_integer() else epochs, groups=groups, lrs=tuple(map(float, lrs)),
+        set_fields(self, epochs=as_epochs(self.epochs), groups=groups, lrs=tuple(map(float, lrs)),
                    moms=None if self.moms is None else tuple(map(float, self.moms)))
 
     def _check_groups(self, n):

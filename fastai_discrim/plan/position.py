@@ -5,6 +5,13 @@ from bisect import bisect_right
 from itertools import accumulate
 
 
+def as_epochs(
+    n:float, # A number of epochs, of any type
+) -> float: # An int where it is whole
+    "Return a number of epochs as a plain number, so that equal ones are shown and written alike"
+    n = float(n)
+    return int(n) if n.is_integer() else n
+
 def step_at(
     epochs:float, # Position in epochs
     n_iter:int, # Steps an epoch

@@ -1,6 +1,8 @@
 "What the rest of a run depends on: weights, what trains, optimiser, callbacks, metrics, random states"
 __all__ = []
 
+from copy import deepcopy
+
 from fastai.learner import Learner
 from fastai.torch_core import get_model, to_device
 
@@ -50,7 +52,8 @@ def set_learner_state(
         p.requires_grad_(trains)
         p.grad = grad if grad is None else p.new_zeros(p.shape) if isinstance(grad, int) else grad.to(p)
     for m,mode in zip(model.modules(), state['modes']): m.training = mode
-    learn.opt.load_state_dict(to_device(state['opt'], device))
+    # A copy: the optimiser changes its tensors in place, and a state is restored twice where batches are skipped
+    learn.opt.load_state_dict(to_device(deepcopy(state['opt']), device))
     for n,m in _resettable(model).items(): set_attrs(m, to_device(state['memory'].get(n, {}), device))
     _set_callbacks(learn, state['callbacks'])
     if state['scaler'] and getattr(learn, 'scaler', None): learn.scaler.load_state_dict(state['scaler'])

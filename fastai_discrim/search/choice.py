@@ -1,4 +1,4 @@
-"Choose a learning rate from the losses at several: pure arithmetic"
+"Choose a learning rate from the losses at a range of rates: pure arithmetic"
 __all__ = []
 
 import numpy as np

@@ -46,3 +46,15 @@ def test_a_module_that_stands_in_two_places_is_named_once(tmp_path):
     lin = nn.Linear(2, 2)
     m = Net(a=lin, b=Net(inner=lin, other=nn.Linear(2, 2)))
     assert group_names(empty_learner(m, tmp_path), [[*lin.parameters()], [*m.b.other.parameters()]]) == [['a'], ['b.other']]
+
+def test_a_tied_weight_is_named_once(tmp_path):
+    a,b = nn.Linear(2, 2),nn.Linear(2, 2)
+    b.weight = a.weight
+    groups = [[a.bias], [b.bias], [a.weight]]
+    assert group_names(empty_learner(Net(a=a, b=b), tmp_path), groups) == [['a.bias'], ['b.bias'], ['a.weight']]
+
+def test_labels_keep_what_names_have_in_common_after_the_first_difference(tmp_path):
+    def part(): return Net(m=nn.Linear(2, 2), n=nn.Linear(2, 2))
+    m = Net(x=Net(a=part(), b=part()), fc=nn.Linear(2, 2))
+    groups = [[*m.x.a.m.parameters()], [*m.x.b.m.parameters()], [*m.x.a.n.parameters(), *m.x.b.n.parameters(), *m.fc.parameters()]]
+    assert group_labels(empty_learner(m, tmp_path), groups) == ['a.m', 'b.m', 'head']

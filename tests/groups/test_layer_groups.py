@@ -189,6 +189,22 @@ def test_regroup_in_the_middle_of_unfreezing_leaves_no_layer_frozen_for_good(tmp
         with pytest.warns(UserWarning, match=r'1 parameters are frozen in a layer group .* stay so \(4.bias\)'): learn.fit_ulmfit(3, 1e-2)
     assert [n for n,p in model.named_parameters() if not p.requires_grad] == ['4.bias']
 
+def test_regroup_opens_the_whole_of_a_group_that_trains_in_part_but_for_what_was_frozen_by_hand(tmp_path):
+    model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(5)], nn.Linear(4, 2))
+    learn = Learner(make_mlp(tmp_path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat(), path=tmp_path)
+    learn.create_opt()
+    learn.opt.freeze_to(-2)
+    model[4].bias.requires_grad_(False)
+    learn.regroup(n_groups=3)
+    # The middle group has a layer that was frozen, and one that trained
+    assert [[p.requires_grad for p in g] for g in learn.opt.param_lists] == [[False]*6, [True]*3 + [False], [True]*2]
+    assert learn.opt.frozen_idx == 1
+
+def test_one_group_may_leave_out_what_is_frozen_as_fastais_default_splitter_does(tmp_path):
+    learn = make_mlp(tmp_path, splitter=trainable_params)
+    learn.model[0].requires_grad_(False)
+    assert check_groups(learn, at_least=1).map(len) == [4] and len(learn.layer_groups()) == 1
+
 def test_regroup_wants_a_function(mlp):
     with pytest.raises(TypeError, match='splitter=5: expected a function of a model; or say `n_groups=5`'): mlp.regroup(5)
 

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from fastai.collab import EmbeddingDotBias
 from fastai.text.models import AWD_LSTM, awd_lstm_lm_config
 from fastai.text.models.core import get_language_model
 from fastai.torch_core import params
@@ -96,6 +97,11 @@ def test_wrapped_models_are_opened():
     want = ids(layerwise_split(m))
     assert ids(layerwise_split(Net(model=m))) == want == ids(layerwise_split(Net(a=Net(b=m))))
     assert ids(layerwise_split(torch.compile(m))) == want == ids(layerwise_split(nn.DataParallel(m)))
+
+@pytest.mark.parametrize('wrap', [lambda m: m, nn.DataParallel, torch.compile], ids=['as it is', 'DataParallel', 'compile'])
+def test_a_collaborative_model_is_split_into_factors_and_biases_whatever_wraps_it(wrap):
+    m = EmbeddingDotBias(5, 50, 50)
+    assert ids(layerwise_split(wrap(m))) == ids([params(m.u_weight)+params(m.i_weight), params(m.u_bias)+params(m.i_bias)])
 
 @pytest.mark.parametrize('n', range(2, 11))
 def test_n_groups_merges_neighbours_and_leaves_the_head_alone(n):

@@ -20,8 +20,8 @@ def test_text_is_read_as_it_was(d): assert json.loads(dumps(d)) == json.loads(js
 
 def test_plain_lists_are_on_one_line():
     text = dumps(dict(a=[1, 2], b=dict(c=[3], d='x'), e=[[1, 2], [3]], f=['[', '\n', '] ,']))
-    assert text.splitlines() == ['{', ' "a": [1, 2],', ' "b": {', '  "c": [3],', '  "d": "x"', ' },', ' "e": [', '  [1, 2],', '  [3]', ' ],',
-                                 ' "f": [', '  "[",', '  "\\n",', '  "] ,"', ' ]', '}']
+    assert text.splitlines() == ['{', ' "a": [1, 2],', ' "b": {', '  "c": [3],', '  "d": "x"', ' },',
+                                 ' "e": [', '  [1, 2],', '  [3]', ' ],',' "f": [', '  "[",', '  "\\n",', '  "] ,"', ' ]', '}']
 
 def test_numbers_that_json_does_not_have():
     assert [json_number(v) for v in (1, .5, float('nan'), float('inf'), -float('inf'))] == [1., .5, 'nan', 'inf', '-inf']

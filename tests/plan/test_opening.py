@@ -29,7 +29,8 @@ def test_fractions_of_an_epoch():
 
 def test_the_papers_share():
     "4 of 50 epochs to open the four groups below the head of five: exactly the paper's one epoch each at 50"
-    assert fill(gradual(5, None, n_epoch=50), 50, 'it') == [(1, (4,)), (1, (3, 4)), (1, (2, 3, 4)), (1, (1, 2, 3, 4)), (46, (0, 1, 2, 3, 4))]
+    paper = [(1, (4,)), (1, (3, 4)), (1, (2, 3, 4)), (1, (1, 2, 3, 4)), (46, (0, 1, 2, 3, 4))]
+    assert fill(gradual(5, None, n_epoch=50), 50, 'it') == paper
     assert [n for n,_ in fill(gradual(5, None, n_epoch=10), 10, 'it')] == pytest.approx([.2]*4 + [9.2], rel=1e-12)
     # Of other groups it is the same share; at most an epoch each
     assert [n for n,_ in fill(gradual(3, None, n_epoch=10), 10, 'it')] == pytest.approx([.4]*2 + [9.2], rel=1e-12)
@@ -39,7 +40,8 @@ def test_the_papers_share():
 @pytest.mark.parametrize('phases,n_epoch,match', [
     (lambda: gradual(3), 2, 'n_epoch=2: expected at least 3, as it takes 2 epochs before the last of 3 layer groups opens: fit for longer'),
     (lambda: gradual(3, 2), 4, 'expected at least 5'), (lambda: chain_thaw(3), 3, 'n_epoch=3: expected at least 4'),
-    (lambda: gradual(3, .5), 1, 'n_epoch=1: expected more than 1, as it takes 1 epochs'), (lambda: gradual(3, 1.5), 3, 'expected more than 3'),
+    (lambda: gradual(3, .5), 1, 'n_epoch=1: expected more than 1, as it takes 1 epochs'),
+    (lambda: gradual(3, 1.5), 3, 'expected more than 3'),
     (lambda: chain_thaw(3, .4), 1, 'expected more than 1.2')])
 def test_too_few_epochs(phases, n_epoch, match):
     with pytest.raises(ValueError, match=match): fill(phases(), n_epoch, 'it')

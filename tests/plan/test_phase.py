@@ -63,7 +63,8 @@ def test_early_stops_that_are_none(make, match):
 def test_an_early_stop_says_what_it_waits_for():
     assert str(EarlyStop()) == 'until valid_loss stalls for 1'
     assert str(EarlyStop(2, 'accuracy', .01, True)) == 'until accuracy stalls within 0.01 for 2, on from the best'
-    assert [str(EarlyStop(lower=o)) for o in (True, False)] == [f'until valid_loss ({o} is better) stalls for 1' for o in ('lower', 'higher')]
+    for lower,word in ((True, 'lower'), (False, 'higher')):
+        assert str(EarlyStop(lower=lower)) == f'until valid_loss ({word} is better) stalls for 1'
 
 def test_a_cycle_that_goes_on_has_no_momentum_of_its_own():
     assert Phase(1, (2,), LRS, None).sched is None

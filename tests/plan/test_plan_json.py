@@ -78,7 +78,8 @@ def test_any_plan_is_read_as_it_was_written(plan):
 @pytest.mark.parametrize('kind,version', [('Plan', 3), ('Plan', 0), ('Plan', '2'), ('Run', 2), ('Checkpoint', 1)])
 def test_a_version_to_come_is_refused_by_name(kind, version):
     text = PLAN.to_json().replace('"Plan"', f'"{kind}"').replace('"version": 2', f'"version": {json.dumps(version)}')
-    with pytest.raises(ValueError, match=f'a {kind} of version {version}, where this fastai_discrim reads version 1 and 2'): Plan.from_json(text)
+    match = f'a {kind} of version {version}, where this fastai_discrim reads version 1 and 2'
+    with pytest.raises(ValueError, match=match): Plan.from_json(text)
 
 def test_the_plan_of_a_recorded_run():
     run = dict(fastai_discrim='Run', version=1, plan=PLAN.to_dict())
@@ -96,8 +97,8 @@ def doctored(**kw):
                                   doctored(epochs=0), doctored(groups=[7]), doctored(lrs=[1, 2]), doctored(lrs='abc'),
                                   doctored(sched={'name': 'Nope'}), doctored(sched=3), doctored(sched=0),
                                   doctored(sched={}), doctored(sched=None), doctored(extra=1),
-                                  doctored(sched={'name': 'STLR', 'cut_frac': 2}), doctored(lrs=[1e-3, 0, 1]), doctored(epochs=True), doctored(epochs=.5),
-                                  doctored(epochs='1'), doctored(early_stop=3), doctored(early_stop={'patience': 0})])
+                                  doctored(sched={'name': 'STLR', 'cut_frac': 2}), doctored(lrs=[1e-3, 0, 1]), doctored(epochs=True),
+                                  doctored(epochs=.5), doctored(epochs='1'), doctored(early_stop=3), doctored(early_stop={'patience': 0})])
 def test_json_that_is_no_plan(text):
     with pytest.raises(ValueError, match='is no plan .*, expected `plan.to_json'): Plan.from_json(text)
 

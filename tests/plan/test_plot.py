@@ -4,7 +4,7 @@ import numpy as np
 from fastai_discrim.plan.phase import Phase
 from fastai_discrim.plan.plan import Plan
 from fastai_discrim.plan.plot import plot_lrs
-from fastai_discrim.plan.schedules import STLR, CLRBeta, Cos, Flat, OneCycle
+from fastai_discrim.plan.schedules import CLRBeta, Cos, Flat, OneCycle
 
 LRS = (1e-4, 1e-3, 1e-2)
 

@@ -65,7 +65,8 @@ def test_ends(epochs, n_iter, ends): assert phase_ends(epochs, n_iter) == ends
 
 def test_more_phases_than_steps_are_refused():
     assert phase_ends([.25]*4, 4) == [1, 2, 3, 4]
-    with pytest.raises(ValueError, match='4 phases in 3 steps: expected at least one step for each; train for more epochs'): phase_ends([.25]*4, 3)
+    match = '4 phases in 3 steps: expected at least one step for each; train for more epochs'
+    with pytest.raises(ValueError, match=match): phase_ends([.25]*4, 3)
     with pytest.raises(ValueError, match='4 phases in 3 steps'): Plan([Phase(.25, (0,), (1.,))]*4).timeline(3)
 
 def test_a_position_is_the_nearest_step():

@@ -8,6 +8,7 @@ from plan.strategies import between, quick
 
 from fastai_discrim.plan.rates import discriminative_lrs
 
+
 def test_each_rate_is_its_upper_neighbours_divided():
     lrs = discriminative_lrs(0.01, 5)
     assert isinstance(lrs, np.ndarray) and lrs.shape == (5,) and lrs[-1] == 0.01

@@ -12,7 +12,8 @@ from hypothesis import given
 from plan.restated import SHAPES, paper_stlr, tolerance, use_clr, use_clr_beta
 from plan.strategies import between, moms, quick, schedules
 
-from fastai_discrim.plan.schedules import STLR, CLRBeta, Cos, Flat, OneCycle, SchedCLRBeta, Schedule, SchedSTLR, usable_scheds
+from fastai_discrim.plan.schedules import STLR, CLRBeta, Cos, Flat, OneCycle, SchedCLRBeta, SchedSTLR, Schedule, usable_scheds
+
 
 @pytest.mark.parametrize('T,cut_frac', [(10, .1), (100, .1), (1000, .1), (60, .05), (80, 1/8), (300, 1/3), (8, .5)])
 @pytest.mark.parametrize('ratio', [1, 3, 20, 32])

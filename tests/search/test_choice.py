@@ -144,7 +144,7 @@ def test_three_times_that_is_cut_off_with_what_lies_beyond(excess, counts):
     assert np.log10(lr) == pytest.approx((-3 - 2*w - 1) / (2+w) if counts else -3.)
 
 @settings(max_examples=200, deadline=None)
-@given(CURVES, st.integers(-300, 600).map(lambda i: i/100), st.floats(0, 1))
+@given(CURVES, st.integers(-300, 600).map(lambda i: i/100), st.integers(0, 100).map(lambda i: i/100))
 def test_the_middle_lies_around_the_best_and_has_no_unit(losses, untrained, noise):
     lrs = np.geomspace(1e-3, 1, len(losses))
     lr = middle_lr(lrs, losses, untrained, noise)

@@ -44,8 +44,9 @@ def attributes(prefixes=('fastai', 'fastcore', 'fasttransform')):
         res[cls.__qualname__] = dict(vars(cls))
     return res
 
-# What Python itself adds to a package when a module of it is imported, and to a class when it has a subclass
-OF_PYTHON = '__doc__', '__abstractmethods__', '_abc_impl', '__annotations__', '__annotations_cache__', '__static_attributes__'
+# What Python adds to a package that a module of is imported, and to a class that has a subclass or is copied
+OF_PYTHON = ('__doc__', '__abstractmethods__', '_abc_impl', '__annotations__', '__annotations_cache__', '__static_attributes__',
+             '__slotnames__')
 
 def import_and_compare(statement):
     "Import, and return the attributes that were added to classes and modules, and those that were changed"

@@ -25,11 +25,11 @@ from fastai.text.data import SortedDL
 from fastai.torch_core import set_seed
 from torch.utils.data import DataLoader as TorchLoader
 
-from fastai_discrim.run.checkpoint_file import checkpoint_file, previous, read
-from fastai_discrim.run.run_identity import run_identity, func_name
 from fastai_discrim.plan.phase import EarlyStop
-from fastai_discrim.recipes import recipes
 from fastai_discrim.plan.schedules import OneCycle
+from fastai_discrim.recipes import recipes
+from fastai_discrim.run.checkpoint_file import checkpoint_file, previous, read
+from fastai_discrim.run.run_identity import func_name, run_identity
 
 MAKERS = dict(mlp=make_mlp, clas=make_clas, lm=partial(make_lm, n=16))
 
@@ -75,6 +75,36 @@ def test_norm_layers(tmp_path, stop):
     check(lambda: make_mlp(tmp_path, norm=True), [stop], every=None if stop[0] == 0 else 2)
     file = checkpoint_file(make_mlp(tmp_path), 'r')
     assert not any('_norms' in attrs for _,attrs in read(file)['ranks'][0]['learner']['callbacks'])
+
+def fractional_plan(learn, **kwargs):
+    "Every group opens within an epoch, two of them within the first, in phases of two or three steps"
+    return learn.ulmfit_plan(3, 1e-2, gradual=True, epochs=.3, **kwargs)
+
+# Before, at and after the steps at which groups open: 2 and 5 of mlp's 8, 2, 4, 5 and 7 of clas's 6 an epoch
+AROUND = [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 0), (1, 1)]
+
+@pytest.mark.parametrize('name', ['mlp', 'clas'])
+@pytest.mark.parametrize('every,stops', [(1, AROUND), (3, AROUND[::2]), (None, [(0, 3), (1, 1)])], ids=str)
+def test_within_a_phase_that_ends_within_an_epoch(tmp_path, name, every, stops):
+    check(lambda: MAKERS[name](tmp_path), stops, plan=fractional_plan, every=every)
+
+def test_of_a_language_model_within_an_epoch(tmp_path):
+    check(lambda: MAKERS['lm'](tmp_path), [(0, 1), (0, 2), (1, 0)], plan=fractional_plan, every=1)
+
+@pytest.mark.parametrize('stop', AROUND[1:4])
+def test_norm_statistics_within_an_epoch(tmp_path, stop):
+    check(lambda: make_mlp(tmp_path, norm=True), [stop], plan=partial(fractional_plan, train_bn=False), every=1)
+
+@pytest.mark.parametrize('opt', [ranger, partial(OptimWrapper, opt=torch.optim.AdamW)], ids=['ranger', 'torch'])
+def test_optimisers_within_an_epoch(tmp_path, opt):
+    def compare(learn): return {k:v for k,v in outcome(learn).items() if k != 'opt'}
+    check(lambda: make_mlp(tmp_path, opt_func=opt), AROUND[:5], plan=fractional_plan, every=1, compare=compare)
+
+def test_steps_of_the_fractional_plan(tmp_path):
+    "So that the stops above are where they say"
+    for name,ends in (('mlp', [2, 5, 24]), ('clas', [2, 4, 5, 7, 18])):
+        learn = MAKERS[name](tmp_path)
+        assert fractional_plan(learn).timeline(len(learn.dls.train)).ends == ends
 
 class StopInValidation(StopAt):
     def before_step(self): pass
@@ -339,7 +369,7 @@ def test_other_fits_begin_at_their_beginning(tmp_path):
         with pytest.raises(KeyboardInterrupt), a.no_bar():
             a.fit_plan(plan_of(a), checkpoint='r', checkpoint_every=2, cbs=StopAt(*stop))
         with a.no_bar(): a.fit(2, 1e-3)
-        assert len(a.recorder.values) == 2 and len(a.recorder.lrs) == 16 and a._first_epoch == a._done_batches == 0
+        assert len(a.recorder.values) == 2 and len(a.recorder.lrs) == 16 and not {"_do_fit", "one_batch", "phase"} & set(vars(a))
 
 class Predicts(Callback):
     "Looks at predictions in the middle of a fit, which fastai takes for another fit"
@@ -455,7 +485,7 @@ def test_after_its_last_epoch(tmp_path):
 def test_no_space_when_it_goes_on(tmp_path, monkeypatch):
     learn = make_mlp(tmp_path)
     with pytest.raises(KeyboardInterrupt), learn.no_bar(): learn.fit_plan(plan_of(learn), checkpoint='r', cbs=StopAt(2, 1))
-    from fastai_discrim import checkpoint
+    from fastai_discrim.run import checkpoint_file as checkpoint
     def full(fd): raise OSError(28, 'No space left on device')
     monkeypatch.setattr(checkpoint.os, 'fsync', full)
     other = make_mlp(tmp_path)
@@ -530,7 +560,7 @@ def in_a_process_that_is_killed(f):
 
 def killed_while_writing(monkeypatch, what, at):
     "In the `at`th call of what `write` calls"
-    from fastai_discrim import checkpoint
+    from fastai_discrim.run import checkpoint_file as checkpoint
     real,calls = getattr(os, what),[]
     def f(*args):
         calls.append(args)

@@ -1,4 +1,4 @@
-"Discriminative rates, and the callback against fastai's own per-group rates"
+"Discriminative rates under any scheduler, against fastai's own per-group rates"
 from functools import partial
 
 import numpy as np
@@ -9,35 +9,16 @@ from fastai.callback.core import Callback
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import ReduceLROnPlateau
 from fastai.callback.training import GradientAccumulation
-from fastai.learner import Learner
-from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import SGD, OptimWrapper, ranger
-from fastai.torch_core import set_seed
-from torch import nn
+from plan.falls import ODD_FALLS
 
-from fastai_discrim.groups.split import layerwise_split
 from fastai_discrim.callbacks.discriminative import DiscriminativeLR
-from fastai_discrim.plan.rates import discriminative_lrs
+from fastai_discrim.callbacks.group_lrs import GroupLRRecorder
 from fastai_discrim.callbacks.unfreezing import GradualUnfreezing
-
-
-def test_each_rate_is_its_upper_neighbours_divided():
-    lrs = discriminative_lrs(0.01, 5)
-    assert isinstance(lrs, np.ndarray) and lrs.shape == (5,) and lrs[-1] == 0.01
-    assert all(lo == hi/2.6 for lo,hi in zip(lrs, lrs[1:]))
-    assert discriminative_lrs(0.01, 1).tolist() == [0.01] and discriminative_lrs(1, 3, factor=2).tolist() == [.25, .5, 1]
-    # What people write instead is off for any number of groups but 5
-    assert not np.isclose(0.01/2.6**4, discriminative_lrs(0.01, 4)[0]) and np.isclose(0.01/2.6**4, lrs[0])
-
-@pytest.mark.parametrize('args,match', [((0, 5), 'lr=0'), ((-1, 5), 'lr=-1'), ((1e-2, 0), 'n_groups=0'), ((1e-2, 5, 0), 'factor=0'),
-                                        ((1e-2, 5, -2.6), 'factor=-2.6'), ((1e-2, 5, float('nan')), 'factor=nan'),
-                                        ((float('nan'), 5), 'lr=nan')])
-def test_bad_numbers(args, match):
-    with pytest.raises(ValueError, match=match): discriminative_lrs(*args)
-    if len(args) == 3:
-        with pytest.raises(ValueError, match=match): DiscriminativeLR(args[2])
+from fastai_discrim.plan.rates import discriminative_lrs
 
 OPTS = dict(adam=None, sgd=partial(SGD, mom=0.9), ranger=ranger, torch=partial(OptimWrapper, opt=torch.optim.AdamW))
+
 FITS = {
     'fit': lambda learn, lr, **kw: learn.fit(2, lr, **kw),
     'fit_one_cycle': lambda learn, lr, **kw: learn.fit_one_cycle(2, lr, **kw),
@@ -52,12 +33,16 @@ def test_callback_ends_where_an_array_of_rates_ends(tmp_path, fit, opt):
     kw = dict(opt_func=opt) if opt else {}
     a,b,c = (make_mlp(tmp_path, **kw) for _ in range(3))
     with a.no_bar(): fit(a, 1e-2, cbs=DiscriminativeLR())
-    with b.no_bar(): fit(b, discriminative_lrs(1e-2, 3))
+    with b.no_bar(): fit(b, discriminative_lrs(1e-2, 3), cbs=GroupLRRecorder())
     with c.no_bar(): fit(c, 1e-2)
     # The scaled rate and the rate scheduled from a scaled peak differ in their last bit
     for k in weights(a): torch.testing.assert_close(weights(a)[k], weights(b)[k], rtol=1e-5, atol=1e-7)
     assert not torch.allclose(weights(a)['0.weight'], weights(c)['0.weight'], rtol=1e-3)
     np.testing.assert_allclose(a.recorder.group_lrs, b.recorder.group_lrs, rtol=1e-12)
+
+@pytest.mark.parametrize('factor', [0, -2.6, float('nan')])
+def test_bad_factors(factor):
+    with pytest.raises(ValueError, match=f'factor={factor}'): DiscriminativeLR(factor)
 
 class Spy(Callback):
     order = 1000
@@ -139,7 +124,7 @@ def test_no_rate_stays_scaled_when_a_fit_is_broken_off(mlp, where, attached):
         mlp.fit_one_cycle(1, 1e-2, cbs=[Boom(KeyboardInterrupt(), where), *([] if attached else cbs)])
     assert len({h['lr'] for h in mlp.opt.hypers}) == 1
     assert all(p.grad is None for p in mlp.model.parameters())
-    assert not mlp._grab_cbs(ParamScheduler) and bool(mlp._grab_cbs(DiscriminativeLR)) == attached
+    assert '_step' not in vars(mlp) and not mlp._grab_cbs(ParamScheduler) and bool(mlp._grab_cbs(DiscriminativeLR)) == attached
 
 def test_lr_find_goes_at_the_rates_of_the_fit(mlp):
     mlp.add_cb(DiscriminativeLR())
@@ -147,56 +132,23 @@ def test_lr_find_goes_at_the_rates_of_the_fit(mlp):
     lrs = mlp.recorder.group_lrs
     np.testing.assert_allclose(lrs[:,0]*2.6**2, lrs[:,-1])
 
-@pytest.mark.parametrize('n', [2, 3, 5, 13, 40])
-def test_other_ways_to_fall(n):
-    lr = 3e-2
-    for span in (1, 10, 1e4): assert np.allclose(discriminative_lrs(lr, n, span=span), np.geomspace(lr/span, lr, n), rtol=1e-12)
-    for decay in (.65, .95): assert np.allclose(discriminative_lrs(lr, n, decay=decay), [lr*decay**(n-1-i) for i in range(n)], rtol=1e-12)
-    for low in (0, .01, .5):
-        lrs = discriminative_lrs(lr, n, min_scale=low)
-        assert np.array_equal(lrs, np.maximum(discriminative_lrs(lr, n), low*lr)) and lrs[-1] == lr
-    assert np.allclose(discriminative_lrs(lr, n, decay=.5, min_scale=.1), [lr*max(.5**(n-1-i), .1) for i in range(n)], rtol=1e-12)
-
-def test_a_span_of_one_group(): assert discriminative_lrs(1e-2, 1, span=100).tolist() == [1e-2]
-
-ODD_FALLS = {
-    'two': (dict(span=10, decay=.9), r'span=10 and decay=0.9: expected one of them'),
-    'with a factor': (dict(factor=3, span=10), r'factor=3 and span=10: expected one of them'),
-    'span': (dict(span=.5), r'span=0.5: expected a number of at least 1'),
-    'decay': (dict(decay=1.1), r'decay=1.1: expected a number above 0 and below 1'),
-    'decay 0': (dict(decay=0), r'decay=0: expected a number above 0 and below 1'),
-    'min_scale': (dict(min_scale=-.1), r'min_scale=-0.1: expected a number of at least 0 and below 1'),
-    'min_scale 1': (dict(min_scale=1), r'min_scale=1: expected a number of at least 0 and below 1'),
-    'text': (dict(span='10'), r"span='10': expected a number of at least 1, not a str"),
-}
-
-FALLS = {'function': lambda learn, **kw: discriminative_lrs(1e-2, 3, **kw), 'callback': lambda learn, **kw: DiscriminativeLR(**kw),
-         'plan': lambda learn, **kw: learn.ulmfit_plan(3, 1e-2, **kw), 'fit_ulmfit': lambda learn, **kw: learn.fit_ulmfit(3, 1e-2, **kw)}
-
-@pytest.mark.parametrize('call', FALLS.values(), ids=FALLS)
 @pytest.mark.parametrize('kw,match', ODD_FALLS.values(), ids=ODD_FALLS)
-def test_odd_ways_to_fall_are_refused(mlp, call, kw, match):
-    with pytest.raises((ValueError, TypeError), match=match): call(mlp, **kw)
+def test_odd_ways_to_fall_are_refused(kw, match):
+    with pytest.raises((ValueError, TypeError), match=match): DiscriminativeLR(**kw)
 
-@pytest.mark.parametrize('kw', [dict(span=100), dict(decay=.8), dict(min_scale=.2), dict(factor=4, min_scale=.1)])
-def test_the_callback_and_the_plan_fall_as_the_function_does(tmp_path, kw):
-    a,b = make_mlp(tmp_path),make_mlp(tmp_path)
-    set_seed(5)
-    with a.no_bar(),a.no_logging(): a.fit_stlr(2, 1e-2, cbs=DiscriminativeLR(**kw))
-    set_seed(5)
-    with b.no_bar(),b.no_logging(): b.fit_ulmfit(2, 1e-2, gradual=False, **kw)
-    assert np.allclose(a.recorder.group_lrs, b.recorder.group_lrs, rtol=1e-12)
-    assert np.allclose(b.recorder.group_lrs.max(0)/b.recorder.group_lrs.max(), discriminative_lrs(1., 3, **kw), rtol=1e-12)
-    assert b.recorder.plan.phases[0].lrs == tuple(discriminative_lrs(1e-2, 3, **kw))
+@pytest.mark.parametrize('kw', [dict(), dict(span=100), dict(decay=.8), dict(min_scale=.2), dict(factor=4, min_scale=.1)])
+def test_the_callback_falls_as_the_function_does(mlp, kw):
+    with mlp.no_bar(): mlp.fit_stlr(2, 1e-2, cbs=DiscriminativeLR(**kw))
+    lrs = mlp.recorder.group_lrs
+    np.testing.assert_allclose(lrs/lrs[:,-1:], np.tile(discriminative_lrs(1., 3, **kw), (16, 1)), rtol=1e-12)
 
-def test_a_plan_says_how_low_the_lowest_rate_is(tmp_path):
-    model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(13)])
-    learn = Learner(make_mlp(tmp_path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat())
-    assert f'; the lowest is 1/{2.6**12:,.0f} of the highest: `min_scale`, `span` or `decay` raise it' in repr(learn.ulmfit_plan(13, 1e-2))
-    for kw in (dict(min_scale=.01), dict(span=100), dict(decay=.8), dict(down_to=9)):
-        assert 'lowest' not in repr(learn.ulmfit_plan(13, 1e-2, **kw))
+def test_the_body_falls_from_a_multiplier_of_its_own(mlp):
+    with mlp.no_bar(): mlp.fit(1, 1e-2, cbs=DiscriminativeLR(2, body=.1))
+    np.testing.assert_allclose(mlp.recorder.group_lrs, np.tile([.5e-3, 1e-3, 1e-2], (8, 1)), rtol=1e-12)
+    for body in (0, -1, '1'):
+        with pytest.raises((ValueError, TypeError), match='body=.*: expected'): DiscriminativeLR(body=body)
 
-@pytest.mark.parametrize('kw', [dict(min_scale=.1), dict(span=10), dict(decay=.9), dict(factor=3)])
+@pytest.mark.parametrize('kw', [dict(min_scale=.1), dict(span=10), dict(decay=.9), dict(factor=3), dict(body=.5)])
 def test_multipliers_are_the_whole_word(kw):
     with pytest.raises(ValueError, match='multipliers=.*together with another way to fall: expected one of them'):
         DiscriminativeLR(multipliers=[.1, .5, 1.], **kw)

@@ -3,11 +3,14 @@ import pytest
 import torch
 from conftest import make_mlp
 from fastai.callback.core import Callback
+from fastai.callback.training import BnFreeze
 from fastai.torch_core import set_seed
+from plan.restated import phase_ends
 
-from fastai_discrim.plan.plan import Plan
 from fastai_discrim.callbacks.discriminative import DiscriminativeLR
-from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing
+from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing, Unfreezing
+from fastai_discrim.plan.phase import Phase
+from fastai_discrim.plan.plan import Plan
 
 
 class Norms(Callback):
@@ -33,6 +36,7 @@ FITS = {
     'plan': lambda train_bn: lambda learn: learn.fit_plan(learn.ulmfit_plan(3, 1e-2, train_bn=train_bn)),
     'fit_ulmfit': lambda train_bn: lambda learn: learn.fit_ulmfit(3, 1e-2, train_bn=train_bn),
 }
+
 WHOLE = (True,)*3
 
 @pytest.mark.parametrize('fit', FITS.values(), ids=FITS)
@@ -113,3 +117,76 @@ def test_odd_values_are_refused(mlp, call, v):
 def test_it_is_in_the_repr_where_it_was_said():
     assert repr(GradualUnfreezing(2, 1, train_bn=False)) == 'GradualUnfreezing(epochs=2, down_to=1, train_bn=False)'
     assert repr(ChainThaw()) == 'ChainThaw(epochs=1)'
+
+class NormSteps(Callback):
+    "What moves of the norm layer in each step: its weights, and each of its statistics; and whether it is in training mode"
+    run_valid,order = False,100
+    def __init__(self): self.seen = []
+    def _now(self):
+        norm = self.model[3]
+        return [o.detach().clone() for o in (norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.num_batches_tracked)]
+    def before_fit(self): self.was = self._now()
+    def after_batch(self):
+        now = self._now()
+        moved = [not torch.equal(a, b) for a,b in zip(self.was, now)]
+        # All that is trained moves or none, and so all statistics
+        assert len(set(moved[:2])) == len(set(moved[2:])) == 1 and self.model[3].training == moved[2], moved
+        self.seen.append((moved[0], moved[2]))
+        self.was = now
+
+class Blink(Unfreezing):
+    "Open and shut the middle group in the middle of an epoch, as no strategy of ours does"
+    def __init__(self, train_bn=None): self.train_bn = train_bn
+    def schedule(self, n_groups, n_epoch): return [(.25, (1, 2)), (.25, (2,)), (.25, (1,)), (.75, (0, 2)), (0, (0, 1))]
+
+# Strategies, and the phases in which the middle group, which has the norm layer, trains
+STRATEGIES = {
+    'gradual': (lambda **kw: GradualUnfreezing(.25, **kw), [.25, .25, 1.5], [False, True, True]),
+    'chain': (lambda **kw: ChainThaw(.3, **kw), [.3, .3, .3, 1.1], [False, False, True, True]),
+    'blink': (Blink, [.25, .25, .25, .75, .5], [True, False, True, False, True])}
+
+def open_steps(epochs, opens):
+    ends = phase_ends(epochs, 8)
+    return [o for start,end,o in zip([0, *ends], ends, opens) for _ in range(start, end)]
+
+def as_plan(cb, train_bn): return Plan([Phase(n, g, (1e-2,)*3) for n,g in cb.fill(3, 2)], train_bn=train_bn)
+
+STEP_FITS = {
+    'one_cycle': lambda learn, cb, train_bn, cbs: learn.fit_one_cycle(2, 1e-2, cbs=[cb(train_bn=train_bn), *cbs]),
+    'stlr': lambda learn, cb, train_bn, cbs: learn.fit_stlr(2, 1e-2, cbs=[cb(train_bn=train_bn), *cbs]),
+    'plan': lambda learn, cb, train_bn, cbs: learn.fit_plan(as_plan(cb(), train_bn), cbs=cbs)}
+
+@pytest.mark.parametrize('fit', STEP_FITS.values(), ids=STEP_FITS)
+@pytest.mark.parametrize('cb,epochs,opens', STRATEGIES.values(), ids=STRATEGIES)
+@pytest.mark.parametrize('train_bn', [False, True, None])
+@pytest.mark.parametrize('made', [True, False])
+def test_a_norm_layer_that_opens_in_the_middle_of_an_epoch(tmp_path, fit, cb, epochs, opens, train_bn, made):
+    "Frozen with its statistics to the very step, and at work from there on; or as fastai has it"
+    learn,steps = make_mlp(tmp_path, norm=True, train_bn=made),NormSteps()
+    with learn.no_bar(),learn.no_logging(): fit(learn, cb, train_bn, [steps])
+    weights_always,stats_always = made if train_bn is None else train_bn,train_bn is not False
+    assert steps.seen == [(o or weights_always, o or stats_always) for o in open_steps(epochs, opens)]
+
+@pytest.mark.parametrize('fit', STEP_FITS.values(), ids=STEP_FITS)
+@pytest.mark.parametrize('cb,epochs,opens', STRATEGIES.values(), ids=STRATEGIES)
+def test_bn_freeze_in_the_middle_of_an_epoch(tmp_path, fit, cb, epochs, opens):
+    "The statistics are those of the layers that train, whenever these open and shut"
+    learn,steps = make_mlp(tmp_path, norm=True, train_bn=False),NormSteps()
+    with learn.no_bar(),learn.no_logging(): fit(learn, cb, None, [BnFreeze(), steps])
+    assert steps.seen == [(o, o) for o in open_steps(epochs, opens)]
+
+def test_fine_tune_in_the_middle_of_an_epoch(tmp_path):
+    learn,steps = make_mlp(tmp_path, norm=True),NormSteps()
+    with learn.no_bar(),learn.no_logging(): learn.fine_tune(2, 1e-2, freeze_epochs=1, cbs=[GradualUnfreezing(.25, train_bn=False), steps])
+    assert steps.seen == [(False, False)]*8 + [(o, o) for o in open_steps([.25, .25, 1.5], [False, True, True])]
+
+@pytest.mark.parametrize('train_bn', [True, None])
+def test_the_mode_that_someone_else_set_stays_when_a_group_opens(tmp_path, train_bn):
+    class Eval(Callback):
+        def before_train(self): self.model[3].eval()
+    learn,seen = make_mlp(tmp_path, norm=True),[]
+    class Mode(Callback):
+        run_valid,order = False,100
+        def before_batch(self): seen.append(self.model[3].training)
+    with learn.no_bar(),learn.no_logging(): learn.fit(1, 1e-2, cbs=[GradualUnfreezing(.25, train_bn=train_bn), Eval(), Mode()])
+    assert seen == [False]*8

@@ -13,11 +13,11 @@ from fastai.callback.core import Callback
 from fastai.metrics import ValueMetric, accuracy
 from fastai.torch_core import set_seed
 
-from fastai_discrim.run.checkpoint_file import checkpoint_file, read
-from fastai_discrim.plan.phase import EarlyStop, Phase
-from fastai_discrim.plan.plan import Plan
 from fastai_discrim.callbacks.discriminative import DiscriminativeLR
 from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing
+from fastai_discrim.plan.phase import EarlyStop, Phase
+from fastai_discrim.plan.plan import Plan
+from fastai_discrim.run.checkpoint_file import checkpoint_file, read
 
 pytest.importorskip('accelerate')
 pytestmark = [pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs os.fork'),
@@ -103,8 +103,9 @@ def test_callbacks(tmp_path, cbs):
 def test_it_needs_all_that(tmp_path):
     "Without it they drift apart or fail, and so this test can tell"
     def run(path):
-        from fastai_discrim import unfreeze
-        unfreeze.wrap_whole = lambda learn: None
+        from fastai_discrim.callbacks import checked_fit
+        distributed_fit = checked_fit.distributed_fit
+        checked_fit.distributed_fit = lambda learn, opens_groups: distributed_fit(learn, False)
         learn = make_mlp(path)
         learn.create_opt()
         learn.freeze()
@@ -202,7 +203,7 @@ def test_stopped_and_gone_on_with_in_one_context(tmp_path):
 
 def test_an_error_that_can_not_be_sent(tmp_path):
     def run(path):
-        from fastai_discrim.several import on_rank0
+        from fastai_discrim.distributed import on_rank0
         class Local(Exception): pass
         def f(): raise Local('here')
         learn = make_mlp(path)

@@ -64,9 +64,9 @@ def test_the_next_phase_begins_from_the_best(tmp_path):
     values = [1, 5, 4, 3, 2]
     class Watch(Callback):
         order = 900
-        def before_fit(self): self.early_stop,self.begins = {},{}
+        def before_fit(self): self.ends,self.begins = {},{}
         def before_train(self): self.begins[self.epoch] = self.model[0].weight.detach().clone(), self.model[4].weight.detach().clone()
-        def before_validate(self): self.early_stop[self.epoch] = self.model[0].weight.detach().clone(), self.model[4].weight.detach().clone()
+        def before_validate(self): self.ends[self.epoch] = self.model[0].weight.detach().clone(), self.model[4].weight.detach().clone()
     def run(best, patience, vals):
         learn,watch = told(tmp_path, vals),Watch()
         plan = Plan([Phase(4, (0, 1, 2), LRS, early_stop=EarlyStop(patience, 'score', best=best)), Phase(1, (0, 1, 2), LRS)])
@@ -74,9 +74,9 @@ def test_the_next_phase_begins_from_the_best(tmp_path):
         return learn,watch
     for patience,vals,best_epoch in ((2, [1, 5, 4, 3, 2], 1), (9, [1, 5, 4, 3, 2], 1), (9, [1, 2, 3, 4, 0], 3)):
         _,watch = run(True, patience, vals)
-        assert all(map(torch.equal, watch.begins[4], watch.early_stop[best_epoch]))
+        assert all(map(torch.equal, watch.begins[4], watch.ends[best_epoch]))
     learn,watch = run(False, 2, values)
-    assert all(map(torch.equal, watch.begins[4], watch.early_stop[max(e for e in watch.early_stop if e < 4)])) and len(learn.cbs) == 4
+    assert all(map(torch.equal, watch.begins[4], watch.ends[max(e for e in watch.ends if e < 4)])) and len(learn.cbs) == 4
 
 def test_stopped_and_gone_on_with(tmp_path):
     plan = plan_of((EarlyStop(2, 'valid_loss', .02, best=True),)*3)
@@ -101,7 +101,8 @@ def test_stopped_and_gone_on_with(tmp_path):
 def test_other_callbacks_and_what_trains(tmp_path):
     learn = told(tmp_path, [1, 0, 5, 6, 7, 8, 9, 1, 0])
     with learn.no_bar(), learn.no_logging(): learn.fit_plan(plan_of((EarlyStop(1, 'score'),)*3), cbs=SaveModelCallback(every_epoch=1))
-    assert trains(learn) == [True]*3 and len(list((tmp_path/'models').glob('model_*.pth'))) == 9 and learn._next_epoch == 0
+    assert trains(learn) == [True]*3 and len(list((tmp_path/'models').glob('model_*.pth'))) == 9
+    assert vars(learn).keys().isdisjoint(['_do_fit', 'one_batch', 'phase'])
     with learn.no_bar(), learn.no_logging():
         learn.metrics = []
         learn.fit(2)
@@ -131,9 +132,12 @@ def test_in_ulmfit_plan(clas):
 
 @pytest.mark.parametrize('make,match', [
     (lambda: EarlyStop(0), 'patience=0: expected at least 1'), (lambda: EarlyStop(1, 3), 'monitor=3: expected the name'),
-    (lambda: EarlyStop(1, best='no'), "best='no': expected True or False"), (lambda: EarlyStop(1, lower='higher'), "lower='higher': expected"),
-    (lambda: EarlyStop(1, min_delta=-1), 'min_delta=-1: expected'), (lambda: Phase(1, (2,), LRS, early_stop=3), 'early_stop=3: expected a EarlyStop'),
-    (lambda: Plan([Phase(2, (2,), LRS, early_stop=EarlyStop()), Phase(1, (2,), LRS, None)]), 'sched=None after a phase with `ends`: expected')])
+    (lambda: EarlyStop(1, best='no'), "best='no': expected True or False"),
+    (lambda: EarlyStop(1, lower='higher'), "lower='higher': expected"),
+    (lambda: EarlyStop(1, min_delta=-1), 'min_delta=-1: expected'),
+    (lambda: Phase(1, (2,), LRS, early_stop=3), 'early_stop=3: expected an EarlyStop'),
+    (lambda: Plan([Phase(2, (2,), LRS, early_stop=EarlyStop()), Phase(1, (2,), LRS, None)]),
+     'sched=None after a phase with `early_stop`: expected')])
 def test_bad_endings(make, match):
     with pytest.raises((ValueError, TypeError), match=match): make()
 

@@ -19,7 +19,7 @@ def test_what_was_written_is_read(tmp_path):
     write(tmp_path/'models'/'a.ckpt', state)
     d = read(tmp_path/'models'/'a.ckpt')
     assert torch.equal(d.pop('t'), torch.arange(3)) and all(torch.equal(a, b) for a,b in zip(d.pop('scalars'), state['scalars']))
-    assert d == dict(fastai_discrim='Checkpoint', version=1, **{k:v for k,v in state.items() if k not in ('t', 'scalars')})
+    assert d == dict(fastai_discrim='Checkpoint', version=2, **{k:v for k,v in state.items() if k not in ('t', 'scalars')})
     assert [type(v) for v in d['a']] == [int, float, str, type(None), bool] and type(d['many'][0]) is float and type(d['ints'][0]) is int
 
 def test_nothing_there_is_none(tmp_path): assert read(tmp_path/'a.ckpt') is None
@@ -92,7 +92,7 @@ def test_nothing_is_executed(tmp_path, monkeypatch):
     import io
     import zlib
     buf = io.BytesIO()
-    torch.save(dict(fastai_discrim='Checkpoint', version=1, x=Evil()), buf)
+    torch.save(dict(fastai_discrim='Checkpoint', version=2, x=Evil()), buf)
     (tmp_path/'a.ckpt').write_bytes(buf.getvalue() + zlib.crc32(buf.getvalue()).to_bytes(4, 'big'))
     with pytest.raises(ValueError, match='is damaged'): read(tmp_path/'a.ckpt')
     assert not Path('executed').exists()
@@ -100,11 +100,11 @@ def test_nothing_is_executed(tmp_path, monkeypatch):
     assert Path('executed').exists()
 
 def test_another_version_is_refused(tmp_path, monkeypatch):
-    from fastai_discrim import checkpoint
-    monkeypatch.setattr(checkpoint, 'VERSION', 2)
+    from fastai_discrim.run import checkpoint_file as checkpoint
+    monkeypatch.setattr(checkpoint, 'VERSION', 3)
     write(tmp_path/'a.ckpt', {})
     monkeypatch.undo()
-    with pytest.raises(ValueError, match='is a Checkpoint of version 2: expected one of version 1, which is what this fastai_'):
+    with pytest.raises(ValueError, match='is a Checkpoint of version 3: expected one of version 2, which is what this fastai_'):
         read(tmp_path/'a.ckpt')
 
 def test_what_is_no_data_is_refused(tmp_path):
@@ -116,7 +116,7 @@ def fails(error):
     return f
 
 def test_no_right_or_no_space_is_said_at_the_start(mlp, monkeypatch):
-    from fastai_discrim import checkpoint
+    from fastai_discrim.run import checkpoint_file as checkpoint
     monkeypatch.setattr(checkpoint.os, 'fsync', fails(OSError(28, 'No space left on device')))
     before = weights(mlp)
     with pytest.raises(OSError, match="can't be written .*No space left.*: expected space and the right to write"), mlp.no_bar():
@@ -124,7 +124,7 @@ def test_no_right_or_no_space_is_said_at_the_start(mlp, monkeypatch):
     assert all(torch.equal(v, before[k]) for k,v in weights(mlp).items()) and not list((mlp.path/mlp.model_dir).iterdir())
 
 def test_space_that_runs_out_later_does_not_stop_the_run(mlp, monkeypatch):
-    from fastai_discrim import checkpoint
+    from fastai_discrim.run import checkpoint_file as checkpoint
     fsync,calls = os.fsync,[]
     def full_later(fd):
         calls.append(fd)

@@ -1,0 +1,233 @@
+"`ulmfit_plan` and `fit_ulmfit`: the paper's sequence, with any schedule and any strategy"
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from conftest import MAKERS, make_mlp, same, snapshot
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.torch_core import set_seed
+from plan.falls import ODD_FALLS
+from plan.restated import assert_ran
+from torch import nn
+
+from fastai_discrim.callbacks.discriminative import DiscriminativeLR
+from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing, Unfreezing
+from fastai_discrim.groups.split import layerwise_split
+from fastai_discrim.plan.origin import HeadLR
+from fastai_discrim.plan.phase import EarlyStop, Phase
+from fastai_discrim.plan.plan import Plan
+from fastai_discrim.plan.rates import discriminative_lrs
+from fastai_discrim.plan.schedules import STLR, CLRBeta, Cos, Flat, OneCycle, Schedule
+
+
+@pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS)
+@pytest.mark.parametrize('kw', [{}, dict(epochs=2), dict(factor=1.5, cut_frac=.3, ratio=7),
+                                dict(gradual=True), dict(gradual=False), dict(down_to=1),
+                                dict(epochs=.25), dict(epochs=None), dict(epochs=1.5)], ids=str)
+def test_ulmfit_plans_run_as_planned(tmp_path, make, kw):
+    learn = make(tmp_path, n=24)
+    plan = learn.ulmfit_plan(10, 1e-2, **kw)
+    with learn.no_bar(): learn.fit_plan(plan)
+    assert_ran(learn, plan)
+    assert not hasattr(learn, 'phase') and len(learn.recorder.values) == 10
+
+def test_ulmfit_plan_of_a_classifier(clas):
+    plan = clas.ulmfit_plan(7, 1e-2)
+    lrs = tuple(discriminative_lrs(1e-2, 5))
+    assert plan == Plan([Phase(1, tuple(range(i, 5)), lrs) for i in (4, 3, 2, 1)] + [Phase(3, tuple(range(5)), lrs)])
+    assert plan.names == ('encoder', 'rnns.0', 'rnns.1', 'rnns.2', 'head') and clas.ulmfit_plan(7).phases[0].lrs[-1] == clas.lr
+
+def test_ulmfit_plan_of_a_language_model_opens_everything(lm):
+    assert lm.ulmfit_plan(3, 4e-3) == Plan([Phase(3, (0, 1, 2, 3), discriminative_lrs(4e-3, 4))])
+
+def test_the_papers_share_of_a_fit(clas):
+    "4 of 50 epochs for the four groups below the head: at 50 epochs exactly one each"
+    assert clas.ulmfit_plan(50, 1e-2, epochs=None) == clas.ulmfit_plan(50, 1e-2)
+    short = clas.ulmfit_plan(5, 1e-2, epochs=None)
+    assert [p.epochs for p in short.phases] == pytest.approx([.1]*4 + [4.6], rel=1e-12) and short.n_epoch == 5
+    assert [p.groups for p in short.phases] == [p.groups for p in clas.ulmfit_plan(5, 1e-2).phases]
+
+@pytest.mark.parametrize('epochs', [2, .5, None, [1], (1, 1), np.array([1, 2])], ids=str)
+def test_epochs_without_phases_to_spread_them_over(mlp, epochs):
+    with pytest.warns(UserWarning, match='epochs=.* is ignored') as w: plan = mlp.ulmfit_plan(3, 1e-2, gradual=False, epochs=epochs)
+    assert plan == mlp.ulmfit_plan(3, 1e-2, gradual=False) and len(w) == 1
+    with pytest.raises(ValueError, match='epochs=0'): mlp.ulmfit_plan(3, 1e-2, gradual=False, epochs=[0])
+
+def test_planning_changes_nothing(clas):
+    before = snapshot(clas)
+    clas.ulmfit_plan(7, 1e-2).plot()
+    assert same(before, snapshot(clas)) and clas.opt is None
+
+def test_where_the_heads_rate_came_from_is_kept_with_the_plan(clas):
+    plan = clas.ulmfit_plan(6, HeadLR(1e-2, [1e-2], [.5], 'as <told>'))
+    assert plan.lr_from == 'head_lr_find, as <told>' and plan == clas.ulmfit_plan(6, 1e-2)
+    assert 'η_L = 0.01, head_lr_find, as <told>' in repr(plan) and 'as &lt;told&gt;' in plan._repr_html_()
+    assert Plan.from_json(plan.to_json()).lr_from == plan.lr_from
+    assert clas.ulmfit_plan(6).lr_from == 'learn.lr' and clas.ulmfit_plan(6, 1e-2).lr_from == 'given'
+    assert 'lr = 0.02, given' in repr(Plan(plan.phases, lr=.02, lr_from='given'))
+    old = json.loads(plan.to_json())
+    del old['lr_from']
+    assert Plan.from_json(json.dumps(old)) == plan and 'η_L' not in repr(Plan(plan.phases))
+
+def test_in_ulmfit_plan(clas):
+    plan = clas.ulmfit_plan(20, 1e-2, epochs=3, early_stop=EarlyStop(2))
+    assert [p.early_stop for p in plan.phases] == [EarlyStop(2)]*5
+    with clas.no_bar(), clas.no_logging(): clas.fit_ulmfit(20, 1e-2, epochs=3, early_stop=EarlyStop(1, min_delta=10.))
+    assert [e for e,_ in clas.recorder.ran['epochs']] == [0, 1, 3, 4, 6, 7, 9, 10, 12, 13]
+
+def test_phases_that_end_within_an_epoch_do_not_end_early(mlp):
+    stop = EarlyStop(2)
+    plan = mlp.ulmfit_plan(6, 1e-2, epochs=[.5, 1.5], early_stop=stop)
+    assert [p.early_stop for p in plan.phases] == [None, stop, stop]
+
+def test_a_rate_of_the_body(mlp):
+    plan = mlp.ulmfit_plan(3, 1e-2, body_lr=1e-3, factor=10)
+    assert plan.phases[0].lrs == (1e-4, 1e-3, 1e-2) and plan.body_lr == 1e-3 and plan.body_lr_from == 'given'
+    assert '; body 0.001, given' in repr(plan) and 'body' not in repr(mlp.ulmfit_plan(3, 1e-2))
+    with mlp.no_bar(): mlp.fit_ulmfit(3, 1e-2, body_lr=1e-3, factor=10)
+    assert_ran(mlp, plan)
+    for body_lr in (0, -1, '1e-3', True):
+        with pytest.raises((ValueError, TypeError), match='body_lr=.*: expected'): mlp.ulmfit_plan(3, 1e-2, body_lr=body_lr)
+
+@dataclass(frozen=True)
+class Stairs(Schedule):
+    "A schedule of one's own: half of the peak rate, then a quarter"
+    def scheds(self, lrs, moms): return {'lr': lambda pos: lrs*(.5 if pos < .5 else .25), 'mom': lambda pos: moms[1]}
+
+class Backwards(Unfreezing):
+    "A strategy of one's own: from the input to the head"
+    def schedule(self, n_groups, n_epoch): return [(.5, (i,)) for i in range(n_groups-1)] + [(0, (n_groups-1,))]
+
+SCHEDS = [STLR(), STLR(.3, 7), CLRBeta(), OneCycle(), Cos(), Cos(.05), Flat(), Stairs()]
+STRATEGIES = {
+    'gradual': (GradualUnfreezing(), lambda n, e: [(1, (2,)), (1, (1, 2)), (e-2, (0, 1, 2))]),
+    'down to': (GradualUnfreezing(2, down_to=1), lambda n, e: [(2, (2,)), (e-2, (1, 2))]),
+    'quarters': (GradualUnfreezing(.25), lambda n, e: [(.25, (2,)), (.25, (1, 2)), (e-.5, (0, 1, 2))]),
+    'chain': (ChainThaw(), lambda n, e: [(1, (2,)), (1, (0,)), (1, (1,)), (e-3, (0, 1, 2))]),
+    'chain of halves': (ChainThaw(.5), lambda n, e: [(.5, (2,)), (.5, (0,)), (.5, (1,)), (e-1.5, (0, 1, 2))]),
+    'own': (Backwards(), lambda n, e: [(.5, (0,)), (.5, (1,)), (e-1, (2,))])}
+
+@pytest.mark.parametrize('sched', SCHEDS, ids=str)
+@pytest.mark.parametrize('how', ['plan', 'fit'])
+def test_any_schedule(mlp, sched, how):
+    want = Plan([Phase(n, g, discriminative_lrs(1e-2, 3), sched) for n,g in STRATEGIES['gradual'][1](3, 4)])
+    with mlp.no_bar():
+        if how == 'fit': mlp.fit_ulmfit(4, 1e-2, sched=sched)
+        else: mlp.fit_plan(mlp.ulmfit_plan(4, 1e-2, sched=sched))
+    assert mlp.recorder.plan == want
+    if type(sched) is not Stairs: return assert_ran(mlp, want)
+    np.testing.assert_allclose(mlp.recorder.group_lrs[:,2], np.repeat([.5, .25, .5, .25, .5, .25], [4, 4, 4, 4, 8, 8])*1e-2, rtol=1e-12)
+
+@pytest.mark.parametrize('strategy,phases', STRATEGIES.values(), ids=STRATEGIES)
+@pytest.mark.parametrize('how', ['plan', 'fit'])
+def test_any_strategy(mlp, strategy, phases, how):
+    want = Plan([Phase(n, g, discriminative_lrs(1e-2, 3)) for n,g in phases(3, 4)])
+    with mlp.no_bar():
+        if how == 'fit': mlp.fit_ulmfit(4, 1e-2, unfreezing=strategy)
+        else: mlp.fit_plan(mlp.ulmfit_plan(4, 1e-2, unfreezing=strategy))
+    assert mlp.recorder.plan == want and Plan.from_json(want.to_json()) == want
+    assert_ran(mlp, want)
+
+def test_a_strategy_opens_a_language_model_one_group_after_the_other(lm):
+    assert len(lm.ulmfit_plan(5, 1e-2).phases) == 1 and len(lm.ulmfit_plan(5, 1e-2, unfreezing=GradualUnfreezing()).phases) == 4
+    assert lm.ulmfit_plan(5, 1e-2, unfreezing=GradualUnfreezing()) == lm.ulmfit_plan(5, 1e-2, gradual=True)
+
+def test_a_record_of_any_schedule_and_strategy(mlp):
+    "The plan is read from the file of the run, runs again and gives the same"
+    with mlp.no_bar(): mlp.fit_ulmfit(4, 1e-2, sched=CLRBeta(8, 20), unfreezing=ChainThaw(.5), min_scale=.1)
+    before = mlp.recorder.group_lrs
+    d = json.loads(mlp.recorder.save_run().read_text())
+    assert d['plan']['version'] == 2 and [p['epochs'] for p in d['plan']['phases']] == [.5, .5, .5, 2.5]
+    assert d['plan']['phases'][0]['sched'] == {'name': 'CLRBeta', 'div': 8, 'pct': 20} and d['finished']
+    plan = Plan.from_json((mlp.path/'run.json').read_text())
+    assert plan == mlp.recorder.plan
+    with mlp.no_bar(): mlp.fit_plan(plan)
+    np.testing.assert_array_equal(mlp.recorder.group_lrs, before)
+
+@pytest.mark.parametrize('kw', [dict(sched=Cos()), dict(unfreezing=ChainThaw(.5)), dict(epochs=.25),
+                                dict(sched=Flat(), unfreezing=ChainThaw())], ids=str)
+def test_the_rate_is_searched_for_under_any_schedule_and_strategy(mlp, kw):
+    with mlp.no_bar(), mlp.no_logging(): mlp.fit_ulmfit(4, **kw)
+    plan = mlp.recorder.plan
+    assert plan.lr_from.startswith('head_lr_find') and plan == mlp.ulmfit_plan(4, plan.lr, **kw)
+    assert_ran(mlp, plan)
+
+CONFLICTS = {
+    'cut_frac': (dict(sched=STLR(), cut_frac=.2),
+                 r'cut_frac=0.2 and ratio=32 with sched=STLR\(.*\): expected one of the two ways; give them to `sched`'),
+    'ratio': (dict(sched=OneCycle(), ratio=20), r'cut_frac=0.1 and ratio=20 with sched=OneCycle'),
+    'epochs': (dict(unfreezing=ChainThaw(), epochs=2),
+               r'epochs=2 and down_to=0 with unfreezing=ChainThaw\(epochs=1\): expected one of the two ways'),
+    'a fraction': (dict(unfreezing=ChainThaw(), epochs=.5), r'epochs=0.5 and down_to=0'),
+    'share': (dict(unfreezing=ChainThaw(), epochs=None), r'epochs=None and down_to=0'),
+    'list': (dict(unfreezing=ChainThaw(), epochs=[1, 1]), r'epochs=\[1, 1\] and down_to=0'),
+    'array': (dict(unfreezing=ChainThaw(), epochs=np.array([1, 1])), r'epochs=.* and down_to=0'),
+    'down_to': (dict(unfreezing=GradualUnfreezing(), down_to=1), r'epochs=1 and down_to=1 with unfreezing=GradualUnfreezing'),
+    'not gradual': (dict(unfreezing=GradualUnfreezing(), gradual=False),
+                    r'gradual=False with unfreezing=GradualUnfreezing.*: expected one of the two'),
+    'no schedule': (dict(sched='cos'), r"sched='cos': expected a Schedule, such as STLR\(\) or OneCycle\(\)"),
+    'a class of schedules': (dict(sched=OneCycle), r'sched=.*: expected a Schedule'),
+    'no strategy': (dict(unfreezing=2), r'unfreezing=2: expected a strategy, such as GradualUnfreezing\(\) or ChainThaw\(\)'),
+    'a class of strategies': (dict(unfreezing=ChainThaw), r'unfreezing=.*: expected a strategy'),
+    'another callback': (dict(unfreezing=DiscriminativeLR()), r'unfreezing=.*: expected a strategy'),
+    'few epochs': (dict(unfreezing=ChainThaw(2)), r'n_epoch=4: expected at least 7, as ChainThaw\(epochs=2\) takes 6 epochs')}
+
+@pytest.mark.parametrize('call', ['ulmfit_plan', 'fit_ulmfit'])
+@pytest.mark.parametrize('lr', [1e-2, None])
+@pytest.mark.parametrize('kw,match', CONFLICTS.values(), ids=CONFLICTS)
+def test_two_ways_to_say_the_same_are_refused(mlp, call, lr, kw, match):
+    mlp.create_opt()
+    before,state = snapshot(mlp),torch.get_rng_state()
+    with pytest.raises((ValueError, TypeError), match=match): getattr(mlp, call)(4, lr, **kw)
+    assert same(before, snapshot(mlp)) and torch.equal(state, torch.get_rng_state())
+
+REFUSED = {
+    'few epochs': (lambda l: l.ulmfit_plan(2, 1e-2), 'n_epoch=2: expected at least 3'),
+    'few in a fit': (lambda l: l.fit_ulmfit(2), 'n_epoch=2: expected at least 3'),
+    'no epochs': (lambda l: l.fit_ulmfit(0, 1e-2), 'n_epoch=0'),
+    'half an epoch': (lambda l: l.ulmfit_plan(3.5, 1e-2), 'n_epoch=3.5'),
+    'too long a fraction': (lambda l: l.ulmfit_plan(3, 1e-2, epochs=1.5), 'n_epoch=3: expected more than 3'),
+    **{f'epochs {n}': (lambda l, n=n: l.fit_ulmfit(9, epochs=n), 'epochs=') for n in (0, -1, float('nan'), True, '1', [1, 0])},
+    **{f'lr {lr}': (lambda l, lr=lr: l.fit_ulmfit(3, lr), 'lr=')
+       for lr in (-1, 0, float('nan'), float('inf'), True, '1e-3', slice(1e-3), [1e-3]*3)},
+    **{f'factor {f}': (lambda l, f=f: l.fit_ulmfit(3, factor=f), 'factor=') for f in (0, -1, float('nan'))},
+    'cut_frac': (lambda l: l.fit_ulmfit(3, cut_frac=1), 'cut_frac=1'),
+    'ratio': (lambda l: l.fit_ulmfit(3, ratio=.5), 'ratio=0.5'),
+    'epochs': (lambda l: l.fit_ulmfit(9, epochs=[1]), 'epochs='),
+    'down_to': (lambda l: l.fit_ulmfit(9, down_to=3), 'down_to=3'),
+}
+
+@pytest.mark.parametrize('call,match', REFUSED.values(), ids=REFUSED)
+def test_refused_before_anything_changes(mlp, call, match):
+    mlp.create_opt()
+    before,state = snapshot(mlp),torch.get_rng_state()
+    with pytest.raises((ValueError, TypeError), match=match): call(mlp)
+    assert same(before, snapshot(mlp)) and torch.equal(state, torch.get_rng_state())
+
+PLANS = {'plan': lambda learn, **kw: learn.ulmfit_plan(3, 1e-2, **kw), 'fit_ulmfit': lambda learn, **kw: learn.fit_ulmfit(3, 1e-2, **kw)}
+
+@pytest.mark.parametrize('call', PLANS.values(), ids=PLANS)
+@pytest.mark.parametrize('kw,match', ODD_FALLS.values(), ids=ODD_FALLS)
+def test_odd_ways_to_fall_are_refused(mlp, call, kw, match):
+    with pytest.raises((ValueError, TypeError), match=match): call(mlp, **kw)
+
+@pytest.mark.parametrize('kw', [dict(span=100), dict(decay=.8), dict(min_scale=.2), dict(factor=4, min_scale=.1)])
+def test_the_callback_and_the_plan_fall_as_the_function_does(tmp_path, kw):
+    a,b = make_mlp(tmp_path),make_mlp(tmp_path)
+    set_seed(5)
+    with a.no_bar(),a.no_logging(): a.fit_stlr(2, 1e-2, cbs=DiscriminativeLR(**kw))
+    set_seed(5)
+    with b.no_bar(),b.no_logging(): b.fit_ulmfit(2, 1e-2, gradual=False, **kw)
+    assert np.allclose(a.recorder.group_lrs, b.recorder.group_lrs, rtol=1e-12)
+    assert np.allclose(b.recorder.group_lrs.max(0)/b.recorder.group_lrs.max(), discriminative_lrs(1., 3, **kw), rtol=1e-12)
+    assert b.recorder.plan.phases[0].lrs == tuple(discriminative_lrs(1e-2, 3, **kw))
+
+def test_a_plan_says_how_low_the_lowest_rate_is(tmp_path):
+    model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(13)])
+    learn = Learner(make_mlp(tmp_path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat())
+    assert f'; the lowest is 1/{2.6**12:,.0f} of the highest: `min_scale`, `span` or `decay` raise it' in repr(learn.ulmfit_plan(13, 1e-2))
+    for kw in (dict(min_scale=.01), dict(span=100), dict(decay=.8), dict(down_to=9)):
+        assert 'lowest' not in repr(learn.ulmfit_plan(13, 1e-2, **kw))
