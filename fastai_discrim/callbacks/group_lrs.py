@@ -35,9 +35,11 @@ class GroupLRRecorder(FitCallback):
     def before_train(self): self.norms = norm_ids(self.model)
 
     def after_batch(self):
-        if not self.is_first or len(self.yb) == 0 or not hasattr(self.learn, 'recorder'): return
-        lrs = zip(step_lrs(self.learn), self.opt.param_lists)
-        self.recorder.group_lr_steps.append([lr if group_trains(g, self.norms) else 0. for lr,g in lrs])
+        # By `self.learn`, as fastai's look-up in the learner takes longer than the rest of this
+        learn = self.learn
+        if not self.is_first or len(learn.yb) == 0 or not hasattr(learn, 'recorder'): return
+        lrs = zip(step_lrs(learn), learn.opt.param_lists)
+        learn.recorder.group_lr_steps.append([lr if group_trains(g, self.norms) else 0. for lr,g in lrs])
 
 @patch(as_prop=True)
 def group_lrs(self:Recorder) -> np.ndarray: # Shape [steps, groups], 0 where a group was frozen

@@ -81,7 +81,7 @@ class Unfreezing(GroupCallback):
 
     def before_batch(self):
         if self.idle: return
-        phase = phase_at(self.fit_epoch*self.steps_an_epoch + self.iter, self.ends)
+        phase = phase_at(self.fit_epoch*self.steps_an_epoch + self.learn.iter, self.ends)
         if phase != self.current: self._enter_within_epoch(phase)
 
     def enter(self, phase:int):

@@ -16,6 +16,6 @@ def group_trains(
     norms:frozenset, # What `norm_ids` returned for the model
 ) -> bool: # Does any of its parameters train, norm layers aside?
     "Tell whether `group` trains, from `requires_grad`: `opt.frozen_idx` can be wrong"
+    if any(p.requires_grad and id(p) not in norms for p in group): return True
     # A group that has only norm layers is judged by them
-    if all(id(p) in norms for p in group): return any(p.requires_grad for p in group)
-    return any(p.requires_grad and id(p) not in norms for p in group)
+    return all(id(p) in norms for p in group) and any(p.requires_grad for p in group)

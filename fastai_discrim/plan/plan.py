@@ -75,15 +75,18 @@ class Plan:
         "Return the rate of every layer group at every step"
         check_count(n_iter, 'n_iter')
         timeline = self.timeline(n_iter)
-        return np.stack([self._step_lrs(timeline, step) for step in range(self.n_epoch*n_iter)])
+        return np.concatenate([self.phase_lrs(i, timeline) for i in range(len(self.phases))])
 
-    def _step_lrs(self, timeline, step):
-        "Return the rate of every layer group at one step"
-        phase,(leader,place) = self.phases[timeline.phase(step)],timeline.cycle(step)
-        begun = self.phases[leader]
+    def phase_lrs(self,
+        i:int, # Index of the phase
+        timeline:Timeline, # What `timeline` gave
+    ) -> np.ndarray: # Shape [steps, groups], 0 where frozen
+        "Return the rate of every layer group at every step of one phase"
+        phase,begun = self.phases[i],self.phases[timeline.leader[i]]
         # Momentum doesn't matter here
         rate = begun.sched.scheds(np.array(phase.lrs), begun.moms or (0.,)*3)['lr']
-        return rate(place) * np.isin(range(self.n_groups), phase.groups)
+        trains = np.isin(range(self.n_groups), phase.groups)
+        return np.stack([rate(timeline.cycle(step)[1])*trains for step in range(timeline.starts[i], timeline.ends[i])])
 
     def under(self,
         sched:Schedule, # Shape of the rate

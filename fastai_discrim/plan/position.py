@@ -52,8 +52,10 @@ class Timeline:
     ):
         self.ends = phase_ends(epochs, n_iter)
         self.starts = [0, *self.ends[:-1]]
-        # Index of the phase that begins the cycle of each phase
+        # For each phase, the index of the phase that begins its cycle, and the step at which the cycle ends
         self.leader = list(accumulate((i if begins else 0 for i,begins in enumerate(begins_cycle)), max))
+        last_end = dict(zip(self.leader, self.ends))
+        self.cycle_ends = [last_end[leader] for leader in self.leader]
 
     def phase(self, step:int) -> int: # Index of the phase
         "Return the phase that `step` lies in"
@@ -61,8 +63,8 @@ class Timeline:
 
     def cycle(self, step:int) -> tuple: # Index of the phase that begins the cycle, and the place in the cycle, in [0, 1)
         "Return the cycle that `step` lies in, and where in it"
-        leader = self.leader[self.phase(step)]
-        last = max(i for i,o in enumerate(self.leader) if o == leader)
-        start,end = self.starts[leader],self.ends[last]
+        phase = self.phase(step)
+        leader,end = self.leader[phase],self.cycle_ends[phase]
+        start = self.starts[leader]
         # In whole steps: fastai's `pct_train` adds up rounding errors
         return leader,(step-start)/(end-start)

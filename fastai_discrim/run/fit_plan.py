@@ -63,11 +63,12 @@ def _check_monitors(learn, plan):
 
 def _warn_of_one_step(plan, n_iter):
     "Warn of phases that have one step, and that where their cycle begins"
-    timeline,rates,low = plan.timeline(n_iter),plan.lrs(n_iter),{}
+    timeline,low = plan.timeline(n_iter),{}
     for i,(start,end) in enumerate(zip(timeline.starts, timeline.ends)):
-        alone = timeline.leader.count(i) == 1
-        share = (rates[start]/plan.phases[i].lrs).max()
-        if end-start == 1 and alone and share < LOW_SHARE: low[i+1] = share
+        whole_cycle = timeline.leader.count(i) == 1
+        if end-start > 1 or not whole_cycle: continue
+        share = (plan.phase_lrs(i, timeline)/plan.phases[i].lrs).max()
+        if share < LOW_SHARE: low[i+1] = share
     if low:
         warn(f'phases {", ".join(map(str, low))}: each has one step, at {100*min(low.values()):.0f} % of its peak rates, as its cycle only '
              'begins: give the learner smaller batches, or the phases more epochs, as by `epochs=5`', stacklevel=3)

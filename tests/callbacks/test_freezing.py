@@ -79,26 +79,25 @@ def test_accumulation_over_an_opening_moves_exactly_the_open_groups(tmp_path, fi
     assert steps.opened == opened
     assert steps.moved == [in_groups(learn, g) if i%3 == 2 else set() for fit in fits for i,g in enumerate(fit)]
 
+class Grads(Callback):
+    "Keep the gradient of one weight after each batch, and what that batch alone gives"
+    run_valid,order = False,50
+    def __init__(self, layer): self.layer,self.kept,self.single = layer,[],[]
+    def after_backward(self):
+        p = self.model[self.layer].weight
+        self.kept.append(None if p.grad is None else p.grad.clone())
+        # The loss of each batch is divided by the 3 of a step
+        loss = self.loss_func(self.model(self.x), self.y)/3
+        self.single.append(torch.autograd.grad(loss, p)[0] if p.requires_grad else None)
+
 @pytest.mark.parametrize('opt', OPTS.values(), ids=OPTS)
 def test_a_group_that_opens_within_a_step_has_the_gradients_since_then(tmp_path, opt):
-    learn,grads,single = make_mlp(tmp_path, opt_func=opt),[],[]
-    class Grads(Callback):
-        run_valid,order = False,50
-        def after_backward(self):
-            now = self.model[2].weight.grad
-            grads.append(now if now is None else now.clone())
-            # What this batch alone gives, for all of it
-            single.append(torch.autograd.grad(self.loss_func(self.model(self.x), self.y)/3, self.model[4].weight)[0])
-    with learn.no_bar(): learn.fit(1, 1e-2, cbs=[GradualUnfreezing(.5, down_to=1), GradientAccumulation(24), Grads()])
-    # Steps are after the batches 2 and 5; the group opens at batch 4
-    assert [g is None for g in grads] == [True]*4 + [False]*4
-    heads = []
-    learn = make_mlp(tmp_path, opt_func=opt)
-    class Heads(Callback):
-        run_valid,order = False,50
-        def after_backward(self): heads.append(self.model[4].weight.grad.clone())
-    with learn.no_bar(): learn.fit(1, 1e-2, cbs=[GradualUnfreezing(.5, down_to=1), GradientAccumulation(24), Heads()])
-    for i,g in enumerate(heads): torch.testing.assert_close(g, sum(single[i - i%3:i+1]), rtol=1e-4, atol=1e-6)
+    "Steps are after the batches 2 and 5; the middle group opens at batch 4"
+    learn,head,middle = make_mlp(tmp_path, opt_func=opt),Grads(4),Grads(2)
+    with learn.no_bar(): learn.fit(1, 1e-2, cbs=[GradualUnfreezing(.5, down_to=1), GradientAccumulation(24), head, middle])
+    assert [g is None for g in middle.kept] == [True]*4 + [False]*4
+    for i in range(8): torch.testing.assert_close(head.kept[i], sum(head.single[i - i%3:i+1]), rtol=1e-4, atol=1e-6)
+    for i in range(4, 8): torch.testing.assert_close(middle.kept[i], sum(middle.single[max(i - i%3, 4):i+1]), rtol=1e-4, atol=1e-6)
 
 @pytest.mark.parametrize('opt', OPTS.values(), ids=OPTS)
 def test_accumulation_that_ended_mid_window_moves_nothing_frozen(tmp_path, opt):
