@@ -91,13 +91,17 @@ def tables(res) -> list:
         if not cells: continue
         arms,head = order(cells),list(map(title, cells))
         def _rows(f, arms, cells=cells): return [(NAMES.get(o, o), *(f(c[o], c) if o in c else '' for c in cells.values())) for o in arms]
-        def _minus(runs, c): return shown(minus(runs, c.get('fine_tune', {})), form='{:+.1f} ± {:.1f}')
+        def _minus(runs, c): return signed(minus(runs, c.get('fine_tune', {})))
         def _relative(runs, c): return f'{relative(runs, c.get("fine_tune", {})):+.0f} %'.replace('+nan %', '').replace('nan %', '')
         others = [o for o in arms if o != 'fine_tune']
         parts += [f'{name}: test error, %', markdown(('arm', *head), *_rows(lambda runs, _: shown(errors(runs)) + lost(runs), arms)),
                   f'{name}: minus `fine_tune(n-1)`, seed by seed', markdown(('arm', *head), *_rows(_minus, others)),
                   f'{name}: error relative to that of `fine_tune(n-1)`', markdown(('arm', *head), *_rows(_relative, others))]
     return parts
+
+def signed(diffs) -> str:
+    "Show differences with their sign, and those of one seed without an interval"
+    return f'{diffs[0]:+.1f} (1 seed)' if len(diffs) == 1 else shown(diffs, form='{:+.1f} ± {:.1f}')
 
 def lost(runs) -> str:
     "Say how many runs diverged"
@@ -140,16 +144,21 @@ def plot(folder, file):
     panels = {o: cells for o,cells in panels.items() if len(cells) > 1}
     if not panels: raise SystemExit(f'no model has results for two numbers of labels in {folder}: expected at least one to plot')
     cols = min(len(panels), 3)
-    fig,axs = plt.subplots(-(-len(panels)//cols), cols, figsize=(3.4*cols, 3*-(-len(panels)//cols)), layout='constrained', squeeze=False)
+    fig,axs = plt.subplots(-(-len(panels)//cols), cols, figsize=(3.4*max(cols, 2), 3.2*-(-len(panels)//cols)), layout='constrained', squeeze=False)
     shown_arms = [o for o in order(res) if o in ('floor', 'scratch', 'fine_tune', 'one_cycle', 'adamw_best', 'ulmfit')]
     for ax,((model,data),cells) in zip(axs.flat, panels.items()):
         for i,arm in enumerate(shown_arms):
             points = sorted((next(iter(res[k][arm].values()))['labelled'], *interval(errors(res[k][arm]))) for k in cells if arm in res[k])
             if points: draw_line(ax, points, arm, f'C{i}')
-        ax.set(xscale='log', title=f'{MODELS[model]}, {DATA[data]}', xlabel='labelled examples', ylabel='test error, %', ylim=(0, None))
+        ax.set(xscale='log', title=f'{MODELS[model]}, {DATA[data]}', xlabel='labelled examples', ylabel='test error, %')
+        # The interval of two seeds may be wider than all errors there are
+        ax.set_ylim(0, min(ax.get_ylim()[1], 100))
+        ticks = sorted({next(iter(runs.values()))['labelled'] for k in cells for runs in res[k].values()})
+        ax.set_xticks(ticks, [f'{n:,}' for n in ticks])
+        ax.minorticks_off()
     for ax in axs.flat[len(panels):]: ax.remove()
     handles = {label: h for ax in fig.axes for h,label in zip(*ax.get_legend_handles_labels())}
-    fig.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=3, fontsize=8)
+    fig.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=max(cols, 2), fontsize=8)
     plt.savefig(file, dpi=130)
 
 def draw_line(ax, points, arm, color):
