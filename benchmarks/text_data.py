@@ -25,7 +25,8 @@ SIZES = dict(emb_sz=200, n_hid=400)
 # A name that ends with an underscore and a number is another set once more, with so many epochs
 Set = namedtuple('Set', 'texts labelled epochs')
 SETS = dict(trec6=Set('trec6', None, 6), docstrings=Set('docstrings', None, 6), ag=Set('ag', None, 6), imdb2k=Set('imdb', 2000, 6),
-            imdb10k=Set('imdb', 10_000, 6), trec100=Set('trec6', 100, 30), docstrings100=Set('docstrings', 100, 30),
+            imdb10k=Set('imdb', 10_000, 6), ag1k=Set('ag', 1000, 6), trec100=Set('trec6', 100, 30),
+            docstrings100=Set('docstrings', 100, 30),
             ag100=Set('ag', 100, 30), imdb100=Set('imdb', 100, 30), trec500=Set('trec6', 500, 10), docstrings500=Set('docstrings', 500, 10),
             trec6_24=Set('trec6', None, 24), trec500_30=Set('trec6', 500, 30))
 
@@ -79,23 +80,29 @@ def language_model(texts, cache, weights, seed=0) -> Learner:
     learn = language_model_learner(dls, AWD_LSTM, config=dict(awd_lstm_lm_config, **SIZES), drop_mult=0.3, pretrained=False, path=cache)
     return learn.load_pretrained(*(weights/f'awd_lstm_200_400{o}' for o in ('.pth', '_vocab.pkl')))
 
+def draw(n, labelled, seed):
+    "Indices of the training and of the validation texts among `n`: which are labelled, and which of these validate, is drawn from `seed`"
+    order = random.Random(seed).sample(range(n), labelled or n)
+    n_valid = len(order)//(5 if len(order) <= 500 else 10)
+    return order[n_valid:],order[:n_valid]
+
 def loaders(name, cache, seed, seq_len=72) -> DataLoaders:
     "Training, validation and test set of a set by `name`; which texts are labelled, and which of them validate, is drawn from `seed`"
     texts,n,_ = SETS[name]
     train,test,vocab = tokens(texts, cache)
-    order = random.Random(seed).sample(range(len(train)), n or len(train))
-    n_valid = len(order)//(5 if len(order) <= 500 else 10)
+    splits = draw(len(train), n, seed)
     tfms = [[ColReader('text'), Numericalize(vocab)], [ColReader('label'), Categorize(vocab=sorted(train.label.unique()))]]
-    dsets = Datasets(train, tfms, splits=(order[n_valid:], order[:n_valid]), dl_type=SortedDL)
-    bs = 64 if len(order) > 500 else 16 if len(order) > 100 else 8
+    dsets = Datasets(train, tfms, splits=splits, dl_type=SortedDL)
+    n_labelled = sum(map(len, splits))
+    bs = 64 if n_labelled > 500 else 16 if n_labelled > 100 else 8
     dls = dsets.dataloaders(bs=bs, val_bs=128, before_batch=Pad_Chunk(seq_len=seq_len), num_workers=0)
     return DataLoaders(*dls.loaders, dls.test_dl(test, with_labels=True))
 
 def classifier(name, cache, encoder, seed, sizes=SIZES, config=None, **kwargs) -> Learner:
-    "A classifier with the fine-tuned `encoder`, frozen but for its head, as `text_classifier_learner` makes it"
+    "A classifier with the fine-tuned `encoder`, frozen but for its head, as `text_classifier_learner` makes it; None for no encoder"
     dls = loaders(name, cache, seed, kwargs.get('seq_len', 72))
     # After the loaders, which draw from it
     set_seed(seed)
     config = dict(config or awd_lstm_clas_config, **sizes)
     learn = text_classifier_learner(dls, AWD_LSTM, config=config, pretrained=False, metrics=accuracy, path=cache, **kwargs)
-    return learn.load_encoder(encoder)
+    return learn if encoder is None else learn.load_encoder(encoder)

