@@ -2,6 +2,7 @@
 __all__ = []
 
 from functools import partial
+from numbers import Number
 from warnings import warn
 
 from fastai.learner import Learner
@@ -26,12 +27,16 @@ from .run.fit_plan import check_plan
 from .search import head_lr  # noqa: F401, for `learn.head_lr_find`
 
 
+def _is_given(epochs):
+    "Tell whether `epochs` is another than the default; it may be an array"
+    return not isinstance(epochs, Number) or epochs != 1
+
 def _strategy(unfreezing, epochs, down_to):
     "Return the strategy that decides what trains when"
     if unfreezing is None: return GradualUnfreezing(epochs, down_to)
     if isinstance(unfreezing, type) or not isinstance(unfreezing, Unfreezing):
         raise TypeError(f'unfreezing={unfreezing!r}: expected a strategy, such as GradualUnfreezing() or ChainThaw()')
-    if epochs != 1 or down_to:
+    if _is_given(epochs) or down_to:
         raise ValueError(f'epochs={epochs} and down_to={down_to} with unfreezing={unfreezing!r}: expected one of the two ways; '
                          'give them to the strategy')
     return unfreezing
@@ -83,7 +88,7 @@ def ulmfit_plan(self:Learner,
     if gradual is None: gradual = unfreezing is not None or not is_language_model(self)
     if gradual: phases = strategy.fill(n, n_epoch)
     else:
-        if epochs != 1: warn(f'epochs={epochs} is ignored: with `gradual=True` there would be several phases', stacklevel=2)
+        if _is_given(epochs): warn(f'epochs={epochs} is ignored: with `gradual=True` there would be several phases', stacklevel=2)
         if unfreezing is not None: raise ValueError(f'gradual=False with unfreezing={unfreezing!r}: expected one of the two')
         phases = [(n_epoch, GradualUnfreezing(down_to=down_to).schedule(n, n_epoch)[-1][1])]
     lr,origin = (own_lr(self), dict(lr=own_lr(self), lr_from='learn.lr')) if lr is None else lr_and_origin(lr)

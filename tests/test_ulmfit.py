@@ -72,12 +72,6 @@ def test_where_the_heads_rate_came_from_is_kept_with_the_plan(clas):
     del old['lr_from']
     assert Plan.from_json(json.dumps(old)) == plan and 'η_L' not in repr(Plan(plan.phases))
 
-def test_in_ulmfit_plan(clas):
-    plan = clas.ulmfit_plan(20, 1e-2, epochs=3, early_stop=EarlyStop(2))
-    assert [p.early_stop for p in plan.phases] == [EarlyStop(2)]*5
-    with clas.no_bar(), clas.no_logging(): clas.fit_ulmfit(20, 1e-2, epochs=3, early_stop=EarlyStop(1, min_delta=10.))
-    assert [e for e,_ in clas.recorder.ran['epochs']] == [0, 1, 3, 4, 6, 7, 9, 10, 12, 13]
-
 def test_phases_that_end_within_an_epoch_do_not_end_early(mlp):
     stop = EarlyStop(2)
     plan = mlp.ulmfit_plan(6, 1e-2, epochs=[.5, 1.5], early_stop=stop)

@@ -10,7 +10,7 @@ from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Metric
 from fastcore.foundation import L
 
-from .plain_data import NotPlain, tagged, to_plain
+from .plain_data import UNWRITABLE, tagged, to_plain
 
 # Of callbacks of these packages what isn't plain is known not to matter, but for the recorder's history
 KNOWN = 'fastai.', 'fastai_discrim.'
@@ -32,14 +32,14 @@ def plain_attrs(
     for k,v in vars(o).items():
         if k == 'learn' or k in names and (args is None or args.get(k) == repr(v)): continue
         try: res[k] = _plain_attr(v)
-        except (NotPlain, ValueError, RuntimeError, AttributeError):
+        except (*UNWRITABLE, AttributeError):
             if lost is not None: lost.add(f'{type(o).__name__}.{k}')
     return res
 
 def _plain_attr(v):
     "Return an attribute as plain data: its own, or its state as a module, as of a GradScaler or an average of weights"
     try: return to_plain(v)
-    except (NotPlain, ValueError, RuntimeError):
+    except UNWRITABLE:
         if not hasattr(v, 'load_state_dict'): raise
         return tagged('state_dict', to_plain(v.state_dict()))
 

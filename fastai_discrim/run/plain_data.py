@@ -17,8 +17,9 @@ PACK_FROM = 50
 # Larger integers don't fit into torch's
 INT_LIMIT = 2**62
 
-class NotPlain(TypeError):
-    "Raised for a value that is more than numbers, text and tensors"
+SCALARS = bool,int,float,complex,str
+# What `to_plain` raises where a value can't be written; torch raises the others, for arrays and tensors of odd kinds
+UNWRITABLE = TypeError,ValueError,RuntimeError
 
 def tagged(
     kind:str, # A key of `_READ`
@@ -34,10 +35,10 @@ def _is_number(o, kind): return isinstance(o, kind) and not isinstance(o, bool) 
 def _packed(v):
     "Return a long list of numbers, or of tensors with one number each, as one tensor; None if it is no such list"
     if len(v) < PACK_FROM: return None
-    if all(map(_is_scalar_tensor, v)): return tagged('scalars', torch.stack([o.detach().as_subclass(Tensor) for o in v]))
-    rows = v if _is_list(v[0]) else [v]
-    lengths = {len(r) if _is_list(r) else 0 for r in rows}
-    if len(lengths) > 1: return None
+    if all(map(_is_scalar_tensor, v)) and len({o.dtype for o in v}) == 1:
+        return tagged('scalars', torch.stack([o.detach().as_subclass(Tensor) for o in v]))
+    rows = v if all(map(_is_list, v)) else [v]
+    if len(set(map(len, rows))) > 1: return None
     for kind,dtype in ((float, torch.float64), (int, torch.int64)):
         if all(_is_number(o, kind) for r in rows for o in r): return tagged('numbers', torch.tensor(v, dtype=dtype))
 
@@ -49,9 +50,10 @@ def _plain_tensor(v):
     return v if v.device.type == 'cpu' else tagged('on device', v.cpu())
 
 def to_plain(v) -> object: # Of types that `torch.load` reads without executing anything
-    "Return `v` as numbers, text, tensors, lists, tuples and dictionaries, which `from_plain` reads; raise `NotPlain` if it is more"
-    if v is None or type(v) in (bool, int, float, str): return v
-    if isinstance(v, np.generic): return v.item()
+    "Return `v` as numbers, text, tensors, lists, tuples and dictionaries, for `from_plain`; raise one of `UNWRITABLE` if it is more"
+    if v is None or type(v) in SCALARS: return v
+    # A date or a `longdouble` has none of these
+    if isinstance(v, np.generic) and type(v.item()) in SCALARS: return v.item()
     if isinstance(v, np.ndarray) and v.dtype.kind in 'biuf': return tagged('array', torch.tensor(v))
     if isinstance(v, Tensor) and not v.requires_grad: return _plain_tensor(v)
     if isinstance(v, Metric): return to_plain({k: o for k,o in vars(v).items() if _is_plain(o)})
@@ -60,12 +62,12 @@ def to_plain(v) -> object: # Of types that `torch.load` reads without executing 
     if type(v) is tuple: return tuple(to_plain(o) for o in v)
     if type(v) is set: return tagged('set', [to_plain(o) for o in v])
     if isinstance(v, Path): return tagged('path', str(v))
-    raise NotPlain(f'a {type(v).__name__} in what a checkpoint has to keep: expected numbers, text, arrays and tensors')
+    raise TypeError(f'a {type(v).__name__} in what a checkpoint has to keep: expected numbers, text, arrays and tensors')
 
 def _is_plain(v):
     "Tell whether `to_plain` takes `v`"
     try: to_plain(v)
-    except (NotPlain, ValueError, RuntimeError): return False
+    except UNWRITABLE: return False
     return True
 
 _READ = {'scalars': list, 'numbers': Tensor.tolist, 'array': Tensor.numpy, 'set': lambda v: set(from_plain(v)), 'path': Path,

@@ -20,8 +20,16 @@ class PlanUnfreezing(Unfreezing):
 
     def enter(self, phase):
         super().enter(phase)
-        # Not by `setattr`: a model may have a `phase`, too
-        vars(self.learn)['phase'] = self.plan.phases[phase]
+        self._tell()
+
+    def before_batch(self):
+        super().before_batch()
+        # A checkpoint within an epoch restores `current`, without `enter`
+        self._tell()
+
+    def _tell(self):
+        "Set `learn.phase`; not by `setattr`, as a model may have a `phase`, too"
+        vars(self.learn)['phase'] = self.plan.phases[self.current]
 
 class PlanScheduler(FitCallback, ParamScheduler):
     "Set the rates and momentum that the plan says"
@@ -35,10 +43,12 @@ class PlanScheduler(FitCallback, ParamScheduler):
         else: super().__call__(event_name)
 
     def before_train(self):
-        self.timeline,self.scheduled = self.plan.timeline(len(self.dls.train)),None
+        # Not the learner's `n_iter`: a validation in the middle of an epoch sets it to its own
+        self.steps_an_epoch = len(self.dls.train)
+        self.timeline,self.scheduled = self.plan.timeline(self.steps_an_epoch),None
 
     def before_batch(self):
-        step = self.epoch*self.n_iter + self.iter
+        step = self.epoch*self.steps_an_epoch + self.iter
         phase,(leader,place) = self.plan.phases[self.timeline.phase(step)],self.timeline.cycle(step)
         if phase is not self.scheduled: self._schedule(phase, self.plan.phases[leader])
         self._update_val(place)

@@ -29,8 +29,10 @@ class PlanLoop:
         "Fit as fastai does, but from `first_epoch` on and without the epochs before `next_epoch`"
         # A callback that fits in the middle of it has a fit of fastai's own
         if self.running: return self.fastai_do_fit()
+        # Read once, as fastai does: a fit in the middle sets it
+        n_epoch = self.learn.n_epoch
         self.running,epoch = True,self.first_epoch
-        while epoch < self.learn.n_epoch:
+        while epoch < n_epoch:
             self.learn.epoch = self.epoch = epoch
             self.learn._with_events(self._do_epoch, 'epoch', CancelEpochException)
             epoch = max(epoch+1, self.next_epoch)

@@ -45,7 +45,8 @@ class RunRecorder(FitCallback):
         if not hasattr(self.learn, 'recorder'): return
         names = _unique([n for n in self.recorder.metric_names[1:] if n != 'time'])
         callbacks = {cb.name: _simple_args(cb) for cb in self.learn.cbs}
-        ran = dict(torch_seed=torch.initial_seed(), callbacks=callbacks, names=names, epochs=[], finished=False)
+        ran = dict(torch_seed=torch.initial_seed(), callbacks=callbacks, names=names, epochs=[], finished=False,
+                   n_iter=len(self.dls.train))
         record_on(self.recorder, plan=self.plan, ran=ran)
 
     def after_epoch(self):
@@ -58,14 +59,13 @@ class RunRecorder(FitCallback):
     def after_fit(self):
         if hasattr(self.learn, 'recorder') and not self.cancelled: self.recorder.ran['finished'] = bool(self.recorder.ran['epochs'])
 
-def _phases(plan, names, epochs):
-    "Return what came of each phase, epoch by epoch; an epoch counts for the phase that it ends in"
-    done,res = 0.,[]
-    for i,p in enumerate(plan.phases, 1):
-        end = done+p.epochs
-        ran = [(epoch, values) for epoch,values in epochs if done < epoch+1 <= end + 1e-6]
-        res.append(dict(phase=i, epochs=[dict(epoch=epoch, **_named(names, values)) for epoch,values in ran]))
-        done = end
+def _phases(plan, ran):
+    "Return what came of each phase, epoch by epoch; an epoch counts for the phase that its last step lies in"
+    timeline,n_iter = plan.timeline(ran['n_iter']),ran['n_iter']
+    res = [dict(phase=i, epochs=[]) for i in range(1, len(plan.phases)+1)]
+    for epoch,values in ran['epochs']:
+        last_step = (epoch+1)*n_iter - 1
+        res[timeline.phase(last_step)]['epochs'].append(dict(epoch=epoch, **_named(ran['names'], values)))
     return res
 
 def _named(names, values):
@@ -96,7 +96,7 @@ def run_record(self:Recorder,
         torch_seed=ran['torch_seed'], finished=ran['finished'],
         lr=plan.lr, lr_from=plan.lr_from, optimiser=_optimiser(self.learn), callbacks=ran['callbacks'],
         train=_size(loaders[0]), valid=_size(loaders[1]) if len(loaders) > 1 else None,
-        phases=_phases(plan, ran['names'], ran['epochs']), plan=plan.to_dict())
+        phases=_phases(plan, ran), plan=plan.to_dict())
 
 @patch
 def save_run(self:Recorder,

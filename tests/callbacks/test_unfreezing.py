@@ -268,7 +268,8 @@ def test_validation_in_between_does_not_begin_fractions_again(mlp, event):
     steps = Steps()
     mlp.add_cb(type('Look', (Callback,), {event: look, 'order': -20 if event == 'after_batch' else 0, 'run_valid': False})())
     with mlp.no_bar(): mlp.fit(3, 1e-2, cbs=[GradualUnfreezing(1.25), steps])
-    assert steps.opened == by_step([1.25, 1.25, .5], [(2,), (1, 2), (0, 1, 2)])
+    want = by_step([1.25, 1.25, .5], [(2,), (1, 2), (0, 1, 2)])
+    assert steps.opened == want and steps.moved == names(mlp, want)
 
 @pytest.mark.parametrize('epochs', [(1, 2), np.array([1, 2]), map(int, '12')], ids=['tuple', 'array', 'map'])
 def test_epochs_in_other_clothes(epochs):

@@ -15,7 +15,9 @@ class Steps(Callback):
     "Watch which groups may train, and which weights moved, in each step, over all fits"
     run_valid,order = False,100
     def __init__(self): self.opened,self.moved = [],[]
-    def before_fit(self): self.before = weights(self.learn)
+    def before_fit(self):
+        # Not where another callback validates in the middle of a fit
+        if not self.learn.lock.locked(): self.before = weights(self.learn)
     def before_batch(self): self.opened.append(tuple(i for i,t in enumerate(trains(self.learn)) if t))
     def after_batch(self):
         self.moved.append(moved(self.learn, self.before))

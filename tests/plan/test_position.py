@@ -56,6 +56,8 @@ def test_a_position_in_epochs_lies_in_the_phase_of_its_step(epochs, n_iter):
     ([.25, .25, .5], 8, [2, 4, 8]),
     # Half a step goes to the even one, and rounding errors of sums of decimals don't decide
     ([.1, .2, .7], 5, [1, 2, 5]), ([.5, .5], 5, [2, 5]), ([.3, .7], 5, [2, 5]),
+    # 4.500000000000001 and 13.499999999999998 steps
+    ([.1, .2, .7], 15, [2, 4, 15]), ([.1]*10, 15, [2, 3, 4, 6, 8, 9, 10, 12, 14, 15]),
     # Sixteen steps an epoch, and 4 of 50 epochs to open four groups
     ([.08]*4+[.68], 16, [1, 3, 4, 5, 16]),
     # Short phases have one step each, at the beginning, in the middle and at the end

@@ -1,16 +1,16 @@
 "The file: whole or not there, checked, and read as data"
+import io
 import os
 import pickle
+import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import make_clas, make_lm, make_mlp, same, snapshot, weights
-from fastai.losses import LabelSmoothingCrossEntropyFlat
-from fastai.metrics import accuracy, error_rate
 
-from fastai_discrim.run.checkpoint_file import checkpoint_file, previous, read, write
+from fastai_discrim.run import checkpoint_file as module
+from fastai_discrim.run.checkpoint_file import VERSION, checkpoint_file, previous, read, write
 
 
 def test_what_was_written_is_read(tmp_path):
@@ -74,23 +74,11 @@ def test_what_is_damaged_does_not_take_the_place_of_what_is_whole(tmp_path):
     write(file, dict(i=5))
     assert read(previous(file))['i'] == 0
 
-def test_what_looks_like_a_mark_is_none(tmp_path):
-    state = dict(a={'numbers': [1, 2]}, b={'scalars': 3}, c={'state_dict': {'x': 1}}, p=Path('a/b'), s={1, 'x'}, n=np.arange(3.))
-    write(tmp_path/'a.ckpt', state)
-    d = read(tmp_path/'a.ckpt')
-    assert np.array_equal(d.pop('n'), state.pop('n')) and {k: d[k] for k in state} == state
-
-def test_a_view_is_written_without_what_it_is_a_view_of(tmp_path):
-    write(tmp_path/'a.ckpt', dict(t=torch.zeros(10**6)[:2], big=[2**70]*60))
-    assert (tmp_path/'a.ckpt').stat().st_size < 10**4 and read(tmp_path/'a.ckpt')['big'][0] == 2**70
-
 class Evil:
     def __reduce__(self): return Path.touch, (Path('executed'),)
 
 def test_nothing_is_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    import io
-    import zlib
     buf = io.BytesIO()
     torch.save(dict(fastai_discrim='Checkpoint', version=2, x=Evil()), buf)
     (tmp_path/'a.ckpt').write_bytes(buf.getvalue() + zlib.crc32(buf.getvalue()).to_bytes(4, 'big'))
@@ -100,78 +88,33 @@ def test_nothing_is_executed(tmp_path, monkeypatch):
     assert Path('executed').exists()
 
 def test_another_version_is_refused(tmp_path, monkeypatch):
-    from fastai_discrim.run import checkpoint_file as checkpoint
-    monkeypatch.setattr(checkpoint, 'VERSION', 3)
+    monkeypatch.setattr(module, 'VERSION', 3)
     write(tmp_path/'a.ckpt', {})
     monkeypatch.undo()
     with pytest.raises(ValueError, match='is a Checkpoint of version 3: expected one of version 2, which is what this fastai_'):
         read(tmp_path/'a.ckpt')
-
-def test_what_is_no_data_is_refused(tmp_path):
-    with pytest.raises(TypeError, match='a object in what a checkpoint has to keep: expected numbers, text, arrays and tensors'):
-        write(tmp_path/'a.ckpt', dict(a=object()))
 
 def fails(error):
     def f(*args): raise error
     return f
 
 def test_no_right_or_no_space_is_said_at_the_start(mlp, monkeypatch):
-    from fastai_discrim.run import checkpoint_file as checkpoint
-    monkeypatch.setattr(checkpoint.os, 'fsync', fails(OSError(28, 'No space left on device')))
+    monkeypatch.setattr(module.os, 'fsync', fails(OSError(28, 'No space left on device')))
     before = weights(mlp)
     with pytest.raises(OSError, match="can't be written .*No space left.*: expected space and the right to write"), mlp.no_bar():
         mlp.fit_plan(mlp.ulmfit_plan(3, 1e-2), checkpoint='a')
     assert all(torch.equal(v, before[k]) for k,v in weights(mlp).items()) and not list((mlp.path/mlp.model_dir).iterdir())
 
 def test_space_that_runs_out_later_does_not_stop_the_run(mlp, monkeypatch):
-    from fastai_discrim.run import checkpoint_file as checkpoint
     fsync,calls = os.fsync,[]
     def full_later(fd):
         calls.append(fd)
         if len(calls) > 4: raise OSError(28, 'No space left on device')
         fsync(fd)
-    monkeypatch.setattr(checkpoint.os, 'fsync', full_later)
+    monkeypatch.setattr(module.os, 'fsync', full_later)
     with pytest.warns(UserWarning, match='No space left.*training goes on without'), mlp.no_bar():
         mlp.fit_plan(mlp.ulmfit_plan(4, 1e-2), checkpoint='a')
     assert len(mlp.recorder.values) == 4 and read(checkpoint_file(mlp, 'a'))['epoch'] == 1
-
-OTHERS = {
-    'plan': (lambda l: l, lambda l: l.ulmfit_plan(4, 2e-2), r'its plan is\n.*1.00e-02.*\nand this one\n.*2.00e-02'),
-    'parameters': (lambda l: l.model.__setitem__(0, torch.nn.Linear(4, 9)), None, 'parameters: 130 in 6 .* there, 135 in 6 '),
-    'training items': (lambda l: setattr(l.dls.train, 'dataset', l.dls.train.dataset[:60]), None, 'training items: 64 there, 60 here'),
-    'batch size': (lambda l: setattr(l.dls.train, 'bs', 7), None, 'batch size: 8 there, 7 here'),
-    'vocabulary': (lambda l: setattr(l.dls, 'vocab', ['a', 'b']), None, r'vocabulary: None there, 2 entries, \w+ here'),
-    'optimiser': (lambda l: setattr(l, 'opt_func', torch.optim.SGD), None, 'optimiser: Adam there, SGD here'),
-    'buffers': (lambda l: l.model.register_buffer('b', torch.zeros(2)), None, 'buffers: 0 in 0 tensors, .* there, 2 in 1 tensors'),
-    'weight decay': (lambda l: setattr(l, 'wd', .3), None, 'weight decay: None there, 0.3 here'),
-    'loss function': (lambda l: setattr(l, 'loss_func', LabelSmoothingCrossEntropyFlat()), None,
-                      'loss function: CrossEntropyLoss there, LabelSmoothingCrossEntropy here'),
-    'metrics': (lambda l: setattr(l, 'metrics', [error_rate, accuracy]), None,
-                r"metrics: \['accuracy'\] there, \['error_rate', 'accuracy'\] here"),
-    'momentum': (lambda l: setattr(l, 'moms', (.9, .8, .9)), None, r'momentum: \[0.95, 0.85, 0.95\] there, \[0.9, 0.8, 0.9\] here'),
-}
-
-@pytest.mark.parametrize('change,plan,match', OTHERS.values(), ids=OTHERS)
-def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, plan, match):
-    def make():
-        learn = make_mlp(tmp_path)
-        return learn,learn.ulmfit_plan(4, 1e-2)
-    learn,the_plan = make()
-    with learn.no_bar(): learn.fit_plan(the_plan, checkpoint='a')
-    other,the_plan = make()
-    change(other)
-    before,state = snapshot(other),torch.get_rng_state()
-    with pytest.raises(ValueError, match=f'(?s)a.ckpt is of another run: .*{match}.*expected the same; give this run another name'):
-        other.fit_plan(plan(other) if plan else the_plan, checkpoint='a')
-    assert same(before, snapshot(other)) and torch.equal(state, torch.get_rng_state())
-
-def test_a_weight_decay_for_each_group_is_compared(tmp_path):
-    def run(wd, name='a'):
-        learn = make_mlp(tmp_path)
-        with learn.no_bar(): learn.fit_plan(learn.ulmfit_plan(3, 1e-2), wd=np.array(wd) if name == 'a' else wd, checkpoint=name)
-    for _ in range(2): run([.1, .2, .3])
-    for _ in range(2): run(slice(.01, .1), 'b')
-    with pytest.raises(ValueError, match=r'weight decay: \[0.1, 0.2, 0.3\] there, \[0.1, 0.2, 0.4\] here'): run([.1, .2, .4])
 
 @pytest.mark.parametrize('kw,match', [(dict(checkpoint=3), 'checkpoint=3: expected a name'),
                                       (dict(checkpoint=''), "checkpoint='': expected a name"),
