@@ -8,12 +8,15 @@ import torch
 from conftest import StopAt, make_mlp
 from fastai.callback.core import Callback
 from fastai.callback.mixup import MixUp
+from fastai.callback.rnn import ModelResetter, RNNRegularizer
 from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, SaveModelCallback
 from fastai.callback.training import GradientClip
 from fastai.metrics import AccumMetric, F1Score, accuracy
 from run.resumed import check, outcome, plan_of
 
+from fastai_discrim.run.callback_state import callback_state, in_checkpoint, init_args, plain_attrs, set_attrs, set_callback_state
 from fastai_discrim.run.checkpoint_file import checkpoint_file, read
+from fastai_discrim.run.plain_data import from_plain
 
 
 @pytest.mark.parametrize('cbs', [lambda: [SaveModelCallback()], lambda: [SaveModelCallback(monitor='accuracy', every_epoch=2)],

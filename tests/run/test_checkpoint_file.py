@@ -10,7 +10,7 @@ import torch
 from conftest import make_clas, make_lm, make_mlp, same, snapshot, weights
 
 from fastai_discrim.run import checkpoint_file as module
-from fastai_discrim.run.checkpoint_file import VERSION, checkpoint_file, previous, read, write
+from fastai_discrim.run.checkpoint_file import checkpoint_file, previous, read, write
 
 
 def test_what_was_written_is_read(tmp_path):
