@@ -55,7 +55,9 @@ def set_loader(
     # fastai draws an item, once, to see what it is made of: not when it is the turn of others
     if state['looked'] and '_n_inp' not in vars(dl): dl._one_pass()
     if state['idxs'] is not None:
-        dl.items.idxs[:] = state['idxs']
+        # In place, as a loader of the same items holds them too; in older fastcore an `L` takes no slices
+        idxs = getattr(dl.items.idxs, 'items', dl.items.idxs)
+        idxs[:] = state['idxs']
         dl.make_chunks()
 
 def data_state(

@@ -1,9 +1,11 @@
 "Two processes that train one model on the CPU, by gloo: they must stay bit-equal"
 import os
 import pickle
+import re
 import socket
 import time
 import traceback
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from fastai_discrim.callbacks.discriminative import DiscriminativeLR
 from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing
 from fastai_discrim.plan.phase import EarlyStop, Phase
 from fastai_discrim.plan.plan import Plan
+from fastai_discrim.plan.schedules import OneCycle
 from fastai_discrim.run.checkpoint_file import checkpoint_file, read
 
 pytest.importorskip('accelerate')
@@ -66,10 +69,10 @@ class Weights(Callback):
         self.after.append({n: p.tolist() for n,p in now.items()})
         self.moved.append({n for n,p in now.items() if not torch.equal(p, self.before[n])})
 
-def trained(learn, fit, **kw):
+def trained(learn, fit, watch=Weights, **kw):
     "Run `fit` under `distrib_ctx`, with a random state of each process's own"
     set_seed(100+rank())
-    watch = Weights()
+    watch = watch()
     with learn.no_logging(), learn.distrib_ctx(sync_bn=False):
         learn.add_cb(watch)
         fit(learn)
@@ -77,9 +80,9 @@ def trained(learn, fit, **kw):
     return dict(after=watch.after, moved=watch.moved, values=[list(map(float, v)) for v in learn.recorder.values],
                 rg=[p.requires_grad for p in learn.model.parameters()], lrs=learn.recorder.group_lrs.tolist(), **kw)
 
-def check_equal(a, b, epochs):
+def check_equal(a, b, times):
     for r in (a, b): assert 'error' not in r, r['trace']
-    assert len(a['after']) == epochs and all(x == y for x,y in zip(a['after'], b['after'])), 'the processes have drifted apart'
+    assert len(a['after']) == times and all(x == y for x,y in zip(a['after'], b['after'])), 'the processes have drifted apart'
     assert a['moved'] == b['moved'] and a['rg'] == b['rg'] and a['lrs'] == b['lrs']
 
 @pytest.mark.parametrize('make', [make_mlp, make_clas])
@@ -165,6 +168,125 @@ def test_one_phase_at_a_fixed_rate_is_as_with_stock_fastai(tmp_path):
     for a,b in zip(ours, theirs):
         for x,y in zip(a['after'], b['after']):
             for n in x: np.testing.assert_allclose(x[n], y[n], rtol=1e-4, atol=1e-6)
+
+# Groups that open in the middle of an epoch
+
+class Steps(Weights):
+    "What the weights are after every step, and which of them moved in it"
+    run_valid = False
+    def before_train(self): pass
+    def after_train(self): pass
+    def before_batch(self): super().before_train()
+    def after_batch(self): super().after_train()
+
+def quarters():
+    "Phases of 1, 1, 2 and 4 of the 4 steps that an epoch has in each of two processes; the lowest group is closed in between"
+    lrs = (1e-3, 3e-3, 1e-2)
+    return Plan([Phase(.25, (2,), lrs), Phase(.25, (0, 2), lrs, OneCycle()), Phase(.5, (1, 2), lrs), Phase(1, (0, 1, 2), lrs)])
+
+OPENINGS = dict(plan=(quarters, [(2,), (0, 2), (1, 2), (1, 2), *[(0, 1, 2)]*4]),
+                gradual=(lambda: [GradualUnfreezing([.25, .75])], [(2,), *[(1, 2)]*3, *[(0, 1, 2)]*4]),
+                share=(lambda: [GradualUnfreezing(None), DiscriminativeLR()], [(2,), (1, 2), *[(0, 1, 2)]*6]),
+                chain=(lambda: [ChainThaw(.5)], [(2,), (2,), (0,), (0,), (1,), (1,), (0, 1, 2), (0, 1, 2)]))
+
+@pytest.mark.parametrize('make_fit,opened', OPENINGS.values(), ids=OPENINGS)
+def test_openings_within_an_epoch(tmp_path, make_fit, opened):
+    def run(path):
+        learn,what = make_mlp(path),make_fit()
+        def fit(learn): learn.fit_plan(what) if isinstance(what, Plan) else learn.fit_one_cycle(2, 1e-2, cbs=what)
+        names = {p: n for n,p in learn.model.named_parameters()}
+        return trained(learn, fit, Steps, names=[{names[p] for p in g} for g in learn.splitter(learn.model)])
+    a,b = both(run, tmp_path)
+    check_equal(a, b, 8)
+    assert a['moved'] == [set().union(*(a['names'][g] for g in groups)) for groups in opened]
+
+@pytest.mark.parametrize('stop', [(0, 1), (0, 3)])
+def test_all_go_on_within_an_epoch(tmp_path, stop):
+    def run(seed, *cbs, **kw):
+        def f(path):
+            learn = make_mlp(path, norm=True)
+            set_seed(seed+rank())
+            try:
+                with learn.no_logging(), learn.distrib_ctx(sync_bn=False): learn.fit_plan(replace(quarters(), train_bn=False), cbs=cbs, **kw)
+            except KeyboardInterrupt: assert cbs
+            return dict(params={n: p.tolist() for n,p in learn.model.named_parameters()}, buffers=[b.tolist() for b in learn.model.buffers()],
+                        losses=[x.item() for x in learn.recorder.losses], lrs=learn.recorder.group_lrs.tolist())
+        return f
+    kw = dict(checkpoint='r', checkpoint_every=1)
+    want = both(run(3), tmp_path/'a')
+    stopped = both(run(3, StopAt(*stop), **kw), tmp_path/'b')
+    got = both(run(77, **kw), tmp_path/'b')
+    for a,s,b in zip(want, stopped, got):
+        assert 'error' not in b and a == b, b.get('trace')
+        assert len(s['losses']) == 4*stop[0] + stop[1]
+    assert want[0]['params'] == want[1]['params']
+
+# What is overridden, and where
+
+def _attrs(o): return {k: id(v) for k,v in vars(o).items()}
+
+ENDS = dict(ended=None, ctrl_c=KeyboardInterrupt, error=ZeroDivisionError)
+
+@pytest.mark.parametrize('end', ENDS.values(), ids=ENDS)
+def test_what_is_overridden_is_so_for_one_fit(tmp_path, end):
+    "And for one trainer: the classes are fastai's, in the middle of a fit, too"
+    def run(path):
+        from fastai.distributed import DistributedDL, DistributedTrainer
+        learn,seen = make_mlp(path),[]
+        with learn.no_logging(), learn.distrib_ctx(sync_bn=False):
+            trainer = learn.distributed_trainer
+            accelerator = trainer.accelerator
+            class Looks(Callback):
+                def before_step(self):
+                    seen.append((sorted(k for k in vars(trainer) if callable(vars(trainer)[k]) and k != 'learn'),
+                                 accelerator.ddp_handler.find_unused_parameters, classes()))
+                    if end and self.epoch == 1: raise end
+            def classes(): return {**_attrs(DistributedTrainer), **_attrs(DistributedDL)}
+            before,own,handler = classes(),set(vars(trainer)),accelerator.ddp_handler
+            if end:
+                with pytest.raises(end): learn.fit_plan(quarters(), cbs=Looks)
+            else: learn.fit_plan(quarters(), cbs=Looks)
+            res = dict(overridden={tuple(names) for names,*_ in seen}, unused={unused for _,unused,_ in seen},
+                       classes=all(c == before for *_,c in seen) and classes() == before,
+                       left=sorted(set(vars(trainer)) - own), lost=sorted(own - set(vars(trainer))),
+                       handler=accelerator.ddp_handler is handler is None)
+        return res
+    for res in both(run, tmp_path):
+        assert 'error' not in res, res['trace']
+        # fastai's trainer keeps the loaders that it wrapped
+        assert res == dict(overridden={('_wrap_dl', 'before_fit')}, unused={True}, classes=True, left=['old_dls'], lost=[], handler=True)
+
+def test_the_users_own_settings_are_kept(tmp_path):
+    def run(path):
+        from accelerate import DistributedDataParallelKwargs
+        handler = DistributedDataParallelKwargs(bucket_cap_mb=7)
+        learn,seen = make_mlp(path),[]
+        class Looks(Callback):
+            def before_step(self):
+                now = self.distributed_trainer.accelerator.ddp_handler
+                seen.append((now is handler, now.bucket_cap_mb, now.find_unused_parameters))
+        with learn.no_logging(), learn.distrib_ctx(sync_bn=False, kwargs_handlers=[handler]):
+            learn.fit_plan(quarters(), cbs=Looks)
+            return dict(seen=set(seen), after=(handler.find_unused_parameters, learn.distributed_trainer.accelerator.ddp_handler is handler))
+    for res in both(run, tmp_path):
+        assert 'error' not in res, res['trace']
+        assert res == dict(seen={(True, 7, True)}, after=(False, True))
+
+def test_fits_without_anything_of_ours_are_those_of_fastai(tmp_path):
+    "Which needs GPUs, before and after a fit of ours"
+    def run(path):
+        learn,errors = make_mlp(path),[]
+        def fit():
+            try: learn.fit(1)
+            except Exception as e: errors.append(str(e))
+        for ours in (False, True):
+            with learn.no_logging(), learn.distrib_ctx(sync_bn=False):
+                if ours: learn.fit_plan(quarters())
+                fit()
+            learn = make_mlp(path)
+        return errors
+    for errors in both(run, tmp_path):
+        assert len(errors) == 2 and all(re.search('cuda|CUDA|NVIDIA', e) for e in errors), errors
 
 def test_nothing_is_said_without_logging(clas, lm, capsys):
     with clas.no_bar(), clas.no_logging():

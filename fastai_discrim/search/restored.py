@@ -44,7 +44,8 @@ def _set_attrs(o, attrs):
     vars(o).clear()
     vars(o).update(attrs)
 
-def _set_cbs(learn, cbs): learn.cbs[:] = cbs
+# By its list: in older fastcore an `L` takes no slices
+def _set_cbs(learn, cbs): learn.cbs.items[:] = cbs
 
 def _named_tensors(model): return dict(chain(model.named_parameters(), model.named_buffers()))
 

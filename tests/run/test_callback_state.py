@@ -8,7 +8,7 @@ import torch
 from conftest import StopAt, make_mlp
 from fastai.callback.core import Callback
 from fastai.callback.mixup import MixUp
-from fastai.callback.rnn import ModelResetter, RNNRegularizer
+from fastai.callback.rnn import ModelResetter, RNNCallback
 from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, SaveModelCallback
 from fastai.callback.training import GradientClip
 from fastai.metrics import AccumMetric, F1Score, accuracy
@@ -168,5 +168,5 @@ def test_metrics_come_back_in_place(mlp):
 
 def test_which_are_in_a_checkpoint(mlp):
     "A progress bar, and what is made again by each batch, are not"
-    assert [in_checkpoint(cb) for cb in (Counts(), SaveModelCallback(), RNNRegularizer(), ModelResetter(), mlp.progress)] == [
-        True, True, False, True, False]
+    assert [in_checkpoint(cb) for cb in (Counts(), SaveModelCallback(), ModelResetter(), RNNCallback(), mlp.progress)] == [
+        True, True, True, False, False]
