@@ -67,7 +67,8 @@ def in_checkpoint(
 
 def _watched(cb):
     "Return what a tracker monitors, in which direction, and where it saves the best; None for other callbacks"
-    if isinstance(cb, TrackerCallback) and hasattr(cb, 'monitor'): return [cb.monitor, cb.comp.__name__, getattr(cb, 'fname', None)]
+    # One that ends phases watches nothing before a phase that may end early
+    if isinstance(cb, TrackerCallback) and hasattr(cb, 'comp'): return [cb.monitor, cb.comp.__name__, getattr(cb, 'fname', None)]
 
 def callback_state(
     cb:Callback, # A callback

@@ -87,12 +87,14 @@ def test_nothing_is_executed(tmp_path, monkeypatch):
     pickle.loads(pickle.dumps(Evil()))
     assert Path('executed').exists()
 
-def test_another_version_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, 'VERSION', 3)
+@pytest.mark.parametrize('version', [1, 3])
+def test_another_version_is_refused(tmp_path, monkeypatch, version):
+    monkeypatch.setattr(module, 'VERSION', version)
     write(tmp_path/'a.ckpt', {})
     monkeypatch.undo()
-    with pytest.raises(ValueError, match='is a Checkpoint of version 3: expected one of version 2, which is what this fastai_'):
+    with pytest.raises(ValueError, match=f'is a Checkpoint of version {version}: expected one of version 2, which is what this fastai_'):
         read(tmp_path/'a.ckpt')
+    assert (tmp_path/'a.ckpt').exists()
 
 def fails(error):
     def f(*args): raise error

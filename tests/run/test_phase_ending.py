@@ -6,9 +6,10 @@ from conftest import make_mlp, same, snapshot, trains
 from fastai.callback.core import Callback
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.imports import noop
-from fastai.metrics import ValueMetric, accuracy
+from fastai.metrics import AccumMetric, ValueMetric, accuracy
 from fastai.optimizer import ranger
-from fastai.torch_core import set_seed
+from plan.restated import plan_lrs
+from run.resumed import assert_equal, check, go_on, outcome, run
 
 from fastai_discrim.plan.phase import EarlyStop, Phase
 from fastai_discrim.plan.plan import Plan
@@ -31,7 +32,7 @@ def plan_of(ends, epochs=(4, 5, 3), **kw):
 
 def epochs(learn): return [e for e,_ in learn.recorder.ran['epochs']]
 
-def ran(plan, es, n_iter=8): return plan.lrs(n_iter).reshape(plan.n_epoch, n_iter, -1)[es].reshape(-1, plan.n_groups)
+def ran_lrs(plan, es, n_iter=8): return plan.lrs(n_iter).reshape(plan.n_epoch, n_iter, -1)[es].reshape(-1, plan.n_groups)
 
 @pytest.mark.parametrize('ends,values,want', [
     # Better, worse: ended after epoch 1, and the next phase counts from anew
@@ -47,7 +48,7 @@ def test_which_epochs_run(tmp_path, ends, values, want):
     learn,plan = told(tmp_path, values),plan_of(ends)
     with learn.no_bar(), learn.no_logging(): learn.fit_plan(plan)
     assert epochs(learn) == want and len(learn.recorder.values) == len(want)
-    np.testing.assert_array_equal(learn.recorder.group_lrs, ran(plan, want))
+    np.testing.assert_array_equal(learn.recorder.group_lrs, ran_lrs(plan, want))
     d = learn.recorder.run_record()
     assert d['finished'] and [[r['epoch'] for r in p['epochs']] for p in d['phases']] == [
         [e for e in want if a <= e < b] for a,b in ((0, 4), (4, 9), (9, 12))]
@@ -79,24 +80,13 @@ def test_the_next_phase_begins_from_the_best(tmp_path):
     assert all(map(torch.equal, watch.begins[4], watch.ends[max(e for e in watch.ends if e < 4)])) and len(learn.cbs) == 4
 
 def test_stopped_and_gone_on_with(tmp_path):
+    "In every epoch that runs"
     plan = plan_of((EarlyStop(2, 'valid_loss', .02, best=True),)*3)
-    class Stop(Callback):
-        def __init__(self, at): self.at = at
-        def before_step(self):
-            if (self.epoch, self.iter) == self.at: raise KeyboardInterrupt
-    def run(stop=None, seed=3, **kw):
-        learn = make_mlp(tmp_path)
-        set_seed(seed)
-        try:
-            with learn.no_bar(), learn.no_logging(): learn.fit_plan(plan, cbs=Stop(stop) if stop else None, **kw)
-        except KeyboardInterrupt: pass
-        return learn
-    want = run()
-    assert len(epochs(want)) < 12
-    for e in epochs(want):
-        run((e, 4), checkpoint=f'r{e}', checkpoint_every=3)
-        got = run(seed=77+e, checkpoint=f'r{e}', checkpoint_every=3)
-        assert epochs(got) == epochs(want) and all(map(torch.equal, got.model.parameters(), want.model.parameters())), e
+    def make(): return make_mlp(tmp_path)
+    def compare(learn): return {**outcome(learn), 'epochs': epochs(learn)}
+    want = compare(run(make, lambda l: plan)[0])
+    assert len(want['epochs']) < 12
+    assert_equal(want, go_on(make, [(e, 4) for e in want['epochs']], lambda l: plan, every=3, compare=compare))
 
 def test_other_callbacks_and_what_trains(tmp_path):
     learn = told(tmp_path, [1, 0, 5, 6, 7, 8, 9, 1, 0])
@@ -181,3 +171,76 @@ def test_it_says_that_a_phase_ends(tmp_path, capsys):
             if quiet: learn.logger = noop
             learn.fit_plan(plan_of((EarlyStop(1, 'score'), None, None)))
         assert ('score has not improved since epoch 0: the phase ends' in capsys.readouterr().out) == (not quiet)
+
+# Phases that begin in the middle of an epoch, and end with one
+
+def halves(early_stop, lengths=(.5, 2.5, 2), **kwargs):
+    "The second phase may end early"
+    phases = zip(lengths, ((2,), (1, 2), (0, 1, 2)), (None, early_stop, None))
+    return Plan([Phase(n, g, LRS, early_stop=stop, **kwargs) for n,g,stop in phases], 'abc')
+
+def assert_rates(learn, plan, epochs):
+    "Raise unless the rates are those of the epochs that ran, as restated"
+    lrs = plan_lrs(plan, 8).reshape(plan.n_epoch, 8, -1)[epochs].reshape(-1, 3)
+    np.testing.assert_allclose(learn.recorder.group_lrs, lrs, rtol=1e-9)
+
+@pytest.mark.parametrize('patience,values,want', [
+    # The epoch in which the phase begins counts for it; better, worse
+    (1, [1, 0, 5, 6], [0, 1, 3, 4]), (1, [0, 1, 0, 5, 6], [0, 1, 2, 3, 4]), (2, [2, 1, 0, 5, 6], [0, 1, 2, 3, 4]),
+    # Worse in its last epoch: it has ended by then
+    (1, [0, 1, 2, 1, 1], [0, 1, 2, 3, 4]), (9, [3, 2, 1, 0, 0], [0, 1, 2, 3, 4])])
+def test_begun_within_an_epoch(tmp_path, patience, values, want):
+    learn,plan = told(tmp_path, values),halves(EarlyStop(patience, 'score'))
+    with learn.no_bar(), learn.no_logging(): learn.fit_plan(plan)
+    assert epochs(learn) == want
+    assert_rates(learn, plan, want)
+    d = learn.recorder.run_record()
+    assert d['finished'] and [[r['epoch'] for r in p['epochs']] for p in d['phases']] == [[], [e for e in want if e < 3], [3, 4]]
+
+def test_an_epoch_counts_for_the_phase_that_it_ends_in(tmp_path):
+    "What the phase before it watched is no best of its own"
+    # The first phase ends with the first epoch; the second begins within the third
+    lengths,stops = (1, 1.5, 2.5, 1),(EarlyStop(9, 'score'), None, EarlyStop(1, 'score'), None)
+    plan = Plan([Phase(n, (2,) if i % 2 else (0, 1, 2), LRS, early_stop=stop) for i,(n,stop) in enumerate(zip(lengths, stops))], 'abc')
+    for values,want in (([9, 9, 1, 2, 0, 5], [0, 1, 2, 3, 4, 5]), ([9, 9, 1, 0, 5], [0, 1, 2, 3, 5])):
+        learn = told(tmp_path, values)
+        with learn.no_bar(), learn.no_logging(): learn.fit_plan(plan)
+        assert epochs(learn) == want
+        assert_rates(learn, plan, want)
+
+class KeepsWeights(Callback):
+    "Keep the weights before and after the training of each epoch"
+    order = 900
+    def before_fit(self): self.begins,self.ends = {},{}
+    def _now(self): return [p.detach().clone() for p in self.model.parameters()]
+    def before_train(self): self.begins[self.epoch] = self._now()
+    def after_train(self): self.ends[self.epoch] = self._now()
+
+def test_the_best_of_a_phase_begun_within_an_epoch(tmp_path):
+    learn,watch = told(tmp_path, [7, 8, 2, 9, 9]),KeepsWeights()
+    with learn.no_bar(), learn.no_logging(): learn.fit_plan(halves(EarlyStop(9, 'score', best=True)), cbs=watch)
+    assert all(map(torch.equal, watch.begins[3], watch.ends[1])) and not all(map(torch.equal, watch.ends[1], watch.ends[2]))
+
+@pytest.mark.parametrize('stop', [(0, 5), (1, 2), (3, 1)])
+@pytest.mark.parametrize('best', [False, True])
+def test_begun_within_an_epoch_stopped_and_gone_on_with(tmp_path, stop, best):
+    "It has counted before the stop, and counts on"
+    plan = halves(EarlyStop(1, 'count', lower=True, best=best))
+    def make():
+        learn = make_mlp(tmp_path)
+        # Worse with each epoch, so that the second phase ends with the second
+        learn.metrics = [AccumMetric(lambda p,y: learn.epoch, flatten=False, name='count')]
+        return learn
+    def compare(learn): return {**outcome(learn), 'epochs': epochs(learn)}
+    assert compare(run(make, lambda l: plan)[0])['epochs'] == [0, 1, 3, 4]
+    check(make, [stop], plan=lambda l: plan, every=3, compare=compare)
+
+@pytest.mark.parametrize('start,want', [(1, [1, 2, 3, 4]), (2, [2, 3, 4])])
+def test_start_epoch_within_a_phase_begun_within_an_epoch(tmp_path, start, want):
+    learn = told(tmp_path, [0, 1, 1, 1])
+    with learn.no_bar(), learn.no_logging(): learn.fit_plan(halves(EarlyStop(2, 'score')), start_epoch=start)
+    assert epochs(learn) == want
+
+def test_a_phase_that_ends_within_an_epoch_has_no_early_stop():
+    with pytest.raises(ValueError, match=r'early_stop in phase 2, which ends after 2.5 epochs: expected a phase that ends with an epoch'):
+        halves(EarlyStop(1, 'score'), lengths=(.5, 2, 2.5))

@@ -82,6 +82,28 @@ def test_an_epoch_that_was_cut_short_has_no_misnamed_numbers(mlp):
     rows = mlp.recorder.run_record()['phases'][1]['epochs']
     assert rows[0] == dict(epoch=1, incomplete=list(mlp.recorder.values[1])) and rows[1]['epoch'] == 2 and 'accuracy' in rows[1]
 
+@pytest.mark.parametrize('lengths,want', [
+    ((.5, 1, 1.5), [[], [0], [1, 2]]), ((.25, .25, .5, 1), [[], [], [0], [1]]), ((2.5, .5), [[0, 1], [2]]),
+    # A sum of tenths is off 1 by 1e-16; a phase that ends at the last step of an epoch ends with it
+    ((*[.1]*10, 1), [*[[]]*9, [0], [1]]), ((.99, 1.01), [[0], [1]]), ((1.01, .99), [[0], [1]])])
+def test_an_epoch_counts_for_the_phase_that_it_ends_in(tmp_path, lengths, want):
+    learn = make_mlp(tmp_path, n=160)
+    with learn.no_bar(): learn.fit_plan(Plan([Phase(n, (2,), LRS) for n in lengths], 'abc'))
+    d = read(learn.recorder.save_run())
+    assert [[row['epoch'] for row in p['epochs']] for p in d['phases']] == want
+    assert [p['phase'] for p in d['phases']] == list(range(1, len(lengths)+1))
+    rows = [row for p in d['phases'] for row in p['epochs']]
+    assert [row['valid_loss'] for row in rows] == [v[1] for v in learn.recorder.values]
+
+def test_the_plan_of_the_last_fit_that_ran_one(mlp):
+    for n,want in ((1, [[0], [1]]), (.5, [[], [0, 1]])):
+        plan = Plan([Phase(n, (2,), LRS), Phase(2-n, (0, 1, 2), LRS)], 'abc')
+        with mlp.no_bar(): mlp.fit_plan(plan)
+        for fit in (mlp.fit, mlp.fit_one_cycle, mlp.fit_stlr):
+            with mlp.no_bar(): fit(1)
+            assert mlp.recorder.plan == plan and len(mlp.recorder.values) == 1
+        assert [[row['epoch'] for row in p['epochs']] for p in mlp.recorder.run_record()['phases']] == want
+
 def test_epochs_that_were_left_out(mlp):
     with mlp.no_bar(): mlp.fit_plan(PLAN, start_epoch=2)
     d = mlp.recorder.run_record()
