@@ -195,6 +195,9 @@ def test_openings_within_an_epoch(tmp_path, make_fit, opened):
         learn,what = make_mlp(path),make_fit()
         def fit(learn): learn.fit_plan(what) if isinstance(what, Plan) else learn.fit_one_cycle(2, 1e-2, cbs=what)
         names = {p: n for n,p in learn.model.named_parameters()}
+        # `DistributedDataParallel` looks at what trains when the fit begins
+        learn.create_opt()
+        learn.freeze()
         return trained(learn, fit, Steps, names=[{names[p] for p in g} for g in learn.splitter(learn.model)])
     a,b = both(run, tmp_path)
     check_equal(a, b, 8)

@@ -222,8 +222,8 @@ def test_the_best_of_a_phase_begun_within_an_epoch(tmp_path):
     assert all(map(torch.equal, watch.begins[3], watch.ends[1])) and not all(map(torch.equal, watch.ends[1], watch.ends[2]))
 
 @pytest.mark.parametrize('stop', [(0, 5), (1, 2), (3, 1)])
-@pytest.mark.parametrize('best', [False, True])
-def test_begun_within_an_epoch_stopped_and_gone_on_with(tmp_path, stop, best):
+@pytest.mark.parametrize('best,every', [(False, 3), (True, 3), (True, None)])
+def test_begun_within_an_epoch_stopped_and_gone_on_with(tmp_path, stop, best, every):
     "It has counted before the stop, and counts on"
     plan = halves(EarlyStop(1, 'count', lower=True, best=best))
     def make():
@@ -233,7 +233,7 @@ def test_begun_within_an_epoch_stopped_and_gone_on_with(tmp_path, stop, best):
         return learn
     def compare(learn): return {**outcome(learn), 'epochs': epochs(learn)}
     assert compare(run(make, lambda l: plan)[0])['epochs'] == [0, 1, 3, 4]
-    check(make, [stop], plan=lambda l: plan, every=3, compare=compare)
+    check(make, [stop], plan=lambda l: plan, every=every, compare=compare)
 
 @pytest.mark.parametrize('start,want', [(1, [1, 2, 3, 4]), (2, [2, 3, 4])])
 def test_start_epoch_within_a_phase_begun_within_an_epoch(tmp_path, start, want):

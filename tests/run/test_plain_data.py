@@ -61,6 +61,7 @@ nested = st.recursive(leaves, lambda values: st.one_of(
 @example([torch.tensor(1), *[torch.tensor(1.5)]*PACK_FROM])
 @example([[1], [1, 2]]*PACK_FROM)
 @example([2**70, -2**63]*PACK_FROM)
+@example([2**63]*PACK_FROM)
 @example([True, 1]*PACK_FROM)
 @example([-0., math.inf]*PACK_FROM)
 @example([L(1., 2.)]*PACK_FROM)

@@ -148,12 +148,12 @@ class Trained(Callback):
     def __init__(self): self.seen = []
     def before_batch(self): self.seen.append((self.epoch, self.training, self.iter))
 
-def fitted(learn, **position):
+def fitted(learn, cbs=(), **position):
     "Fit three epochs in the loop of a plan alone, from a position on, and return what is trained and validated"
     trained = Trained()
     with plan_loop(learn, PLAN) as loop, learn.no_bar(), learn.no_logging():
         for k,v in position.items(): setattr(loop, k, v)
-        learn.fit(3, 1e-3, cbs=trained)
+        learn.fit(3, 1e-3, cbs=[trained, *cbs])
     return [(e, i) for e,training,i in trained.seen if training],[(e, i) for e,training,i in trained.seen if not training]
 
 def batches(*epochs, n=8): return [(e, i) for e in epochs for i in range(n)]
@@ -169,7 +169,11 @@ def test_batches_that_were_trained_before(mlp):
     assert trained == batches(1, 2)[3:] and validated == batches(1, 2, n=2) and restored == [[True]*6]
 
 def test_all_batches_of_an_epoch_were_trained_before(mlp):
-    assert fitted(mlp, batches_done=8) == (batches(1, 2), batches(0, 1, 2, n=2))
+    class LastBatch(Callback):
+        def before_fit(self): self.seen = []
+        def after_train(self): self.seen.append(self.iter)
+    last = LastBatch()
+    assert fitted(mlp, [last], batches_done=8) == (batches(1, 2), batches(0, 1, 2, n=2)) and last.seen == [7]*3
 
 def test_batches_that_are_skipped_are_drawn(tmp_path):
     class Draws(list):
