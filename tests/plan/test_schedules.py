@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import make_mlp
 from fastai.optimizer import OptimWrapper
-from hypothesis import given
+from hypothesis import example, given
 from plan.restated import SHAPES, paper_stlr, tolerance, use_clr, use_clr_beta
 from plan.strategies import between, moms, quick, schedules
 
@@ -92,6 +92,7 @@ def test_a_hold_that_is_none(hold):
 
 @quick
 @given(schedules, between(1e-6, 1), between(0, 1))
+@example(OneCycle(1., 99990., .5), 1., 1.)
 def test_every_schedule_is_its_formula_within_bounds(sched, lr, pos):
     rate = sched.scheds(lr, (.95, .85, .95))['lr'](pos)
     if pos < 1: assert rate == pytest.approx(lr*SHAPES[type(sched).__name__](sched, pos), rel=1e-9, abs=tolerance(sched)*lr)
@@ -99,7 +100,9 @@ def test_every_schedule_is_its_formula_within_bounds(sched, lr, pos):
                Flat=lambda s: 1)[type(sched).__name__](sched)
     # A one-cycle may begin or end above its peak, as fastai's may
     high = max(1/sched.div, 1/sched.div_final, 1) if isinstance(sched, OneCycle) else 1
-    assert lr*low*(1-1e-12) <= rate <= lr*high*(1 + 1e-12*isinstance(sched, OneCycle))
+    # fastai's cosines subtract from the peak, so that a low end is off by rounding of the peak; ours keep to their bounds
+    slack = 1e-12*lr*high if isinstance(sched, OneCycle) else 0
+    assert lr*low*(1-1e-12) - slack <= rate <= lr*high + slack
 
 @quick
 @given(schedules, moms.filter(bool), between(0, 1))
