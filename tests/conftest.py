@@ -70,7 +70,7 @@ MAKERS = dict(mlp=make_mlp, clas=make_clas, lm=make_lm)
 class StopAt(Callback):
     "End the fit, in the way of Ctrl-C, before a step"
     order = 500
-    # Under the names of its arguments, lest the next run goes on with where this one stopped
+    # Under the names of its arguments, which a checkpoint does not restore: each run stops where it is told
     def __init__(self, ep, it): self.ep,self.it = ep,it
     @property
     def at(self): return self.ep,self.it

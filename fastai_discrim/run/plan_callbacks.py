@@ -48,7 +48,8 @@ class PlanScheduler(FitCallback, ParamScheduler):
         self.timeline,self.scheduled = self.plan.timeline(self.steps_an_epoch),None
 
     def before_batch(self):
-        step = self.epoch*self.steps_an_epoch + self.iter
+        # By `self.learn`, as fastai's look-up in the learner takes longer than the rest of this
+        step = self.learn.epoch*self.steps_an_epoch + self.learn.iter
         phase,(leader,place) = self.plan.phases[self.timeline.phase(step)],self.timeline.cycle(step)
         if phase is not self.scheduled: self._schedule(phase, self.plan.phases[leader])
         self._update_val(place)

@@ -152,3 +152,23 @@ def test_the_body_falls_from_a_multiplier_of_its_own(mlp):
 def test_multipliers_are_the_whole_word(kw):
     with pytest.raises(ValueError, match='multipliers=.*together with another way to fall: expected one of them'):
         DiscriminativeLR(multipliers=[.1, .5, 1.], **kw)
+
+@pytest.mark.parametrize('kw,below', [({}, [.1/2.6, .1]), (dict(factor=10), [.01, .1]), (dict(decay=.5), [.05, .1]),
+                                      (dict(span=4), [.025, .1])])
+def test_the_body_falls_from_a_multiple_of_its_own(mlp, kw, below):
+    "The rates that the weights are stepped at, against fastai's own rate for each group"
+    with mlp.no_bar(): mlp.fit_one_cycle(1, 1e-2, cbs=DiscriminativeLR(body=.1, **kw))
+    lrs = mlp.recorder.group_lrs
+    np.testing.assert_allclose(lrs[:,:-1], lrs[:,-1:]*below, rtol=1e-12)
+    np.testing.assert_array_equal(lrs[:,-1], mlp.recorder.lrs)
+
+def test_a_body_above_the_head_moves_its_weights_so(tmp_path):
+    a,b = (make_mlp(tmp_path, opt_func=SGD) for _ in range(2))
+    with a.no_bar(): a.fit(1, 1e-2, cbs=DiscriminativeLR(body=3, factor=2))
+    with b.no_bar(): b.fit(1, [1.5e-2, 3e-2, 1e-2])
+    for k in weights(a): torch.testing.assert_close(weights(a)[k], weights(b)[k], rtol=1e-6, atol=1e-8)
+
+@pytest.mark.parametrize('body', [0, -1, float('nan'), '1', True])
+def test_odd_bodies_are_refused(body):
+    with pytest.raises((ValueError, TypeError), match='body=.*: expected a number above 0'): DiscriminativeLR(body=body)
+    with pytest.raises(ValueError, match='multipliers=.*together with another way to fall'): DiscriminativeLR(multipliers=[1, 1, 1], body=.1)

@@ -111,7 +111,7 @@ def test_accumulation_that_ended_mid_window_moves_nothing_frozen(tmp_path, opt):
     assert watch.moved == names(stock, gradual(3, 5))
 
 def test_stock_freezing_does_move_frozen_weights(mlp):
-    "The trap itself: if this fails, fastai has mended it"
+    "The trap itself: if this fails, fastai has fixed it"
     with mlp.no_bar(): mlp.fit(1, 1e-2)
     mlp.freeze()
     before = weights(mlp)

@@ -35,7 +35,7 @@ def epochs(learn): return [e for e,_ in learn.recorder.ran['epochs']]
 def ran_lrs(plan, es, n_iter=8): return plan.lrs(n_iter).reshape(plan.n_epoch, n_iter, -1)[es].reshape(-1, plan.n_groups)
 
 @pytest.mark.parametrize('ends,values,want', [
-    # Better, worse: ended after epoch 1, and the next phase counts from anew
+    # Better, worse: ended after epoch 1, and the next phase counts from 0
     ((EarlyStop(1, 'score'),)*3, [1, 0, 5, 6, 7, 8, 9, 1, 0], [0, 1, 4, 5, 6, 7, 8, 9, 10]),
     ((EarlyStop(2, 'score'), None, None), [3, 2, 1, 4, 5, 6, 7, 8, 9, 1, 1], [0, 1, 2, *range(4, 12)]),
     # 1.05 is no improvement on 1 by more than a tenth
