@@ -171,4 +171,5 @@ def test_a_body_above_the_head_moves_its_weights_so(tmp_path):
 @pytest.mark.parametrize('body', [0, -1, float('nan'), '1', True])
 def test_odd_bodies_are_refused(body):
     with pytest.raises((ValueError, TypeError), match='body=.*: expected a number above 0'): DiscriminativeLR(body=body)
-    with pytest.raises(ValueError, match='multipliers=.*together with another way to fall'): DiscriminativeLR(multipliers=[1, 1, 1], body=.1)
+    with pytest.raises(ValueError, match='multipliers=.*together with another way to fall'):
+        DiscriminativeLR(multipliers=[1, 1, 1], body=.1)
