@@ -2,11 +2,10 @@
 __all__ = []
 
 from functools import partial
-from numbers import Number
 from warnings import warn
 
 from fastai.learner import Learner
-from fastcore.basics import defaults, patch
+from fastcore.basics import defaults, ifnone, patch
 from fastcore.foundation import L
 from fastcore.meta import delegates
 
@@ -17,26 +16,27 @@ from .groups.labels import group_labels
 from .groups.layer_groups import check_groups, own_lr
 from .groups.norms import norm_ids
 from .groups.text_models import is_language_model
-from .plan.origin import HeadLR, lr_and_origin
+from .plan.opening import with_own_steps
+from .plan.origin import BodyLR, HeadLR, lr_and_origin
 from .plan.phase import EarlyStop, Phase
 from .plan.plan import Plan
-from .plan.rates import FACTOR, discriminative_lrs
+from .plan.rates import FACTOR, check_fall, discriminative_lrs
 from .plan.schedules import STLR, Schedule
 from .run.checkpoint_file import check_checkpoint
 from .run.fit_plan import check_plan
-from .search import head_lr  # noqa: F401, for `learn.head_lr_find`
+from .search import body_lr as _body_lr_find, head_lr  # noqa: F401, for `learn.body_lr_find` and `learn.head_lr_find`
+from .search.body_prior import BLOCK_DECAY, HEAD_RATIO, body_prior
 
+# The paper's classifier has so many layer groups: its factor would leave the lowest of more groups as if frozen
+PAPER_GROUPS = 5
 
-def _is_given(epochs):
-    "Tell whether `epochs` is another than the default; it may be an array"
-    return not isinstance(epochs, Number) or epochs != 1
 
 def _strategy(unfreezing, epochs, down_to):
     "Return the strategy that decides what trains when"
     if unfreezing is None: return GradualUnfreezing(epochs, down_to)
     if isinstance(unfreezing, type) or not isinstance(unfreezing, Unfreezing):
         raise TypeError(f'unfreezing={unfreezing!r}: expected a strategy, such as GradualUnfreezing() or ChainThaw()')
-    if _is_given(epochs) or down_to:
+    if epochs is not None or down_to:
         raise ValueError(f'epochs={epochs} and down_to={down_to} with unfreezing={unfreezing!r}: expected one of the two ways; '
                          'give them to the strategy')
     return unfreezing
@@ -55,22 +55,46 @@ def _norms_freeze(model, groups, phases):
     frozen = {i for _,training in phases for i in range(len(groups)) if i not in training}
     return any(id(p) in norms for i in frozen for p in groups[i])
 
-def _early_stops(early_stop, phases):
-    "Return what may end each phase early: nothing where it ends in the middle of an epoch, as losses are measured at its end"
+def _early_stops(early_stop, phases, whole):
+    """Return what may end each phase early: nothing where it ends in the middle of an epoch, as losses are measured at its end, or where a
+    cycle goes on"""
     ends = [sum(n for n,_ in phases[:i+1]) for i in range(len(phases))]
-    return [early_stop if float(round(end, 6)).is_integer() else None for end in ends]
+    stops = [early_stop if float(round(end, 6)).is_integer() else None for end in ends]
+    return [None]*(len(stops)-1) + stops[-1:] if whole else stops
+
+def _phases(learn, n_groups, n_epoch, strategy, gradual, down_to):
+    "Return pairs of epochs and groups"
+    if not gradual: return [(n_epoch, tuple(range(down_to, n_groups)))]
+    phases = strategy.fill(n_groups, n_epoch)
+    return with_own_steps(phases, len(learn.dls.train)) if strategy.in_shares else phases
+
+def _body_lr(learn, groups, is_found, lr, body_lr, factor):
+    "Return the rate of the group below the head, or None for the paper's; and where it came from"
+    if isinstance(body_lr, BodyLR): return body_lr.lr,f'body_lr_find, {body_lr.how}'
+    if body_lr is not None: return body_lr,'given'
+    prior = body_prior(learn, groups)
+    if prior.lr is None: return None,''
+    if is_found: return prior.lr,f'the rule for {prior.kind}'
+    # Someone chose the head's rate
+    if prior.is_limit and prior.lr < lr/factor: return prior.lr,f'lowered from {lr/factor:.2g} to the limit for {prior.kind}'
+    return None,''
+
+def _lowered(lr, body_lr):
+    "Return η_L, and where it came from, where it was found with the body frozen and is too high beside this `body_lr`; else nothing"
+    if not isinstance(lr, HeadLR) or lr.lr <= HEAD_RATIO*body_lr: return {}
+    return dict(lr=HEAD_RATIO*body_lr, lr_from=f'{HEAD_RATIO} times the rate below it, at most; head_lr_find: {lr.lr:.1e}, {lr.how}')
 
 @patch
 def ulmfit_plan(self:Learner,
     n_epoch:int, # Epochs in all; the last phase has what the others leave
     lr:float|HeadLR=None, # Peak rate of the head, η_L, or what `head_lr_find` gave, which the plan then says; None for `learn.lr`
-    body_lr:float=None, # Peak rate of the group below the head, from which those below it fall; None for the paper's, `lr/factor`
-    factor:float=FACTOR, # Each group's rate is that of the group above divided by this
+    body_lr:float|BodyLR=None, # Peak rate of the group below the head, from which those below it fall; None for a rule by kind of network
+    factor:float=None, # Each group's rate is that of the group above divided by this; None for 2.6, or 1/0.9 with more than 5 groups
     cut_frac:float=0.1, # Fraction of each phase in which the rate rises
     ratio:float=32, # Each phase starts and ends at its peak rates divided by this
-    epochs=1, # Epochs before each next group opens: a number, perhaps a fraction, or a list, head first; None for the paper's share
+    epochs=None, # Epochs before each next group opens, a number or a list, head first, each phase a cycle; None for 8 % of the fit, one cycle
     down_to:int=0, # The lowest group that ever trains
-    gradual:bool=None, # Open one group after the other? None: yes, but for a language model (section 3.2). In few epochs try False
+    gradual:bool=None, # Open one group after the other? None: yes, but for a language model (section 3.2)
     moms:tuple=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
     early_stop:EarlyStop=None, # What may end a phase that ends with an epoch early; None for nothing
     min_scale:float=0., # For deep models: no group's rate is lower than the head's times this
@@ -86,20 +110,24 @@ def ulmfit_plan(self:Learner,
     groups,strategy,sched = check_groups(self),_strategy(unfreezing, epochs, down_to),_shape(sched, cut_frac, ratio)
     n = len(groups)
     if gradual is None: gradual = unfreezing is not None or not is_language_model(self)
-    if gradual: phases = strategy.fill(n, n_epoch)
-    else:
-        if _is_given(epochs): warn(f'epochs={epochs} is ignored: with `gradual=True` there would be several phases', stacklevel=2)
+    if not gradual:
+        if epochs is not None: warn(f'epochs={epochs} is ignored: with `gradual=True` there would be several phases', stacklevel=2)
         if unfreezing is not None: raise ValueError(f'gradual=False with unfreezing={unfreezing!r}: expected one of the two')
-        phases = [(n_epoch, GradualUnfreezing(down_to=down_to).schedule(n, n_epoch)[-1][1])]
-    lr,origin = (own_lr(self), dict(lr=own_lr(self), lr_from='learn.lr')) if lr is None else lr_and_origin(lr)
-    lrs = discriminative_lrs(lr, n, factor, min_scale, span, decay, body_lr)
-    if body_lr is not None: origin |= dict(body_lr=body_lr, body_lr_from='given')
+    phases = _phases(self, n, n_epoch, strategy, gradual, down_to)
+    if factor is span is decay is None: factor = FACTOR if n <= PAPER_GROUPS else 1/BLOCK_DECAY
+    factor = ifnone(factor, FACTOR)
+    check_fall(factor, min_scale, span, decay)
+    origin = dict(lr=own_lr(self), lr_from='learn.lr') if lr is None else lr_and_origin(lr)[1]
+    body_lr,body_lr_from = _body_lr(self, groups, isinstance(lr, HeadLR), origin['lr'], body_lr, factor)
+    if body_lr is not None: origin |= dict(body_lr=body_lr, body_lr_from=body_lr_from) | _lowered(lr, body_lr)
+    lrs = discriminative_lrs(origin['lr'], n, factor, min_scale, span, decay, body_lr)
     # Where no norm layer is ever in a frozen group there is nothing to say
     if not _norms_freeze(self.model, groups, phases): train_bn = None
     elif train_bn is None: train_bn = self.train_bn
-    stops = _early_stops(early_stop, phases)
+    stops = _early_stops(early_stop, phases, strategy.in_shares)
     phases = [Phase(length, training, lrs, sched, moms, stop) for (length,training),stop in zip(phases, stops)]
-    return Plan(phases, group_labels(self, groups), **origin, train_bn=train_bn)
+    plan = Plan(phases, group_labels(self, groups), **origin, train_bn=train_bn)
+    return plan.under(sched, whole=True) if strategy.in_shares else plan
 
 @patch
 @delegates(Learner.ulmfit_plan)
@@ -110,6 +138,7 @@ def fit_ulmfit(self:Learner,
     wd:float=None, # Weight decay, as in `fit`
     checkpoint:str=None, # Name of the file that the same call goes on from, as in `fit_plan`; η_L is then not searched for again
     *,
+    body_lr:float|BodyLR=None, # Peak rate of the group below the head; None to find it
     checkpoint_every:int=None, # As in `fit_plan`
     reset_opt:bool=False, # As in `fit`
     **kwargs
@@ -118,27 +147,34 @@ def fit_ulmfit(self:Learner,
     make_plan = partial(self.ulmfit_plan, n_epoch, **kwargs)
     # Classes would be instances twice, in the search and in the fit
     cbs = L(cbs).map(lambda cb: cb() if isinstance(cb, type) else cb)
-    if lr is None:
+    if lr is None or body_lr is None:
         # Whatever is wrong is said before the search; rates are not known yet
         check_checkpoint(checkpoint, checkpoint_every)
-        plan = make_plan(defaults.lr)
+        plan = make_plan(ifnone(lr, defaults.lr), body_lr)
         check_plan(self, plan, cbs, reset_opt)
-        if checkpoint: lr = _checkpoint_lr(self, checkpoint)
-        if lr is None: lr = _search(self, plan, cbs, wd)
-    self.fit_plan(make_plan(lr), cbs=cbs, wd=wd, checkpoint=checkpoint, checkpoint_every=checkpoint_every, reset_opt=reset_opt)
+        before = checkpoint and _checkpoint_plan(self, checkpoint)
+        if before: lr,body_lr = ifnone(lr, before.phases[0].lrs[-1]),ifnone(body_lr, before.phases[0].lrs[-2])
+        # The callbacks may be needed to make a prediction of what the model gives
+        with self.added_cbs(cbs):
+            if lr is None: lr = _find_lr(self, plan, n_epoch, wd)
+            if body_lr is None: body_lr = _find_body_lr(self, n_epoch, lr, wd, kwargs)
+    self.fit_plan(make_plan(lr, body_lr), cbs=cbs, wd=wd, checkpoint=checkpoint, checkpoint_every=checkpoint_every, reset_opt=reset_opt)
 
-def _checkpoint_lr(learn, checkpoint):
-    "Return η_L of the run that goes on; None if there is none"
+def _checkpoint_plan(learn, checkpoint):
+    "Return the plan of the run that goes on; None if there is none"
     from .run.checkpointing import checkpoint_plan
-    plan = checkpoint_plan(learn, checkpoint)
-    return plan and plan.phases[0].lrs[-1]
+    return checkpoint_plan(learn, checkpoint)
 
-def _search(learn, plan, cbs, wd):
-    "Find η_L, for as long and under the schedule that the head has in the first phase of `plan`"
+def _find_lr(learn, plan, n_epoch, wd):
+    "Find η_L, for as long and under the schedule that the head has in `plan`"
     phase = plan.phases[0]
-    alone = phase.groups == (plan.n_groups-1,)
-    n_epoch = max(1, round(phase.epochs)) if alone else 1
-    # The callbacks may be needed to make a prediction of what the model gives
-    with learn.added_cbs(cbs): lr = learn.head_lr_find(n_epoch=n_epoch, sched=phase.sched, moms=phase.moms, wd=wd, show_plot=False)
+    lr = learn.head_lr_find(n_epoch=n_epoch, sched=phase.sched, moms=phase.moms, wd=wd, show_plot=False)
     log_rank0(learn, f'head_lr_find: η_L = {lr.lr:.2e}, {lr.how}')
     return lr
+
+def _find_body_lr(learn, n_epoch, lr, wd, kwargs):
+    "Find the rate of the group below the head; None for the paper's, where there is nothing to measure"
+    if body_prior(learn, check_groups(learn)).is_settled: return None
+    found = learn.body_lr_find(n_epoch, lr, wd=wd, show_plot=False, **kwargs)
+    log_rank0(learn, f'body_lr_find: {found.lr:.2e}, {found.how}')
+    return found

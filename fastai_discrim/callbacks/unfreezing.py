@@ -8,7 +8,7 @@ from fastai.callback.core import TrainEvalCallback
 from ..checks import check_list, check_number, check_train_bn
 from ..groups.norms import group_trains, norm_ids
 from ..optional import if_loaded
-from ..plan.opening import chain_thaw, fill, gradual
+from ..plan.opening import chain_thaw, fill, gradual, with_own_steps
 from ..plan.position import as_epochs, phase_at, phase_ends
 from .base import GroupCallback, check_only_one, is_kind
 from .checked_fine_tune import wrap_fine_tune
@@ -23,6 +23,8 @@ class Unfreezing(GroupCallback):
     train_bn = None
     # Stands aside, as under `lr_find`; leaves the fit to the head, as in the frozen epochs of `fine_tune`
     idle = head_only = False
+    # Are its phases shares of the fit, in which several groups open at once where there are too few steps?
+    in_shares = False
     # The epoch that is being fitted
     fit_epoch = 0
 
@@ -65,6 +67,7 @@ class Unfreezing(GroupCallback):
     def _steps(self, n_groups, n_epoch, n_iter):
         "Return the groups of each phase, and the step at which it ends"
         phases = [(n_epoch, (n_groups-1,))] if self.head_only else self.fill(n_groups, n_epoch)
+        if self.in_shares: phases = with_own_steps(phases, n_iter)
         return [groups for _,groups in phases],phase_ends([epochs for epochs,_ in phases], n_iter)
 
     def before_epoch(self):
@@ -104,7 +107,7 @@ def _train_bn_text(cb): return '' if cb.train_bn is None else f', train_bn={cb.t
 class GradualUnfreezing(Unfreezing):
     "Train the head alone, then one more layer group from the top every `epochs` epochs, then all to the end (ULMFiT, section 3.3)"
     def __init__(self,
-        epochs=1, # Epochs before each next group opens: a number, perhaps a fraction, or a list, head first; None for the paper's share
+        epochs=None, # Epochs before each next group opens: a number, perhaps a fraction, or a list, head first; None for the paper's share
         down_to:int=0, # The lowest group that ever trains
         train_bn:bool=None, # Do norm layers of frozen groups train? False keeps their statistics too; None as in fastai: `learn.train_bn`
     ):
@@ -117,7 +120,7 @@ class GradualUnfreezing(Unfreezing):
         if isinstance(down_to, bool) or not isinstance(down_to, Integral) or down_to < 0:
             raise ValueError(f'down_to={down_to!r}: expected the index of a layer group, 0 for the input')
         check_train_bn(train_bn)
-        self.epochs,self.down_to,self.train_bn = epochs,int(down_to),train_bn
+        self.epochs,self.down_to,self.train_bn,self.in_shares = epochs,int(down_to),train_bn,epochs is None
 
     def __repr__(self): return f'GradualUnfreezing(epochs={self.epochs}, down_to={self.down_to}{_train_bn_text(self)})'
 

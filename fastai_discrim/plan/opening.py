@@ -1,7 +1,10 @@
 "Which layer groups train when: gradual unfreezing (ULMFiT, section 3.3) and chain-thaw (Felbo et al. 2017), as data"
 __all__ = []
 
+from itertools import accumulate
 from numbers import Number
+
+from .position import step_at
 
 # ULMFiT opens the four groups below the head in 4 of 50 epochs (sections 3.3 and 4.1)
 OPENING_SHARE = 4/50
@@ -10,7 +13,7 @@ WHOLE = 1e-6
 
 def gradual(
     n_groups:int, # Number of layer groups
-    epochs=1, # Epochs before each next group opens: a number, perhaps a fraction, or a list, head first; None for the paper's share
+    epochs=None, # Epochs before each next group opens: a number, perhaps a fraction, or a list, head first; None for the paper's share
     down_to:int=0, # The lowest group that ever trains
     n_epoch:float=None, # Epochs of the fit, which the paper's share is of
 ) -> list: # Pairs of epochs and the groups that train in them; the last pair's epochs are the fewest it may have
@@ -36,6 +39,20 @@ def chain_thaw(
 def _least(lengths):
     "Return the fewest epochs of the phase after those of `lengths`: one where these are whole, any time at all where they are not"
     return 1 if all(float(n).is_integer() for n in lengths) else 0
+
+def with_own_steps(
+    phases:list, # Pairs of epochs and groups, as `fill` gives them
+    n_iter:int, # Steps an epoch
+) -> list: # Pairs of epochs and groups, as many epochs in all
+    "Open several groups at once where the fit has fewer steps for its opening than groups; the first phase has a step, if there are two"
+    ends = list(accumulate(epochs for epochs,_ in phases))
+    # The head has the first step
+    if step_at(ends[0], n_iter) < 1 < step_at(ends[-1], n_iter): ends = [max(end, 1/n_iter) for end in ends]
+    steps = [0, *(step_at(end, n_iter) for end in ends)]
+    last = len(phases)-1
+    kept = [i for i in range(last) if steps[i] < steps[i+1] < steps[-1]] + [last]
+    starts = [0, *(ends[i] for i in kept[:-1])]
+    return [(ends[i]-start, phases[i][1]) for i,start in zip(kept, starts)]
 
 def fill(
     phases:list, # Pairs of epochs and groups, the last with the fewest epochs that it may have

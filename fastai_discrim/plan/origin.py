@@ -1,10 +1,21 @@
 "The head's learning rate η_L, and where it came from"
 __all__ = ['HeadLR']
 
-from collections import namedtuple
+from typing import NamedTuple
 
-HeadLR = namedtuple('HeadLR', 'lr lrs losses how')
-HeadLR.__doc__ = "What `head_lr_find` found: the rate `lr`, the `losses` at the `lrs` that it was chosen from, and in words `how`"
+import numpy as np
+
+
+class HeadLR(NamedTuple):
+    "What `head_lr_find` found"
+    lr: float # The chosen rate
+    lrs: np.ndarray # The rates tried, ascending
+    losses: np.ndarray # The loss at each
+    how: str # How they were found, in words
+    untrained: float = float('nan') # The loss of an untrained head; nan where it isn't known
+    accepted: tuple = () # The rates that are about as good as the best, ascending; of these the lowest is chosen
+
+    def __repr__(self): return f'{type(self).__name__}(lr={self.lr:.2e}, by {self.how})'
 
 def lr_and_origin(
     lr:float|HeadLR, # The head's rate, η_L, or what `head_lr_find` gave
@@ -12,3 +23,14 @@ def lr_and_origin(
     "Return η_L as a number, and where it came from"
     if not isinstance(lr, HeadLR): return lr,dict(lr=lr, lr_from='given')
     return lr.lr,dict(lr=lr.lr, lr_from=f'head_lr_find, {lr.how}', tried=zip(lr.lrs, lr.losses))
+
+class BodyLR(NamedTuple):
+    "What `body_lr_find` found"
+    lr: float # The chosen rate, of the group below the head
+    lrs: np.ndarray # The rates tried, ascending
+    losses: np.ndarray # The loss at each
+    how: str # How they were found, in words
+    untrained: float = float('nan') # Not known
+    accepted: tuple = () # The chosen one alone
+
+    def __repr__(self): return f'{type(self).__name__}(lr={self.lr:.2e}, by {self.how})'

@@ -1,5 +1,7 @@
-"Choose a learning rate from the losses at a range of rates: pure arithmetic"
+"Choose a learning rate from the losses at several: pure arithmetic, the same on any scale of the loss"
 __all__ = []
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,20 +14,64 @@ NEAR_END,N_MORE = 2,4
 LR_LOWEST,LR_HIGHEST = 1e-7,1e3
 # Moves nothing but a batch norm's statistics: its loss is that of an untrained head
 LR_UNTRAINED = 1e-12
-# Two standard errors of the difference between two heads that are about as good, where they differ most from item to item: by a quarter
-# of an untrained head's loss (0.04 to 0.24 were measured: `benchmarks/head_lr.py --noise`)
-NOISE = 0.5
-# A fifth of the gain over an untrained head: the choice then hardly changes from run to run, at no cost in loss
-ABOUT_AS_GOOD = 0.2
-# In units of what is about as good. Beyond this the weight, exp(-3) = 0.05, is negligible, and what lies beyond such a rate is cut off
-NEGLIGIBLE = 3
-# A rate that lowers the loss by less, as a fraction of it, has taught the head nothing
+# A candidate that lowers the loss by less, as a fraction of it, has taught the head next to nothing
 LITTLE_GAIN = 0.01
 
 
-def first_lrs() -> np.ndarray:
-    "Return the rates to try first"
-    return np.geomspace(LR_FIRST, LR_LAST, N_FIRST)
+@dataclass(frozen=True, eq=False)
+class Losses:
+    "Validation losses of several candidates on the same items, part by part: what differs by chance is seen in their differences"
+    parts: np.ndarray # Shape [candidates, parts]: the mean loss over the few items of each part
+    sizes: np.ndarray # Shape [parts]: how many items each part has
+
+    @property
+    def mean(self) -> np.ndarray:
+        "Return the loss of each candidate over all items, shape [candidates]; nan where it is not finite"
+        means = self.parts @ (self.sizes/self.sizes.sum())
+        return np.where(np.isfinite(means), means, np.nan)
+
+    def difference(self,
+        a:int, # Index of a candidate
+        b:int, # Index of another
+    ) -> tuple: # The mean difference, and its standard error, 0 where there is one part; inf and 0 where the loss of `a` is not finite
+        "Compare two candidates item by item: how much higher is the loss of `a`, and how far may that be chance?"
+        if not np.isfinite(self.mean[a]): return np.inf,0.
+        each,share = self.parts[a]-self.parts[b],self.sizes/self.sizes.sum()
+        mean,n = each@share,len(each)
+        return mean,(share**2@(each-mean)**2 * n/max(n-1, 1))**0.5
+
+    def is_clearly_lower(self,
+        a:int, # Index of a candidate
+        b:int, # Index of another
+    ) -> bool:
+        "Tell whether the loss of `a` is lower than that of `b` by more than a standard error of the difference"
+        if not np.isfinite(self.mean[a]): return False
+        mean,error = self.difference(b, a)
+        return bool(mean > error)
+
+    def joined(self,
+        other, # `Losses` of other candidates on the same items
+    ): # `Losses` of all of them
+        "Return these candidates and, after them, those of `other`"
+        return Losses(np.concatenate([self.parts, other.parts]), self.sizes)
+
+    def at(self,
+        order, # Indices of candidates
+    ): # `Losses`
+        "Return the candidates at `order`"
+        return Losses(self.parts[order], self.sizes)
+
+def joined_parts(
+    several:list, # `Losses` of the same candidates on other items
+) -> Losses:
+    "Return the losses of the candidates on all items"
+    return Losses(np.concatenate([l.parts for l in several], axis=1), np.concatenate([l.sizes for l in several]))
+
+def mean_losses(
+    runs:list, # `Losses` of the same candidates on the same items, each trained otherwise
+) -> Losses:
+    "Return the mean over several trainings of the candidates"
+    return Losses(np.mean([l.parts for l in runs], axis=0), runs[0].sizes)
 
 def lowers(
     loss:float, # Loss before
@@ -34,60 +80,46 @@ def lowers(
     "Tell whether `lowest` is lower than `loss` by more than a little; not where one of them is nan"
     return bool(loss-lowest > LITTLE_GAIN*abs(loss))
 
-def loss_noise(
-    untrained:float, # Loss of an untrained head
-    n_items:float, # Items that validate
-) -> float: # 0 where the untrained head has no finite loss: then nothing is known
-    "Estimate how far two mean losses over `n_items` items may differ by chance"
-    return NOISE*abs(untrained)/n_items**0.5 if np.isfinite(untrained) else 0.
+def first_lrs() -> np.ndarray:
+    "Return the rates to try first"
+    return np.geomspace(LR_FIRST, LR_LAST, N_FIRST)
 
 def lrs_beyond(
     lrs:np.ndarray, # Rates that have been tried, ascending
-    losses:np.ndarray, # Their losses, of which one is finite
-    noise:float=0., # How far two losses may differ by chance
+    losses:Losses, # Their losses, of which one is finite
 ) -> np.ndarray|None: # Ascending; None where to stop
     "Return the rates to try next: those beyond an end, where the best is near it, and clearly better than the middle"
-    best = np.nanargmin(losses)
-    # With few items the best can't be told from the middle: then what lies beyond it is not worth a look
-    if losses[len(losses)//2]-losses[best] < noise: return None
+    best = np.nanargmin(losses.mean)
+    # Where the best can't be told from the middle, what lies beyond it is not worth a look
+    if not losses.is_clearly_lower(best, len(lrs)//2): return None
     if best < NEAR_END: more = lrs[0]/RATIO**np.arange(N_MORE, 0, -1)
     elif best >= len(lrs)-NEAR_END: more = lrs[-1]*RATIO**np.arange(1, N_MORE+1)
     else: return None
     return more if LR_LOWEST <= more[0] and more[-1] <= LR_HIGHEST else None
 
 def search_lrs(
-    losses_at, # Function from an array of rates to an array of their losses
+    losses_at, # Function from an array of rates to their `Losses`
     lrs:np.ndarray=None, # The rates to try, ascending; None for the first ones, and on beyond the ends
-    n_items:float=np.inf, # Items that validate
-) -> tuple: # The rates, ascending, their losses, and the loss of an untrained head
+) -> tuple: # The rates, ascending; their `Losses`, after which comes, as a last candidate, an untrained head
     "Evaluate `losses_at` at `lrs`, or from 1e-3 to 1 and on until the best is no longer near an end"
     tried = first_lrs() if lrs is None else lrs
-    untrained,*losses = losses_at(np.array([LR_UNTRAINED, *tried]))
-    losses = np.array(losses)
-    if lrs is not None: return tried,losses,untrained
-    noise = loss_noise(untrained, n_items)
-    while np.isfinite(losses).any():
-        more = lrs_beyond(tried, losses, noise)
+    losses = losses_at(np.array([*tried, LR_UNTRAINED]))
+    untrained = losses.at([-1])
+    losses = losses.at(slice(-1))
+    while lrs is None and np.isfinite(losses.mean).any():
+        more = lrs_beyond(tried, losses)
         if more is None: break
-        tried,losses = np.concatenate([tried, more]),np.concatenate([losses, losses_at(more)])
+        tried,losses = np.concatenate([tried, more]),losses.joined(losses_at(more))
         order = np.argsort(tried)
-        tried,losses = tried[order],losses[order]
-    return tried,losses,untrained
+        tried,losses = tried[order],losses.at(order)
+    return tried,losses.joined(untrained)
 
-def middle_lr(
-    lrs:np.ndarray, # Rates that have been tried, ascending
-    losses:np.ndarray, # Their losses
-    untrained:float, # Loss of an untrained head
-    noise:float=0., # How far two losses may differ by chance
-) -> float:
-    "Average, on a log scale, the rates around the best whose losses are about as low; the lower the loss, the more a rate counts"
-    best,lowest = np.nanargmin(losses),np.nanmin(losses)
-    scale = ABOUT_AS_GOOD*max(untrained-lowest, 0) + noise
-    # Nothing is gained, or nothing is known of it
-    if not 0 < scale < np.inf: return float(lrs[best])
-    excess = np.where(np.isfinite(losses), losses-lowest, np.inf)/scale
-    bad = np.flatnonzero(excess > NEGLIGIBLE)
-    start = bad[bad < best].max(initial=-1) + 1
-    end = bad[bad > best].min(initial=len(lrs))
-    around = slice(start, end)
-    return float(np.exp(np.average(np.log(lrs[around]), weights=np.exp(-excess[around]))))
+def about_as_good(
+    losses:Losses, # Losses at ascending rates, of which one is finite
+) -> np.ndarray: # Indices, ascending
+    """Return the best candidate and those beside it whose losses are not clearly higher: by at most a standard error of the difference, item
+    by item. What lies beyond a clearly worse one is left out, so that a choice never crosses a hump"""
+    best = np.nanargmin(losses.mean)
+    worse = np.array([losses.is_clearly_lower(best, i) or not np.isfinite(losses.mean[i]) for i in range(len(losses.mean))])
+    below,above = np.flatnonzero(worse[:best]),np.flatnonzero(worse[best+1:])
+    return np.arange(below.max(initial=-1)+1, best+1 + above.min(initial=len(worse)-best-1))

@@ -63,7 +63,7 @@ def frozen_features(
     if not recorder.batches: raise CancelValidException()
     return recorder.batches
 
-def _shuffled(dl, n):
+def shuffled(dl, n):
     "Return `dl` in random order where it has more than `n` items, as the first ones may be of one class; where that can't be had, `dl`"
     size = count_items(dl)
     if isinstance(dl.dataset, IterableDataset) or size is None or size <= n: return dl
@@ -80,7 +80,7 @@ def train_and_valid_features(
     has_valid = len(learn.dls.loaders) > 1 and len(learn.dls.valid)
     if has_valid:
         n_items = max(items_in(train)//TRAIN_PER_VALID, 1)
-        return train,frozen_features(learn, head, _shuffled(learn.dls.valid, n_items), n_items=n_items)
+        return train,frozen_features(learn, head, shuffled(learn.dls.valid, n_items), n_items=n_items)
     held_out = -(-len(train)//BATCHES_PER_HELD_OUT)
     if held_out == len(train):
         raise ValueError('there is no validation set, and 1 batch to train on: expected 2, one to be held out; '

@@ -4,32 +4,30 @@ __all__ = []
 from warnings import warn
 
 import numpy as np
-from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException, CancelValidException
 from fastai.learner import Learner
-from fastai.torch_core import rank_distrib
+from fastai.torch_core import get_model, rank_distrib
 from fastcore.basics import ifnone, patch
 from fastprogress.fastprogress import progress_bar
 
-from ..callbacks.ddp import single_process
 from ..callbacks.freezing import freeze_all_but
 from ..checks import check_count, check_data, check_list, check_moms, check_number
 from ..data_state import random_states, set_random
-from ..distributed import on_rank0
 from ..groups.layer_groups import check_groups
 from ..plan.origin import HeadLR
 from ..plan.schedules import STLR, Schedule
-from .choice import loss_noise, lowers, middle_lr, search_lrs
-from .plot import plot_head_lr
-from .restored import restored
+from .choice import N_FIRST, about_as_good, joined_parts, lowers, mean_losses, search_lrs
+from .plot import plot_search
+from .run_search import run_search
 from .split_head import HeadNotSeparable, split_head
 
 # frozen_features, head_trials and range_test are imported where they are used: they import fastai.callback.schedule and .progress, which
 # change the default callbacks of everybody
 
+# The head trains for as long as in the fit, but for at most so many steps at each rate: what is best for more is hardly another rate
+MAX_STEPS = 400
+# A large head, as one with convolutions, is to take no longer than a range test of the whole network has steps
+LARGE_HEAD,RANGE_TEST_STEPS = 100_000,100
 
-class PauseTrackers(Callback):
-    "Pause loggers and trackers, which look for a callback of this name, as in `get_preds`"
-    name = 'gather_preds'
 
 def _check_lrs(lrs):
     "Return the rates to try in ascending order, each once"
@@ -39,39 +37,54 @@ def _check_lrs(lrs):
     if len(lrs) < 2: raise ValueError(f'lrs={lrs.tolist()}: expected at least 2 rates to choose from; give more, or None')
     return lrs
 
-def _losses_at(learn, head, train, valid, runs, **fit_args):
-    "Return a function from rates to the validation losses of the head, trained at each: the mean over `runs` orders of the batches"
+def _losses_at(learn, head, sets, runs, **fit_args):
+    "Return a function from rates to the validation losses of the head, trained at each on each of `sets`: the mean over `runs` orders"
     from .head_trials import trial_losses
     states = random_states()
     def _losses(lrs):
         # All rates see the same batches, also those that are tried later
         set_random(states)
+        trials = [(train, valid) for _ in range(runs) for train,valid in sets]
         # `display=False` would print an empty bar
-        bar = progress_bar(range(runs), leave=False) if hasattr(learn, 'progress') else range(runs)
-        return np.mean([trial_losses(learn, head, train, valid, lrs, **fit_args) for _ in bar], axis=0)
+        bar = progress_bar(trials, leave=False) if hasattr(learn, 'progress') else trials
+        losses = [trial_losses(learn, head, train, valid, lrs, **fit_args) for train,valid in bar]
+        of_runs = [joined_parts(losses[i:i+len(sets)]) for i in range(0, len(losses), len(sets))]
+        return mean_losses(of_runs)
     return _losses
 
-def _caution(lrs, losses, untrained):
+def _caution(losses):
     "Return a warning if it does not matter which rate is chosen, or None; raise if there is nothing to choose from"
-    if not np.isfinite(losses).any():
-        raise ValueError(f'the validation loss is not finite at any of {len(lrs)} rates from {lrs[0]:.1e} to {lrs[-1]:.1e}: '
-                         'expected one at which it is; fix the data or the loss, or try lower `lrs`')
-    if lowers(untrained, np.nanmin(losses)): return None
-    return (f'no rate lowers the validation loss of an untrained head, {untrained:.4g}, by 1 %: this one says little; '
-            'give the head more epochs by `n_epoch`, or look at the data')
+    *tried,untrained = losses.mean
+    if not np.isfinite(tried).any():
+        raise ValueError(f'the validation loss is not finite at any of {len(tried)} rates: expected one at which it is; fix the data or the '
+                         'loss, or try lower `lrs`')
+    best = int(np.nanargmin(tried))
+    if losses.is_clearly_lower(best, len(tried)) and lowers(untrained, tried[best]): return None
+    return (f'no rate clearly lowers the validation loss of an untrained head, {untrained:.4g}: this one says little; give the head more '
+            'epochs by `n_epoch`, look at the data, or scale a target that is far from 0')
+
+def _max_steps(learn, head):
+    "Return the steps that all heads may train for together, in steps of one head"
+    n_head = sum(p.numel() for p in head.params)
+    if n_head < LARGE_HEAD: return MAX_STEPS
+    n_model = sum(p.numel() for p in get_model(learn.model).parameters())
+    return min(MAX_STEPS, RANGE_TEST_STEPS*n_model//(n_head*N_FIRST))
 
 def _by_trials(learn, head, lrs, n_batch, runs, n_epoch, **fit_args):
     "Return the `HeadLR` by the validation loss of the head on frozen features; and a warning, or None"
-    from .frozen_features import items_in, train_and_valid_features
-    train,valid = train_and_valid_features(learn, head, n_batch)
-    n_items = items_in(valid)
-    losses_at = _losses_at(learn, head, train, valid, runs, n_epoch=n_epoch, **fit_args)
-    tried,losses,untrained = search_lrs(losses_at, lrs, n_items)
-    caution = _caution(tried, losses, untrained)
-    if lrs is None: lr = middle_lr(tried, losses, untrained, loss_noise(untrained, n_items))
-    else: lr = float(lrs[np.nanargmin(losses)])
-    epochs = f'{n_epoch} epoch{"s" if n_epoch > 1 else ""}'
-    return HeadLR(lr, tried, losses, f'validation loss of the head, {epochs} at each of {len(tried)} rates'),caution
+    from .folds import folds
+    from .frozen_features import train_and_valid_features
+    sets = folds(*train_and_valid_features(learn, head, n_batch))
+    n_epoch = min(n_epoch, max(1, _max_steps(learn, head)//len(sets[0][0])))
+    # Each fold is a run of its own
+    losses_at = _losses_at(learn, head, sets, runs if len(sets) == 1 else 1, n_epoch=n_epoch, **fit_args)
+    tried,losses = search_lrs(losses_at, lrs)
+    caution = _caution(losses)
+    good = about_as_good(losses.at(slice(-1)))
+    *means,untrained = losses.mean
+    how = f'validation loss of the head, {n_epoch} epoch{"s" if n_epoch > 1 else ""} at each of {len(tried)} rates'
+    if len(sets) > 1: how += f', {len(sets)}-fold cross-validation'
+    return HeadLR(float(tried[good[0]]), tried, np.array(means), how, untrained, tried[good]),caution
 
 def _head_lr(learn, n_groups, lrs, **trial_args):
     "Return the `HeadLR` of `learn`, and a warning, or None; `learn` is changed"
@@ -88,7 +101,7 @@ def _head_lr(learn, n_groups, lrs, **trial_args):
 
 @patch
 def head_lr_find(self:Learner,
-    lrs=None, # Rates to try, of which the best is taken; None for 13 from 1e-3 to 1, and further where the best is clear and near an end
+    lrs=None, # Rates to try; None for 13 from 1e-3 to 1, and further where the best is clear and near an end
     n_epoch:int=1, # Epochs that the head is trained at each
     show_plot:bool=True, # Plot the loss against the rate?
     *,
@@ -98,8 +111,9 @@ def head_lr_find(self:Learner,
     moms:tuple=None, # Momentum, as many values as the schedule takes; None for `learn.moms`
     wd:float=None, # Weight decay, as in `fit`
 ) -> HeadLR: # The chosen rate, the rates tried and their losses, and how they were found
-    """Find η_L by fine-tuning the head alone, once per rate, on frozen features: the body runs once. Where the body is needed, find it by a
-    range test, and log that. Leave no trace on the learner; raise `ValueError` where no loss is finite"""
+    """Find η_L by fine-tuning the head alone, once per rate, on frozen features: the body runs once. Choose the lowest rate that is about as
+    good as the best; with fewer than 500 items by cross-validation. Where the body is needed, find it by a range test, and log that. Leave
+    no trace on the learner; raise `ValueError` where no loss is finite"""
     sched = ifnone(sched, STLR())
     if lrs is not None: lrs = _check_lrs(lrs)
     for name,n in dict(n_epoch=n_epoch, n_batch=n_batch, runs=runs).items(): check_count(n, name)
@@ -108,16 +122,9 @@ def head_lr_find(self:Learner,
     n_groups = len(check_groups(self))
     check_data(self)
     def _search():
-        with restored(self),single_process(self):
-            try:
-                with self.added_cbs(PauseTrackers()):
-                    return _head_lr(self, n_groups, lrs, n_epoch=n_epoch, n_batch=n_batch, runs=runs, sched=sched, moms=moms, wd=wd)
-            except (CancelFitException, CancelEpochException, CancelTrainException, CancelValidException) as e:
-                names = ', '.join(type(cb).__name__ for cb in self.cbs)
-                raise ValueError(f'a callback called the pass over the data off, one of {names}: expected a whole one, from which η_L is '
-                                 'found; give a rate, or fit without that callback') from e
-    res,caution = on_rank0(_search)
+        return _head_lr(self, n_groups, lrs, n_epoch=n_epoch, n_batch=n_batch, runs=runs, sched=sched, moms=moms, wd=wd)
+    res,caution = run_search(self, _search, 'η_L')
     if rank_distrib() != 0: return res
     if caution: warn(caution, stacklevel=2)
-    if show_plot: plot_head_lr(res, 'training loss, smoothed' if res.how.startswith('range test') else 'validation loss')
+    if show_plot: plot_search(res, 'head', 'training loss, smoothed' if res.how.startswith('range test') else 'validation loss')
     return res

@@ -8,13 +8,14 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
-from fastai.torch_core import find_bs
 from fastcore.basics import ifnone
 from fastcore.imports import noop
 from torch import nn
 
 from ..plan.schedules import Schedule, usable_scheds
+from .choice import Losses
 from .frozen_head import SplitHead
+from .part_losses import gather_losses, part_losses
 
 
 class Heads(nn.Module):
@@ -45,19 +46,18 @@ class SumLoss:
         return sum(self.each)
 
 class HeadLosses(Callback):
-    "Validate after the last epoch only, and average the validation loss of every head, in `losses`"
+    "Validate after the last epoch only, and keep the validation losses of every head, in `losses`"
     def before_validate(self):
         if self.epoch < self.n_epoch-1: raise CancelValidException()
-        self.losses,self.n_items = 0.,0
+        self.batches = [[] for _ in self.model.heads]
 
     def after_batch(self):
         if self.training: return
-        n = find_bs(self.yb)
-        self.losses = self.losses + n*np.array([l.item() for l in self.loss_func.each])
-        self.n_items += n
+        for batches,pred,loss in zip(self.batches, self.pred, self.loss_func.each):
+            batches.append(part_losses(self.loss_func.loss_func, pred, self.yb, loss.item()))
 
     def after_validate(self):
-        if self.epoch == self.n_epoch-1: self.losses = self.losses/self.n_items
+        if self.epoch == self.n_epoch-1: self.losses = gather_losses(self.batches)
 
 def _loader(batches, device, shuffle=False):
     "Make a loader whose items are whole batches"
@@ -73,7 +73,7 @@ def trial_losses(
     sched:Schedule, # Schedule of the training
     moms:tuple=None, # Momentum, as many values as the schedule takes; None for `learn.moms`
     wd:float=None, # Weight decay, as in `fit`
-) -> np.ndarray: # Validation losses, one a rate
+) -> Losses: # Validation losses, a candidate a rate
     "Train copies of a head, each at its own one of `lrs`, from the same weights and on the same batches"
     device = next(learn.model.parameters()).device
     dls = DataLoaders(_loader(train, device, shuffle=True), _loader(valid, device))

@@ -1,0 +1,62 @@
+"Say at once when the loss of a fit explodes: in which phase, at which rates, and how to go on"
+__all__ = []
+
+from warnings import warn
+
+import numpy as np
+import torch
+from fastai.callback.core import CancelFitException
+
+from ..callbacks.base import FitCallback
+from ..plan.plan import Plan
+
+# Losses are looked at so many at a time: each look waits for the device
+N_LOSSES = 10
+# An untrained network that gives every class the same probability is at the first losses; noise of small batches stays below twice that
+EXPLODED = 4
+
+
+class LossGuard(FitCallback):
+    "Warn where the training loss is far above that of the untrained head; end the fit where it is not finite, as no step mends that"
+    # A run that goes on looks at its own losses
+    in_checkpoint = False
+
+    def __init__(self,
+        plan:Plan, # The plan that runs
+        every:int=N_LOSSES, # Steps between two looks
+    ): self.plan,self.every,self.losses,self.first,self.warned = plan,every,[],None,False
+
+    def after_batch(self):
+        if not self.training: return
+        self.losses.append(self.learn.loss.detach())
+        if len(self.losses) >= self.every: self.check()
+
+    # No tensor is left: an exported learner would have it
+    def after_train(self): self.check()
+    def after_cancel_fit(self): self.losses = []
+
+    def check(self):
+        "Look at the losses since the last look"
+        if not self.losses: return
+        losses = torch.stack([l.float().reshape(()) for l in self.losses]).cpu().numpy()
+        self.losses = []
+        mean = float(losses.mean())
+        if not np.isfinite(mean):
+            warn(f'the training loss is not finite {self._where()}: the fit ends here; {self._advice()}', stacklevel=2)
+            raise CancelFitException()
+        if self.first is None: self.first = mean
+        elif mean > EXPLODED*self.first > 0 and not self.warned:
+            self.warned = True
+            warn(f'the training loss is {mean:.3g} {self._where()}, where it began with {self.first:.3g}: expected a lower one; '
+                 f'{self._advice()}', stacklevel=2)
+
+    def _where(self):
+        "Say in which step, phase and at which rates the fit is"
+        phase = self.plan.phases.index(self.learn.phase)
+        rates = ', '.join(f'{name} at {lr:.1e}' for i,(name,lr) in enumerate(zip(self.plan.names, self.learn.phase.lrs))
+                          if i in self.learn.phase.groups)
+        return f'in epoch {self.epoch}, step {self.iter}, phase {phase+1}, with peak rates {rates}'
+
+    def _advice(self):
+        "Say what to do"
+        return 'try again from the pretrained weights with a lower `body_lr`, or a lower `lr` if the head alone trains'

@@ -1,0 +1,51 @@
+"The body's learning rate by kind of architecture: where the search begins, and what a plan has that isn't searched for"
+__all__ = []
+
+from dataclasses import dataclass
+
+from fastai.learner import Learner
+from fastai.torch_core import get_model
+from torch import nn
+
+# Adam on pretrained transformers: 2e-5 to 5e-4 are usual for all layers at once; the lower ones are for more steps than a small data set has
+# (Devlin et al. 2019, appendix A.3; ELECTRA, Clark et al. 2020, table 7: 3e-4 at the top for its small model)
+LAYER_NORM_LR = 3e-4
+# Adam on convolutional networks: fastai's default for all layers
+BATCH_NORM_LR = 1e-3
+# The head's rate that is found with the body frozen is too high beside a body that moves: the higher it is, the more the logits move with
+# the features. It is at most this times the rate below it (the paper's is 2.6 times)
+HEAD_RATIO = 10
+# Each block's rate is that of the block above times this (Clark et al. 2020: 0.8 for small models, 0.9 for large ones)
+BLOCK_DECAY = 0.9
+
+@dataclass(frozen=True)
+class BodyPrior:
+    "What is known of the body's rate before anything is measured"
+    lr: float|None # Rate of the group below the head; None for the paper's, η_L / 2.6
+    kind: str # Of which networks it is known
+    is_limit: bool = False # Do higher rates destroy what such networks have learnt?
+    is_settled: bool = False # Is there nothing to measure?
+
+def _is_layer_norm(m): return isinstance(m, nn.LayerNorm) or 'LayerNorm' in type(m).__name__ or 'RMSNorm' in type(m).__name__
+
+def _is_batch_norm(m): return isinstance(m, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm))
+
+def _is_adaptive(learn, group):
+    "Tell whether the optimiser scales each step by the gradient's size, as Adam does: only then are rates alike from model to model"
+    opt = learn.opt_func([group], lr=learn.lr) if learn.opt is None else learn.opt
+    return 'sqr_mom' in opt.hypers[0]
+
+def body_prior(
+    learn:Learner, # The learner
+    groups:list, # Its layer groups
+) -> BodyPrior:
+    "Return what fine-tuning usually takes for a model of its kind, judged by the layers of its body"
+    head = {id(p) for p in groups[-1]}
+    modules = [m for m in get_model(learn.model).modules() if not any(id(p) in head for p in m.parameters(recurse=False))]
+    # The paper's rate is for these, and higher ones only seem better in a few steps
+    if any(isinstance(m, nn.RNNBase) for m in modules): return BodyPrior(None, 'recurrent networks', is_settled=True)
+    if not _is_adaptive(learn, groups[-1]): return BodyPrior(None, 'any network under this optimiser')
+    # Some transformers begin with convolutions and batch norms
+    if any(map(_is_layer_norm, modules)): return BodyPrior(LAYER_NORM_LR, 'networks with layer norms', is_limit=True)
+    if any(map(_is_batch_norm, modules)): return BodyPrior(BATCH_NORM_LR, 'networks with batch norms')
+    return BodyPrior(None, 'networks without norm layers')

@@ -1,0 +1,37 @@
+"What trains and what validates the heads: the learner's own sets, or with few labels each fifth of them in turn"
+__all__ = []
+
+from fastai.torch_core import find_bs
+
+from .frozen_features import items_in
+from .frozen_head import list_tensors, map_tensors
+
+# With fewer items a validation set of a fifth decides by chance
+FEW_ITEMS,N_FOLDS = 500,5
+
+
+def folds(
+    train:list, # Batches to train on: features and targets
+    valid:list, # Batches to validate on
+) -> list: # Pairs of batches to train on and batches to validate on
+    "Return the sets as they are, or with fewer than 500 items the folds of a cross-validation over all of them"
+    if items_in(train) + items_in(valid) >= FEW_ITEMS: return [(train, valid)]
+    size = max(find_bs(targets) for _,*targets in train)
+    held_out = [_cut_all(valid, size), *_dealt(_cut_all(train, size), N_FOLDS-1)]
+    return [([b for other in held_out if other is not fold for b in other], fold) for fold in held_out if fold]
+
+def _dealt(batches, n):
+    "Deal batches out to `n` lists"
+    return [batches[i::n] for i in range(n)]
+
+def _cut_all(batches, size):
+    "Cut batches into ones of at most `size` items, about equally large"
+    return [part for batch in batches for part in _cut(batch, size)]
+
+def _cut(batch, size):
+    features,*targets = batch
+    n = find_bs(targets)
+    if n <= size or any(not t.ndim or len(t) != n for t in list_tensors(list(batch))): return [batch]
+    n_parts = -(-n//size)
+    ends = [round(i*n/n_parts) for i in range(n_parts+1)]
+    return [map_tensors(lambda t: t[a:b], batch) for a,b in zip(ends, ends[1:])]

@@ -1,0 +1,54 @@
+"Validation losses of parts of the items, so that candidates are compared item by item"
+__all__ = []
+
+import math
+
+import torch
+from fastai.torch_core import find_bs
+from torch import Tensor
+
+from .choice import Losses
+from .frozen_head import list_tensors, map_tensors
+
+# Parts of one batch at most: their differences tell chance well enough, and each costs a call of the loss
+N_PARTS = 16
+# The mean over parts is the loss of the batch, but for rounding
+ROUNDING = 1e-3
+
+
+def _cut(o, bounds):
+    "Return the parts of a prediction or of targets, one for each pair of `bounds`"
+    return [map_tensors(lambda t: t[a:b], o) for a,b in bounds]
+
+def part_losses(
+    loss_func, # The loss that trains
+    pred, # Predictions, items first
+    yb:tuple, # Targets, items first
+    loss:float, # Their loss
+) -> tuple: # Two lists: the mean loss of each part, and how many items it has
+    "Compute the loss of each of some parts of a batch; of the whole batch where its loss isn't the mean over items"
+    n = find_bs(yb)
+    whole = [loss],[n]
+    if any(t.ndim == 0 or len(t) != n for t in list_tensors([pred, *yb])): return whole
+    ends = [round(i*n/min(n, N_PARTS)) for i in range(min(n, N_PARTS)+1)]
+    bounds = list(zip(ends, ends[1:]))
+    sizes = [b-a for a,b in bounds]
+    if not math.isfinite(loss): return [loss]*len(sizes),sizes
+    # The loss that the model or a callback computes can't be had for a part
+    try: parts = [float(loss_func(p, *y)) for p,y in zip(_cut(pred, bounds), _cut(tuple(yb), bounds))]
+    except Exception: return whole
+    mean = sum(l*k for l,k in zip(parts, sizes))/n
+    return (parts, sizes) if math.isclose(mean, loss, rel_tol=ROUNDING, abs_tol=1e-12) else whole
+
+def gather_losses(
+    batches:list, # For each candidate, what `part_losses` gave for each batch
+) -> Losses:
+    "Put the losses of candidates together; parts are those of whole batches unless all candidates have the same"
+    sizes = [[size for _,size in candidate] for candidate in batches]
+    if any(s != sizes[0] for s in sizes): batches = [[_whole(*batch) for batch in candidate] for candidate in batches]
+    parts = [[loss for losses,_ in candidate for loss in losses] for candidate in batches]
+    return Losses(torch.tensor(parts, dtype=torch.float64).numpy(), torch.tensor(_flat(size for _,size in batches[0])).double().numpy())
+
+def _whole(losses, sizes): return [sum(l*k for l,k in zip(losses, sizes))/sum(sizes)],[sum(sizes)]
+
+def _flat(lists): return [o for part in lists for o in part]
