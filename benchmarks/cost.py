@@ -88,7 +88,7 @@ def frozen(args):
     x = torch.randint(3, 15_000, (32*args.batches, 40))
     model = get_text_classifier(AWD_LSTM, 15_000, 2, config=dict(awd_lstm_clas_config, emb_sz=200, n_hid=400))
     learn = TextLearner(loaders(x, x[:,0] % 2, 32), model, loss_func=CrossEntropyLossFlat(), splitter=layerwise_split)
-    plan,res = learn.ulmfit_plan(5, 1e-3),[]
+    plan,res = learn.ulmfit_plan(5, 1e-3, epochs=1),[]
     with learn.no_bar(),learn.no_logging():
         for i in progress_bar(range(args.repeats)):
             res.append([])
@@ -112,7 +112,7 @@ def grown(groups, epochs, batches, seconds):
     x = torch.randn(4*batches, 4)
     model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(groups)))
     learn = Learner(loaders(x, (x.sum(1) > 0).long(), 4), model, loss_func=CrossEntropyLossFlat(), splitter=layerwise_split)
-    def _plan(): return learn.ulmfit_plan(epochs, 1e-3)
+    def _plan(): return learn.ulmfit_plan(epochs, 1e-3, epochs=1)
     phases,res,i = _plan().phases,{k: [] for k in (*ARMS, 'planning')},0
     assert len(phases) == groups, f'{len(phases)} phases of {groups} groups'
     with learn.no_bar(),learn.no_logging():
@@ -168,7 +168,7 @@ def run(arm, rate, seed, epochs, cache, name):
     learn,curve = classifier('docstrings', cache, name, seed, sizes=SMALL),Curve()
     before,curve.start = memory(reset=True),now()
     with learn.no_bar(),learn.no_logging():
-        if arm == 'ours': learn.fit_plan(learn.ulmfit_plan(epochs, rate), cbs=curve)
+        if arm == 'ours': learn.fit_plan(learn.ulmfit_plan(epochs, rate, epochs=1), cbs=curve)
         else:
             with stock():
                 learn.unfreeze()

@@ -85,7 +85,7 @@ def run(kind, path, every, seed):
     "Train, or go on training, and write down what came of it"
     torch.set_num_threads(1)
     learn = KINDS[kind](path)
-    plan = learn.ulmfit_plan(6, 1e-2, gradual=True)
+    plan = learn.ulmfit_plan(6, 1e-2, epochs=1, gradual=True)
     set_seed(seed)
     with learn.no_bar(), learn.no_logging(): learn.fit_plan(plan, checkpoint='run', checkpoint_every=every)
     (path/'end.txt').write_text(state(learn))
@@ -150,7 +150,7 @@ def cost(emb, hid, vocab, n, epochs):
     Checkpointing._write = timed
     with tempfile.TemporaryDirectory() as d:
         learn = classifier(Path(d), n=n, bs=64, vocab=vocab, config=dict(emb_sz=emb, n_hid=hid), length=72)
-        plan = learn.ulmfit_plan(epochs, 1e-2)
+        plan = learn.ulmfit_plan(epochs, 1e-2, epochs=1)
         began = time.perf_counter()
         with learn.no_bar(), learn.no_logging(): learn.fit_plan(plan, checkpoint='run')
         whole = time.perf_counter()-began

@@ -1,21 +1,17 @@
-"""`fit_ulmfit` against what a fastai user does today, the paper's tables 6 and 7 once more, and the factor 2.6, on classifiers of texts.
+"""The paper's tables 6 and 7 once more, and the factor 2.6, on classifiers of texts.
 
-    python benchmarks/text.py [--studies today table7 table6 factor near] [--sets trec6 ag ..] [--arms ..] [--seeds 5] [--first-seed 0]
-    python benchmarks/text.py --table [--plot FILE]
+    python benchmarks/text.py [--studies table7 table6 factor] [--sets trec6 ag ..] [--arms ..] [--seeds 5] [--first-seed 0]
+    python benchmarks/text.py --table
 
 Every run starts from one pretrained language model, fine-tuned on the training texts of its set, labels unseen. A seed draws which texts
 are labelled, which of these validate, the head's first weights and the order of the batches. All arms of a set share these, and the number
-of epochs; but fastai's `lr_find` draws random numbers, so the batches after it come in another order. Loaders and models are made anew
-for every run. The test set is looked at once a run, at its end. Intervals are of the seeds, over one language model and one test set.
+of epochs. Loaders and models are made anew for every run. The test set is looked at once a run, at its end. Intervals are of the seeds, over one language model and one test set.
 
-- today:  `fine_tune` as it comes, its frozen epoch one of the n, with the rate that `lr_find` suggests, and with `head_lr_find`'s;
-          `fit_one_cycle` of all layers; the tutorial's steps by hand; `fit_ulmfit(n)` as it comes, which tries rates on the head alone
-          before its epochs, and the same with `gradual=False`. `drop_mult=0.5`, as in fastai's tutorial
 - table7: the paper's rows that fine-tune, as recipes: its rates, dropouts, and betas of Adam
 - table6: the last row of table 7, from language models that were fine-tuned by the plans of table 6, once each, with fastai's dropouts;
           the last of these plans made the one that all other studies start from, so that this row is table 7's
-- factor: `fit_ulmfit(n, lr, factor)` for factors from 1 to 6 at several rates, of which the validation sets choose one a factor
-- near:   `fit_ulmfit(n, lr)` at rates like those that `head_lr_find` gives for 500 labels of TREC-6: what does another one change?
+- factor: an epoch a layer group, for factors from 1 to 6 at several rates, of which the validation sets choose one a factor.
+          `drop_mult=0.5`, as in fastai's tutorial
 
 Data: docstrings are on every machine. TREC-6 is read from FASTAI_HOME/data/trec6/{train,test}.csv (label,text), and AG News and IMDb are
 fastai's: what isn't in FASTAI_HOME is downloaded. 10,000 of the training texts of these two are used, 3,000 of the test texts, and of AG
@@ -39,66 +35,32 @@ import torch
 from fastai.torch_core import set_seed
 from fastprogress.fastprogress import progress_bar
 from text_data import LM_EPOCHS, SETS, SHARED, SIZES, classifier, language_model, tokens
-from text_report import plot, report
+from text_report import report
 
 from fastai_discrim import __version__
 from fastai_discrim.all import recipes
 
 
-def fine_tune(learn, n):
-    "As it comes: one frozen epoch, and the others"
-    learn.fine_tune(n-1)
-
-def fine_tune_found(learn, n):
-    "With the rate that `lr_find` suggests for the frozen learner"
-    lr = learn.lr_find(show_plot=False).valley
-    learn.fine_tune(n-1, lr)
+def stepwise(learn, n, lr, factor):
+    "An epoch a layer group, each phase a slanted triangle, at given rates"
+    learn.fit_ulmfit(n, lr, factor=factor, epochs=1)
     return lr
-
-def fine_tune_eta(learn, n):
-    "With the rate that `head_lr_find` gives, which `fine_tune` halves after its frozen epoch"
-    lr = learn.head_lr_find(show_plot=False).lr
-    learn.fine_tune(n-1, lr)
-    return lr
-
-def one_cycle(learn, n):
-    "Everything at once"
-    learn.unfreeze()
-    learn.fit_one_cycle(n)
-
-def by_hand(learn, n):
-    "The steps of fastai's text tutorial; the last one has all the epochs that are left"
-    learn.fit_one_cycle(1, 2e-2)
-    for to,lr in ((-2, 1e-2), (-3, 5e-3)):
-        learn.freeze_to(to)
-        learn.fit_one_cycle(1, slice(lr/2.6**4, lr))
-    learn.unfreeze()
-    learn.fit_one_cycle(n-3, slice(1e-3/2.6**4, 1e-3))
-
-def fit_ulmfit(learn, n, **kwargs):
-    "One line"
-    learn.fit_ulmfit(n, **kwargs)
-    return learn.recorder.plan.lr
 
 def by_recipe(name):
     "What trains as a published row does, and what its learner is made with"
     return lambda learn, n: learn.fit_plan(recipes[name].plan(n_epoch=n)),recipes[name].learner_kwargs
 
 TUTORIAL = dict(drop_mult=0.5)
-TODAY = dict(fine_tune=fine_tune, fit_ulmfit=fit_ulmfit, fine_tune_found=fine_tune_found, fine_tune_eta=fine_tune_eta,
-             one_cycle=one_cycle, by_hand=by_hand, at_once=partial(fit_ulmfit, gradual=False))
 TABLE7 = 'full', 'full_discr', 'last', 'chain_thaw', 'freez', 'freez_discr', 'freez_stlr', 'freez_cos', 'freez_discr_stlr'
 # How the language model is fine-tuned; None for not at all
 LMS = dict(none=None, full=recipes.table6_full, full_discr=recipes.table6_full_discr, full_discr_stlr=recipes.table6_full_discr_stlr)
-FACTORS,RATES,NEAR = (1, 1.6, 2.6, 4, 6),(1e-3, 3e-3, 1e-2, 3e-2, 1e-1),(0.02, 0.025)
+FACTORS,RATES = (1, 1.6, 2.6, 4, 6),(1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 
 # For each study its arms: what trains a learner, what that is made with, and the language model that it starts from
 STUDIES = dict(
-    today={k: (f, TUTORIAL, 'full_discr_stlr') for k,f in TODAY.items()},
     table7={k: (*by_recipe(f'table7_{k}'), 'full_discr_stlr') for k in TABLE7},
     table6={k: (*by_recipe('table7_freez_discr_stlr'), k) for k in LMS if k != 'full_discr_stlr'},
-    factor={f'{f:g} at {lr:g}': (partial(fit_ulmfit, lr=lr, factor=f), TUTORIAL, 'full_discr_stlr') for f in FACTORS for lr in RATES},
-    near={f'2.6 at {lr:g}': (partial(fit_ulmfit, lr=lr), TUTORIAL, 'full_discr_stlr') for lr in NEAR})
+    factor={f'{f:g} at {lr:g}': (partial(stepwise, lr=lr, factor=f), TUTORIAL, 'full_discr_stlr') for f in FACTORS for lr in RATES})
 
 def encoder(texts, way, args):
     "Name of the encoder that was fine-tuned on `texts` in this `way`, made once"
@@ -152,7 +114,7 @@ def main():
     "Run what is asked for, and print the tables of these studies"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--studies', nargs='+', choices=STUDIES, default=list(STUDIES), help='what is compared')
-    parser.add_argument('--sets', nargs='+', choices=SETS, default=list(SETS), help='data sets; `trec500_30`: 500 labelled, 30 epochs')
+    parser.add_argument('--sets', nargs='+', choices=SETS, default=list(SETS), help='data sets; `trec500`: 500 labelled, 10 epochs')
     parser.add_argument('--arms', nargs='+', help='only these arms')
     parser.add_argument('--seeds', type=int, default=5, help='number of seeds')
     parser.add_argument('--first-seed', type=int, default=0, help='the first of them')
@@ -161,7 +123,6 @@ def main():
     parser.add_argument('--out', type=Path, default=Path(__file__).parent/'results', help='folder of the results')
     parser.add_argument('--threads', type=int, help='of torch')
     parser.add_argument('--table', action='store_true', help='only the tables of the results there are')
-    parser.add_argument('--plot', type=Path, help='save a picture of the study `today` here')
     args = parser.parse_args()
     warnings.filterwarnings('ignore')
     if args.threads: torch.set_num_threads(args.threads)
@@ -178,6 +139,5 @@ def main():
         except OSError as e: print(f'{name} is left out: {e}')
         else: run_set(name, args)
     print(report(args.out, args.studies))
-    if args.plot: plot(args.out, args.plot)
 
 if __name__ == '__main__': main()

@@ -11,11 +11,11 @@ made anew for every run. All arms have the same epochs and batch size, and the s
 - /2.6:            `fit_one_cycle` with `DiscriminativeLR`
 - /2.6 + STLR:     slanted triangle, everything trains
 - /2.6 + gradual:  `fit_one_cycle` with `DiscriminativeLR` and `GradualUnfreezing`
-- all three:       `fit_plan(ulmfit_plan(..))`
+- all three:       `fit_plan(ulmfit_plan(..))`, an epoch a layer group
 - all, span=100:   the same, but rates that fall to a hundredth, as `fine_tune`'s do, rather than by 2.6 a layer, to 1/5,430
 - from scratch:    one rate, and no pretrained weights
 - head alone:      `fit_one_cycle` of the head on a body frozen but for its norm layers
-- fine_tune(n), fit_ulmfit(n), fit_ulmfit(n, span=100): without a rate, so at fastai's own and at what `head_lr_find` finds
+- fine_tune(n):    without a rate, so at fastai's own
 
 Every arm that has a rate tries three (--rates) on one tuning seed that isn't tested, for each number of labels, and takes that of the best
 accuracy on 250 other training images a class. Where that is at an end, the next half decade is tried too, until it isn't. The test images,
@@ -70,25 +70,24 @@ def discr(learn, n, lr):
 
 def discr_gradual(learn, n, lr):
     "One cycle over gradual unfreezing at discriminative rates"
-    learn.fit_one_cycle(n, lr, cbs=[DiscriminativeLR(), GradualUnfreezing()])
+    learn.fit_one_cycle(n, lr, cbs=[DiscriminativeLR(), GradualUnfreezing(1)])
 
 def planned(learn, n, lr, **kwargs):
     "Discriminative rates in slanted triangles, and what `kwargs` say"
     learn.fit_plan(learn.ulmfit_plan(n, lr, **kwargs))
+
+# An epoch a layer group, and the paper's fall however many groups there are
+stepwise = partial(planned, epochs=1, factor=2.6)
 
 def head_alone(learn, n, lr):
     "One cycle of the head; under `train_bn` the body's norm layers train too"
     learn.freeze()
     learn.fit_one_cycle(n, lr)
 
-def fit_ulmfit(learn, n, **kwargs):
-    "All in one line, without a rate: `head_lr_find` needs validation"
-    with learn.removed_cbs(learn.no_valid): learn.fit_ulmfit(n, **kwargs)
-
-TUNED = {'one rate': one_rate, 'fine_tune': fine_tune, '/2.6': discr, '/2.6 + STLR': partial(planned, gradual=False),
-         '/2.6 + gradual': discr_gradual, 'all three': planned, 'all, span=100': partial(planned, span=100),
+TUNED = {'one rate': one_rate, 'fine_tune': fine_tune, '/2.6': discr, '/2.6 + STLR': partial(planned, factor=2.6, gradual=False),
+         '/2.6 + gradual': discr_gradual, 'all three': stepwise, 'all, span=100': partial(planned, epochs=1, span=100),
          'from scratch': one_rate, 'head alone': head_alone}
-DEFAULT = {'fine_tune(n)': fine_tune, 'fit_ulmfit(n)': fit_ulmfit, 'fit_ulmfit(n, span=100)': partial(fit_ulmfit, span=100)}
+DEFAULT = {'fine_tune(n)': fine_tune}
 
 class NoValid(Callback):
     "No validation after the epochs: it would take longer than they do"

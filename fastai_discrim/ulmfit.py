@@ -5,6 +5,7 @@ from functools import partial
 from warnings import warn
 
 from fastai.learner import Learner
+from fastai.torch_core import rank_distrib
 from fastcore.basics import defaults, ifnone, patch
 from fastcore.foundation import L
 from fastcore.meta import delegates
@@ -13,19 +14,22 @@ from .callbacks.unfreezing import GradualUnfreezing, Unfreezing
 from .checks import check_count, check_train_bn
 from .distributed import log_rank0
 from .groups.labels import group_labels
-from .groups.layer_groups import check_groups, own_lr
+from .groups.layer_groups import check_groups
 from .groups.norms import norm_ids
 from .groups.text_models import is_language_model
 from .plan.opening import with_own_steps
-from .plan.origin import BodyLR, HeadLR, lr_and_origin
+from .plan.origin import BodyLR, HeadLR
 from .plan.phase import EarlyStop, Phase
 from .plan.plan import Plan
 from .plan.rates import FACTOR, check_fall, discriminative_lrs
 from .plan.schedules import STLR, Schedule
 from .run.checkpoint_file import check_checkpoint
 from .run.fit_plan import check_plan
-from .search import body_lr as _body_lr_find, head_lr  # noqa: F401, for `learn.body_lr_find` and `learn.head_lr_find`
-from .search.body_prior import BLOCK_DECAY, HEAD_RATIO, body_prior
+from .search import head_lr as _head_lr  # noqa: F401, for `learn.head_lr_find`
+from .search.body_lr import search_body_lr
+from .search.body_prior import BLOCK_DECAY, body_prior
+from .search.plan_rates import plan_rates
+from .search.plot import plot_search
 
 # The paper's classifier has so many layer groups: its factor would leave the lowest of more groups as if frozen
 PAPER_GROUPS = 5
@@ -68,22 +72,6 @@ def _phases(learn, n_groups, n_epoch, strategy, gradual, down_to):
     phases = strategy.fill(n_groups, n_epoch)
     return with_own_steps(phases, len(learn.dls.train)) if strategy.in_shares else phases
 
-def _body_lr(learn, groups, is_found, lr, body_lr, factor):
-    "Return the rate of the group below the head, or None for the paper's; and where it came from"
-    if isinstance(body_lr, BodyLR): return body_lr.lr,f'body_lr_find, {body_lr.how}'
-    if body_lr is not None: return body_lr,'given'
-    prior = body_prior(learn, groups)
-    if prior.lr is None: return None,''
-    if is_found: return prior.lr,f'the rule for {prior.kind}'
-    # Someone chose the head's rate
-    if prior.is_limit and prior.lr < lr/factor: return prior.lr,f'lowered from {lr/factor:.2g} to the limit for {prior.kind}'
-    return None,''
-
-def _lowered(lr, body_lr):
-    "Return η_L, and where it came from, where it was found with the body frozen and is too high beside this `body_lr`; else nothing"
-    if not isinstance(lr, HeadLR) or lr.lr <= HEAD_RATIO*body_lr: return {}
-    return dict(lr=HEAD_RATIO*body_lr, lr_from=f'{HEAD_RATIO} times the rate below it, at most; head_lr_find: {lr.lr:.1e}, {lr.how}')
-
 @patch
 def ulmfit_plan(self:Learner,
     n_epoch:int, # Epochs in all; the last phase has what the others leave
@@ -92,7 +80,7 @@ def ulmfit_plan(self:Learner,
     factor:float=None, # Each group's rate is that of the group above divided by this; None for 2.6, or 1/0.9 with more than 5 groups
     cut_frac:float=0.1, # Fraction of each phase in which the rate rises
     ratio:float=32, # Each phase starts and ends at its peak rates divided by this
-    epochs=None, # Epochs before each next group opens, a number or a list, head first, each phase a cycle; None for 8 % of the fit, one cycle
+    epochs=None, # Epochs before each next group opens, one or a list, head first, a cycle a phase; None for 8 % of the fit, in one cycle
     down_to:int=0, # The lowest group that ever trains
     gradual:bool=None, # Open one group after the other? None: yes, but for a language model (section 3.2)
     moms:tuple=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
@@ -117,47 +105,66 @@ def ulmfit_plan(self:Learner,
     if factor is span is decay is None: factor = FACTOR if n <= PAPER_GROUPS else 1/BLOCK_DECAY
     factor = ifnone(factor, FACTOR)
     check_fall(factor, min_scale, span, decay)
-    origin = dict(lr=own_lr(self), lr_from='learn.lr') if lr is None else lr_and_origin(lr)[1]
-    body_lr,body_lr_from = _body_lr(self, groups, isinstance(lr, HeadLR), origin['lr'], body_lr, factor)
-    if body_lr is not None: origin |= dict(body_lr=body_lr, body_lr_from=body_lr_from) | _lowered(lr, body_lr)
-    lrs = discriminative_lrs(origin['lr'], n, factor, min_scale, span, decay, body_lr)
+    rates = plan_rates(self, groups, lr, body_lr, factor)
+    lrs = discriminative_lrs(rates['lr'], n, factor, min_scale, span, decay, rates.get('body_lr'))
     # Where no norm layer is ever in a frozen group there is nothing to say
     if not _norms_freeze(self.model, groups, phases): train_bn = None
     elif train_bn is None: train_bn = self.train_bn
     stops = _early_stops(early_stop, phases, strategy.in_shares)
     phases = [Phase(length, training, lrs, sched, moms, stop) for (length,training),stop in zip(phases, stops)]
-    plan = Plan(phases, group_labels(self, groups), **origin, train_bn=train_bn)
+    plan = Plan(phases, group_labels(self, groups), **rates, train_bn=train_bn)
     return plan.under(sched, whole=True) if strategy.in_shares else plan
+
+@patch
+@delegates(Learner.ulmfit_plan)
+def body_lr_find(self:Learner,
+    n_epoch:int, # Epochs of the fit that is planned
+    lr:float|HeadLR, # Peak rate of the head, η_L, or what `head_lr_find` gave
+    show_plot:bool=True, # Plot the loss against the rate?
+    *,
+    wd:float=None, # Weight decay, as in `fit`
+    **kwargs
+) -> BodyLR: # The chosen rate, the rates tried and their losses, and how they were found
+    """Find the rate of the group below the head by fits in miniature: the plan of the whole fit in at most 40 steps, once per rate. Begin
+    at what is usual for networks of its kind, or at the paper's η_L / 2.6, and go down for as long as the validation loss gets clearly
+    lower. Leave no trace on the learner"""
+    res = search_body_lr(self, lambda body_lr: self.ulmfit_plan(n_epoch, lr, body_lr, **kwargs), wd)
+    if show_plot and rank_distrib() == 0: plot_search(res, 'group below the head')
+    return res
 
 @patch
 @delegates(Learner.ulmfit_plan)
 def fit_ulmfit(self:Learner,
     n_epoch:int, # Epochs in all
-    lr:float|HeadLR=None, # Peak rate of the head, η_L, or what `head_lr_find` gave; None to find it by that, as in the head's phase
+    lr:float|HeadLR=None, # Peak rate of the head, η_L, or what `head_lr_find` gave; None to find it by that
     cbs=None, # One callback, many, or a class
     wd:float=None, # Weight decay, as in `fit`
     checkpoint:str=None, # Name of the file that the same call goes on from, as in `fit_plan`; η_L is then not searched for again
     *,
-    body_lr:float|BodyLR=None, # Peak rate of the group below the head; None to find it
+    body_lr:float|BodyLR=None, # Peak rate of the group below the head; None to find it, too, or by rule where `lr` is a number
     checkpoint_every:int=None, # As in `fit_plan`
     reset_opt:bool=False, # As in `fit`
     **kwargs
 ):
-    "Fine-tune as ULMFiT does: find η_L, open one layer group after the other, each at its own rate, each phase a slanted triangle"
+    "Fine-tune as ULMFiT does: find the rates, open one layer group after the other, each at its own rate, under a slanted triangle"
     make_plan = partial(self.ulmfit_plan, n_epoch, **kwargs)
     # Classes would be instances twice, in the search and in the fit
     cbs = L(cbs).map(lambda cb: cb() if isinstance(cb, type) else cb)
-    if lr is None or body_lr is None:
+    # A rate that someone gives has the body follow by rule
+    if lr is None or isinstance(lr, HeadLR) and body_lr is None:
         # Whatever is wrong is said before the search; rates are not known yet
         check_checkpoint(checkpoint, checkpoint_every)
         plan = make_plan(ifnone(lr, defaults.lr), body_lr)
         check_plan(self, plan, cbs, reset_opt)
         before = checkpoint and _checkpoint_plan(self, checkpoint)
-        if before: lr,body_lr = ifnone(lr, before.phases[0].lrs[-1]),ifnone(body_lr, before.phases[0].lrs[-2])
+        if before: lr,body_lr = ifnone(lr, before.phases[0].lrs[-1]),ifnone(body_lr, before.body_lr)
         # The callbacks may be needed to make a prediction of what the model gives
         with self.added_cbs(cbs):
-            if lr is None: lr = _find_lr(self, plan, n_epoch, wd)
-            if body_lr is None: body_lr = _find_body_lr(self, n_epoch, lr, wd, kwargs)
+            prior = body_prior(self, check_groups(self))
+            # Where the body's rate follows from η_L alone, η_L is that of one epoch: the longer the head trains, the lower is its best rate
+            if lr is None: lr = _find_lr(self, plan, 1 if prior.is_settled and body_lr is None else n_epoch, wd)
+            # Where there is nothing to measure, the paper's ratio holds
+            if body_lr is None and not prior.is_settled: body_lr = _find_body_lr(self, n_epoch, lr, wd, kwargs)
     self.fit_plan(make_plan(lr, body_lr), cbs=cbs, wd=wd, checkpoint=checkpoint, checkpoint_every=checkpoint_every, reset_opt=reset_opt)
 
 def _checkpoint_plan(learn, checkpoint):
@@ -173,8 +180,7 @@ def _find_lr(learn, plan, n_epoch, wd):
     return lr
 
 def _find_body_lr(learn, n_epoch, lr, wd, kwargs):
-    "Find the rate of the group below the head; None for the paper's, where there is nothing to measure"
-    if body_prior(learn, check_groups(learn)).is_settled: return None
+    "Find the rate of the group below the head, for the plan that is run"
     found = learn.body_lr_find(n_epoch, lr, wd=wd, show_plot=False, **kwargs)
     log_rank0(learn, f'body_lr_find: {found.lr:.2e}, {found.how}')
     return found

@@ -76,7 +76,7 @@ def test_strategy_in_a_plan(mlp):
     assert [(p.epochs, p.groups) for p in plan.phases] == [(1.5, (1, 2)), (2.5, (0, 1, 2))]
     mlp.fit_plan(plan)
     assert ((mlp.recorder.group_lrs > 0).argmax(0) == [12, 0, 0]).all()
-    with pytest.raises(ValueError, match='two unfreezing|in one fit'): mlp.fit(4, cbs=[TopTwoFirst(), GradualUnfreezing()])
+    with pytest.raises(ValueError, match='two unfreezing|in one fit'): mlp.fit(4, cbs=[TopTwoFirst(), GradualUnfreezing(1)])
 
 def test_recipe_in_the_table_and_as_a_plan(mine):
     row = recipes.table().loc['mine']

@@ -98,7 +98,7 @@ def test_a_plan(tmp_path, make):
     opened = [set().union(*(a['names'][g] for g in p.groups)) for p in a['plan'].phases for _ in range(p.epochs)]
     assert a['moved'] == opened and np.array(a['lrs']).shape[1] == a['plan'].n_groups
 
-@pytest.mark.parametrize('cbs', [[GradualUnfreezing()], [ChainThaw()], [GradualUnfreezing(), DiscriminativeLR()]], ids=str)
+@pytest.mark.parametrize('cbs', [[GradualUnfreezing(1)], [ChainThaw()], [GradualUnfreezing(1), DiscriminativeLR()]], ids=str)
 def test_callbacks(tmp_path, cbs):
     a,b = both(lambda path: trained(make_mlp(path), lambda l: l.fit_one_cycle(5, 1e-2, cbs=cbs)), tmp_path)
     check_equal(a, b, 5)

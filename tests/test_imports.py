@@ -22,7 +22,8 @@ MODULES = [m for m in FILES if m not in SCRIPTS]
 
 # Imported only in functions: they build on fastai's callbacks, and importing these changes the default callbacks
 LATE = {'callbacks.cycle_scheduler', 'run.callback_state', 'run.checkpointing', 'run.learner_state', 'run.phase_ending',
-        'run.plan_callbacks', 'search.frozen_features', 'search.head_trials', 'search.range_test'}
+        'run.plan_callbacks', 'search.frozen_features', 'search.head_trials', 'search.miniature',
+        'search.range_test'}
 
 TORCH,BASICS = 'import torch','import fastai.basics'
 # Of fastai, and of what is slow to import; each that is there
@@ -119,7 +120,7 @@ def ours(module, everywhere=True):
     return [m.removeprefix('fastai_discrim.') for m,_ in imports(module, everywhere) if m.split('.')[0] == 'fastai_discrim' and '.' in m]
 
 # Each may import those before it, and of its own folder; those on one line don't import each other
-RANKS = [['checks', 'distributed', 'data_state', 'optional'], ['plan'], ['groups'], ['callbacks'], ['search', 'run'], ['ulmfit', 'recipes'],
+RANKS = [['checks', 'distributed', 'data_state', 'optional'], ['plan'], ['groups'], ['callbacks'], ['run'], ['search'], ['ulmfit', 'recipes'],
          ['all'], ['demo'], ['__main__']]
 RANK = {folder: i for i,folders in enumerate(RANKS) for folder in folders}
 # Depends on nothing of ours, though it lies in a higher folder

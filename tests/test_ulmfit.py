@@ -26,7 +26,7 @@ from fastai_discrim.plan.schedules import STLR, CLRBeta, Cos, Flat, OneCycle, Sc
 @pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS)
 @pytest.mark.parametrize('kw', [{}, dict(epochs=2), dict(factor=1.5, cut_frac=.3, ratio=7),
                                 dict(gradual=True), dict(gradual=False), dict(down_to=1),
-                                dict(epochs=.25), dict(epochs=None), dict(epochs=1.5)], ids=str)
+                                dict(epochs=.25), dict(epochs=1), dict(epochs=1.5)], ids=str)
 def test_ulmfit_plans_run_as_planned(tmp_path, make, kw):
     learn = make(tmp_path, n=24)
     plan = learn.ulmfit_plan(10, 1e-2, **kw)
@@ -35,7 +35,7 @@ def test_ulmfit_plans_run_as_planned(tmp_path, make, kw):
     assert not hasattr(learn, 'phase') and len(learn.recorder.values) == 10
 
 def test_ulmfit_plan_of_a_classifier(clas):
-    plan = clas.ulmfit_plan(7, 1e-2)
+    plan = clas.ulmfit_plan(7, 1e-2, epochs=1)
     lrs = tuple(discriminative_lrs(1e-2, 5))
     assert plan == Plan([Phase(1, tuple(range(i, 5)), lrs) for i in (4, 3, 2, 1)] + [Phase(3, tuple(range(5)), lrs)])
     assert plan.names == ('encoder', 'rnns.0', 'rnns.1', 'rnns.2', 'head') and clas.ulmfit_plan(7).phases[0].lrs[-1] == clas.lr
@@ -43,14 +43,51 @@ def test_ulmfit_plan_of_a_classifier(clas):
 def test_ulmfit_plan_of_a_language_model_opens_everything(lm):
     assert lm.ulmfit_plan(3, 4e-3) == Plan([Phase(3, (0, 1, 2, 3), discriminative_lrs(4e-3, 4))])
 
-def test_the_papers_share_of_a_fit(clas):
+def test_the_papers_share_of_a_fit(clas, monkeypatch):
     "4 of 50 epochs for the four groups below the head: at 50 epochs exactly one each"
-    assert clas.ulmfit_plan(50, 1e-2, epochs=None) == clas.ulmfit_plan(50, 1e-2)
-    short = clas.ulmfit_plan(5, 1e-2, epochs=None)
+    def lengths(plan): return [(p.epochs, p.groups) for p in plan.phases]
+    monkeypatch.setattr(type(clas.dls.train), '__len__', lambda dl: 10)
+    assert lengths(clas.ulmfit_plan(50, 1e-2)) == lengths(clas.ulmfit_plan(50, 1e-2, epochs=1))
+    short = clas.ulmfit_plan(5, 1e-2)
     assert [p.epochs for p in short.phases] == pytest.approx([.1]*4 + [4.6], rel=1e-12) and short.n_epoch == 5
-    assert [p.groups for p in short.phases] == [p.groups for p in clas.ulmfit_plan(5, 1e-2).phases]
+    assert [p.groups for p in short.phases] == [p.groups for p in clas.ulmfit_plan(5, 1e-2, epochs=1).phases]
 
-@pytest.mark.parametrize('epochs', [2, .5, None, [1], (1, 1), np.array([1, 2])], ids=str)
+@pytest.mark.parametrize('n_epoch', [5, 50])
+def test_layers_open_within_the_rise_of_one_cycle(clas, n_epoch):
+    plan = clas.ulmfit_plan(n_epoch, 1e-2)
+    assert [p.sched for p in plan.phases] == [STLR(), *[None]*(len(plan.phases)-1)]
+    assert plan == clas.ulmfit_plan(n_epoch, 1e-2).under(STLR(), whole=True)
+    lrs = plan.lrs(100)[:,-1]
+    assert lrs.argmax() == n_epoch*10 and plan.lrs(100)[lrs.argmax()].all()
+    moms = .8, .7, .8
+    assert clas.ulmfit_plan(n_epoch, 1e-2, moms=moms).phases[0].moms == moms
+
+@pytest.mark.parametrize('n_epoch', [1, 2, 3, 7])
+@pytest.mark.parametrize('n_groups', [2, 3, 13])
+def test_any_number_of_epochs_for_any_number_of_groups(tmp_path, n_epoch, n_groups):
+    "Each phase has a step, the head the first one, and the opening no larger a share than the paper's, but for that step"
+    model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(n_groups)])
+    learn = Learner(make_mlp(tmp_path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat())
+    plan,n_iter = learn.ulmfit_plan(n_epoch, 1e-2),len(learn.dls.train)
+    lrs = plan.lrs(n_iter)
+    assert plan.phases[0].groups == (n_groups-1,) and plan.phases[-1].groups == tuple(range(n_groups))
+    assert (lrs == 0).any(1).sum() == max(1, round(4/50*n_epoch*n_iter))
+    with learn.no_bar(): learn.fit_plan(plan)
+    assert_ran(learn, plan)
+
+def test_one_step(tmp_path):
+    learn = make_mlp(tmp_path, n=8)
+    learn.dls.train.n = learn.dls.train.bs
+    assert len(learn.dls.train) == 1
+    assert [p.groups for p in learn.ulmfit_plan(1, 1e-2).phases] == [(0, 1, 2)]
+    assert [p.groups for p in learn.ulmfit_plan(2, 1e-2).phases] == [(2,), (0, 1, 2)]
+
+def test_what_ends_a_cycle_over_the_whole_fit_early(mlp):
+    stop = EarlyStop(2)
+    assert [p.early_stop for p in mlp.ulmfit_plan(6, 1e-2, early_stop=stop).phases][-1] == stop
+    assert [p.early_stop for p in mlp.ulmfit_plan(50, 1e-2, early_stop=stop).phases] == [None, None, stop]
+
+@pytest.mark.parametrize('epochs', [1, 2, .5, [1], (1, 1), np.array([1, 2])], ids=str)
 def test_epochs_without_phases_to_spread_them_over(mlp, epochs):
     with pytest.warns(UserWarning, match='epochs=.* is ignored') as w: plan = mlp.ulmfit_plan(3, 1e-2, gradual=False, epochs=epochs)
     assert plan == mlp.ulmfit_plan(3, 1e-2, gradual=False) and len(w) == 1
@@ -97,7 +134,7 @@ class Backwards(Unfreezing):
 
 SCHEDS = [STLR(), STLR(.3, 7), CLRBeta(), OneCycle(), Cos(), Cos(.05), Flat(), Stairs()]
 STRATEGIES = {
-    'gradual': (GradualUnfreezing(), lambda n, e: [(1, (2,)), (1, (1, 2)), (e-2, (0, 1, 2))]),
+    'gradual': (GradualUnfreezing(1), lambda n, e: [(1, (2,)), (1, (1, 2)), (e-2, (0, 1, 2))]),
     'down to': (GradualUnfreezing(2, down_to=1), lambda n, e: [(2, (2,)), (e-2, (1, 2))]),
     'quarters': (GradualUnfreezing(.25), lambda n, e: [(.25, (2,)), (.25, (1, 2)), (e-.5, (0, 1, 2))]),
     'chain': (ChainThaw(), lambda n, e: [(1, (2,)), (1, (0,)), (1, (1,)), (e-3, (0, 1, 2))]),
@@ -109,8 +146,8 @@ STRATEGIES = {
 def test_any_schedule(mlp, sched, how):
     want = Plan([Phase(n, g, discriminative_lrs(1e-2, 3), sched) for n,g in STRATEGIES['gradual'][1](3, 4)])
     with mlp.no_bar():
-        if how == 'fit': mlp.fit_ulmfit(4, 1e-2, sched=sched)
-        else: mlp.fit_plan(mlp.ulmfit_plan(4, 1e-2, sched=sched))
+        if how == 'fit': mlp.fit_ulmfit(4, 1e-2, sched=sched, epochs=1)
+        else: mlp.fit_plan(mlp.ulmfit_plan(4, 1e-2, sched=sched, epochs=1))
     assert mlp.recorder.plan == want
     if type(sched) is not Stairs: return assert_ran(mlp, want)
     np.testing.assert_allclose(mlp.recorder.group_lrs[:,2], np.repeat([.5, .25, .5, .25, .5, .25], [4, 4, 4, 4, 8, 8])*1e-2, rtol=1e-12)
@@ -126,8 +163,9 @@ def test_any_strategy(mlp, strategy, phases, how):
     assert_ran(mlp, want)
 
 def test_a_strategy_opens_a_language_model_one_group_after_the_other(lm):
-    assert len(lm.ulmfit_plan(5, 1e-2).phases) == 1 and len(lm.ulmfit_plan(5, 1e-2, unfreezing=GradualUnfreezing()).phases) == 4
-    assert lm.ulmfit_plan(5, 1e-2, unfreezing=GradualUnfreezing()) == lm.ulmfit_plan(5, 1e-2, gradual=True)
+    assert len(lm.ulmfit_plan(5, 1e-2).phases) == 1 and len(lm.ulmfit_plan(5, 1e-2, unfreezing=GradualUnfreezing(1)).phases) == 4
+    for epochs in (None, .5, 1):
+        assert lm.ulmfit_plan(5, 1e-2, unfreezing=GradualUnfreezing(epochs)) == lm.ulmfit_plan(5, 1e-2, epochs=epochs, gradual=True)
 
 def test_a_record_of_any_schedule_and_strategy(mlp):
     "The plan is read from the file of the run, runs again and gives the same"
@@ -146,7 +184,8 @@ def test_a_record_of_any_schedule_and_strategy(mlp):
 def test_the_rate_is_searched_for_under_any_schedule_and_strategy(mlp, kw):
     with mlp.no_bar(), mlp.no_logging(): mlp.fit_ulmfit(4, **kw)
     plan = mlp.recorder.plan
-    assert plan.lr_from.startswith('head_lr_find') and plan == mlp.ulmfit_plan(4, plan.lr, **kw)
+    assert plan.lr_from.startswith('head_lr_find') and plan.body_lr_from.startswith('body_lr_find')
+    assert plan == mlp.ulmfit_plan(4, plan.lr, plan.body_lr, **kw)
     assert_ran(mlp, plan)
 
 CONFLICTS = {
@@ -156,10 +195,9 @@ CONFLICTS = {
     'epochs': (dict(unfreezing=ChainThaw(), epochs=2),
                r'epochs=2 and down_to=0 with unfreezing=ChainThaw\(epochs=1\): expected one of the two ways'),
     'a fraction': (dict(unfreezing=ChainThaw(), epochs=.5), r'epochs=0.5 and down_to=0'),
-    'share': (dict(unfreezing=ChainThaw(), epochs=None), r'epochs=None and down_to=0'),
     'list': (dict(unfreezing=ChainThaw(), epochs=[1, 1]), r'epochs=\[1, 1\] and down_to=0'),
     'array': (dict(unfreezing=ChainThaw(), epochs=np.array([1, 1])), r'epochs=.* and down_to=0'),
-    'down_to': (dict(unfreezing=GradualUnfreezing(), down_to=1), r'epochs=1 and down_to=1 with unfreezing=GradualUnfreezing'),
+    'down_to': (dict(unfreezing=GradualUnfreezing(), down_to=1), r'epochs=None and down_to=1 with unfreezing=GradualUnfreezing'),
     'not gradual': (dict(unfreezing=GradualUnfreezing(), gradual=False),
                     r'gradual=False with unfreezing=GradualUnfreezing.*: expected one of the two'),
     'no schedule': (dict(sched='cos'), r"sched='cos': expected a Schedule, such as STLR\(\) or OneCycle\(\)"),
@@ -179,8 +217,8 @@ def test_two_ways_to_say_the_same_are_refused(mlp, call, lr, kw, match):
     assert same(before, snapshot(mlp)) and torch.equal(state, torch.get_rng_state())
 
 REFUSED = {
-    'few epochs': (lambda l: l.ulmfit_plan(2, 1e-2), 'n_epoch=2: expected at least 3'),
-    'few in a fit': (lambda l: l.fit_ulmfit(2), 'n_epoch=2: expected at least 3'),
+    'few epochs': (lambda l: l.ulmfit_plan(2, 1e-2, epochs=1), 'n_epoch=2: expected at least 3'),
+    'few in a fit': (lambda l: l.fit_ulmfit(2, epochs=1), 'n_epoch=2: expected at least 3'),
     'no epochs': (lambda l: l.fit_ulmfit(0, 1e-2), 'n_epoch=0'),
     'half an epoch': (lambda l: l.ulmfit_plan(3.5, 1e-2), 'n_epoch=3.5'),
     'too long a fraction': (lambda l: l.ulmfit_plan(3, 1e-2, epochs=1.5), 'n_epoch=3: expected more than 3'),
@@ -222,6 +260,14 @@ def test_the_callback_and_the_plan_fall_as_the_function_does(tmp_path, kw):
 def test_a_plan_says_how_low_the_lowest_rate_is(tmp_path):
     model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(13)])
     learn = Learner(make_mlp(tmp_path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat())
-    assert f'; the lowest is 1/{2.6**12:,.0f} of the highest: `min_scale`, `span` or `decay` raise it' in repr(learn.ulmfit_plan(13, 1e-2))
-    for kw in (dict(min_scale=.01), dict(span=100), dict(decay=.8), dict(down_to=9)):
+    plan = learn.ulmfit_plan(13, 1e-2, factor=2.6)
+    assert f'; the lowest is 1/{2.6**12:,.0f} of the highest: `min_scale`, `span` or `decay` raise it' in repr(plan)
+    for kw in (dict(min_scale=.01), dict(span=100), dict(decay=.8), dict(factor=2.6, down_to=9), {}):
         assert 'lowest' not in repr(learn.ulmfit_plan(13, 1e-2, **kw))
+
+@pytest.mark.parametrize('n_groups,factor', [(3, 2.6), (5, 2.6), (6, 1/.9), (13, 1/.9)])
+def test_rates_of_deep_models_fall_slowly(tmp_path, n_groups, factor):
+    model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(n_groups)])
+    learn = Learner(make_mlp(tmp_path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat())
+    assert learn.ulmfit_plan(3, 1e-2).phases[0].lrs == tuple(discriminative_lrs(1e-2, n_groups, factor))
+    assert learn.ulmfit_plan(3, 1e-2, factor=3).phases[0].lrs == tuple(discriminative_lrs(1e-2, n_groups, 3))

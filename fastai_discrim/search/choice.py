@@ -117,8 +117,8 @@ def search_lrs(
 def about_as_good(
     losses:Losses, # Losses at ascending rates, of which one is finite
 ) -> np.ndarray: # Indices, ascending
-    """Return the best candidate and those beside it whose losses are not clearly higher: by at most a standard error of the difference, item
-    by item. What lies beyond a clearly worse one is left out, so that a choice never crosses a hump"""
+    """Return the best candidate and those beside it whose losses are higher by at most a standard error of the difference, item by item.
+    Leave out what lies beyond a clearly worse one, so that a choice never crosses a hump"""
     best = np.nanargmin(losses.mean)
     worse = np.array([losses.is_clearly_lower(best, i) or not np.isfinite(losses.mean[i]) for i in range(len(losses.mean))])
     below,above = np.flatnonzero(worse[:best]),np.flatnonzero(worse[best+1:])

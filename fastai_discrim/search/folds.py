@@ -4,7 +4,7 @@ __all__ = []
 from fastai.torch_core import find_bs
 
 from .frozen_features import items_in
-from .frozen_head import list_tensors, map_tensors
+from .frozen_head import items, list_tensors
 
 # With fewer items a validation set of a fifth decides by chance
 FEW_ITEMS,N_FOLDS = 500,5
@@ -34,4 +34,4 @@ def _cut(batch, size):
     if n <= size or any(not t.ndim or len(t) != n for t in list_tensors(list(batch))): return [batch]
     n_parts = -(-n//size)
     ends = [round(i*n/n_parts) for i in range(n_parts+1)]
-    return [map_tensors(lambda t: t[a:b], batch) for a,b in zip(ends, ends[1:])]
+    return [items(batch, a, b) for a,b in zip(ends, ends[1:])]

@@ -20,6 +20,14 @@ def list_tensors(o) -> list:
     map_tensors(res.append, o)
     return res
 
+def items(
+    o, # A tensor or a nest of them, items first
+    start:int, # The first item
+    stop:int, # The item after the last
+):
+    "Return some of the items in `o`"
+    return map_tensors(lambda t: t[start:stop], o)
+
 def module_inputs(
     m:nn.Module, # The module that is called
     args:tuple, # Its positional arguments

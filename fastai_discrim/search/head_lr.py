@@ -23,7 +23,7 @@ from .split_head import HeadNotSeparable, split_head
 # frozen_features, head_trials and range_test are imported where they are used: they import fastai.callback.schedule and .progress, which
 # change the default callbacks of everybody
 
-# The head trains for as long as in the fit, but for at most so many steps at each rate: what is best for more is hardly another rate
+# The head trains for as long as in the fit, but for at most so many steps at each rate, over all folds: it is to stay cheap
 MAX_STEPS = 400
 # A large head, as one with convolutions, is to take no longer than a range test of the whole network has steps
 LARGE_HEAD,RANGE_TEST_STEPS = 100_000,100
@@ -56,15 +56,15 @@ def _caution(losses):
     "Return a warning if it does not matter which rate is chosen, or None; raise if there is nothing to choose from"
     *tried,untrained = losses.mean
     if not np.isfinite(tried).any():
-        raise ValueError(f'the validation loss is not finite at any of {len(tried)} rates: expected one at which it is; fix the data or the '
-                         'loss, or try lower `lrs`')
+        raise ValueError(f'the validation loss is not finite at any of {len(tried)} rates: expected one at which it is; fix the data or '
+                         'the loss, or try lower `lrs`')
     best = int(np.nanargmin(tried))
     if losses.is_clearly_lower(best, len(tried)) and lowers(untrained, tried[best]): return None
     return (f'no rate clearly lowers the validation loss of an untrained head, {untrained:.4g}: this one says little; give the head more '
             'epochs by `n_epoch`, look at the data, or scale a target that is far from 0')
 
 def _max_steps(learn, head):
-    "Return the steps that all heads may train for together, in steps of one head"
+    "Return for how many steps the head may train at each rate, over all folds"
     n_head = sum(p.numel() for p in head.params)
     if n_head < LARGE_HEAD: return MAX_STEPS
     n_model = sum(p.numel() for p in get_model(learn.model).parameters())
@@ -75,7 +75,7 @@ def _by_trials(learn, head, lrs, n_batch, runs, n_epoch, **fit_args):
     from .folds import folds
     from .frozen_features import train_and_valid_features
     sets = folds(*train_and_valid_features(learn, head, n_batch))
-    n_epoch = min(n_epoch, max(1, _max_steps(learn, head)//len(sets[0][0])))
+    n_epoch = min(n_epoch, max(1, _max_steps(learn, head)//sum(len(train) for train,_ in sets)))
     # Each fold is a run of its own
     losses_at = _losses_at(learn, head, sets, runs if len(sets) == 1 else 1, n_epoch=n_epoch, **fit_args)
     tried,losses = search_lrs(losses_at, lrs)
@@ -111,9 +111,9 @@ def head_lr_find(self:Learner,
     moms:tuple=None, # Momentum, as many values as the schedule takes; None for `learn.moms`
     wd:float=None, # Weight decay, as in `fit`
 ) -> HeadLR: # The chosen rate, the rates tried and their losses, and how they were found
-    """Find η_L by fine-tuning the head alone, once per rate, on frozen features: the body runs once. Choose the lowest rate that is about as
-    good as the best; with fewer than 500 items by cross-validation. Where the body is needed, find it by a range test, and log that. Leave
-    no trace on the learner; raise `ValueError` where no loss is finite"""
+    """Find η_L by fine-tuning the head alone, once per rate, on frozen features: the body runs once. Choose the lowest rate that is about
+    as good as the best; with fewer than 500 items by cross-validation. Where the body is needed, find it by a range test, and log that.
+    Leave no trace on the learner; raise `ValueError` where no loss is finite"""
     sched = ifnone(sched, STLR())
     if lrs is not None: lrs = _check_lrs(lrs)
     for name,n in dict(n_epoch=n_epoch, n_batch=n_batch, runs=runs).items(): check_count(n, name)

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..plan.opening import with_own_steps
 from ..plan.plan import Plan
+from ..run import fit_plan  # noqa: F401, for `learn.fit_plan`
 from .choice import Losses
 from .frozen_features import shuffled
 from .part_losses import gather_losses, part_losses
@@ -47,8 +48,8 @@ def miniature(
     return replace(plan, phases=phases)
 
 class FreshNormStats(Callback):
-    """Average the running statistics of batch norms over the second half of the steps, as a fit of many steps does: after a few steps, those
-    with a low momentum are still the pretrained ones"""
+    """Average the running statistics of batch norms over the second half of the steps: after a few steps, those of a low momentum are still
+    the pretrained ones"""
     def before_train(self):
         norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
         self.momenta = [(m, m.momentum) for m in norms]

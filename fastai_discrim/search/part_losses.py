@@ -5,20 +5,15 @@ import math
 
 import torch
 from fastai.torch_core import find_bs
-from torch import Tensor
 
 from .choice import Losses
-from .frozen_head import list_tensors, map_tensors
+from .frozen_head import items, list_tensors
 
 # Parts of one batch at most: their differences tell chance well enough, and each costs a call of the loss
 N_PARTS = 16
 # The mean over parts is the loss of the batch, but for rounding
 ROUNDING = 1e-3
 
-
-def _cut(o, bounds):
-    "Return the parts of a prediction or of targets, one for each pair of `bounds`"
-    return [map_tensors(lambda t: t[a:b], o) for a,b in bounds]
 
 def part_losses(
     loss_func, # The loss that trains
@@ -35,7 +30,7 @@ def part_losses(
     sizes = [b-a for a,b in bounds]
     if not math.isfinite(loss): return [loss]*len(sizes),sizes
     # The loss that the model or a callback computes can't be had for a part
-    try: parts = [float(loss_func(p, *y)) for p,y in zip(_cut(pred, bounds), _cut(tuple(yb), bounds))]
+    try: parts = [float(loss_func(items(pred, *part), *items(tuple(yb), *part))) for part in bounds]
     except Exception: return whole
     mean = sum(l*k for l,k in zip(parts, sizes))/n
     return (parts, sizes) if math.isclose(mean, loss, rel_tol=ROUNDING, abs_tol=1e-12) else whole

@@ -66,7 +66,7 @@ def test_instances_of_ours_are_made_and_others_left_to_fastai():
 def test_only_one_of_a_kind():
     check_only_one(Unfreezing, [ChainThaw(), DiscriminativeLR()])
     with pytest.raises(ValueError, match=r'GradualUnfreezing\(.*\) and ChainThaw\(.*\) in one fit: expected one of them'):
-        check_only_one(Unfreezing, [GradualUnfreezing(), DiscriminativeLR(), ChainThaw()])
+        check_only_one(Unfreezing, [GradualUnfreezing(1), DiscriminativeLR(), ChainThaw()])
 
 def test_the_rate_that_a_fit_is_given(mlp):
     def lr_max(lr, *cbs): return FitArgs(mlp, 3, lr, list(cbs)).lr_max()
@@ -111,9 +111,9 @@ def stock_fit(learn, *args, **kw):
     "fastai's own `fit`, as where another package has replaced ours"
     return Learner.fit.__wrapped__(learn, *args, **kw)
 
-@pytest.mark.parametrize('cbs,match', [([GradualUnfreezing()], 'n_epoch=2: expected at least 3'),
+@pytest.mark.parametrize('cbs,match', [([GradualUnfreezing(1)], 'n_epoch=2: expected at least 3'),
                                        ([GroupCallback(), ChainThaw(2)], 'n_epoch=2'),
-                                       ([GradualUnfreezing(), ChainThaw()], 'in one fit: expected one of them'),
+                                       ([GradualUnfreezing(1), ChainThaw()], 'in one fit: expected one of them'),
                                        ([DiscriminativeLR(), DiscriminativeLR()], 'in one fit: expected one of them')], ids=str)
 def test_callbacks_check_the_fit_by_themselves_where_fit_is_not_ours(mlp, cbs, match):
     before = weights(mlp)
@@ -122,7 +122,7 @@ def test_callbacks_check_the_fit_by_themselves_where_fit_is_not_ours(mlp, cbs, m
 
 def test_callbacks_work_by_themselves_where_fit_is_not_ours(mlp, tmp_path):
     other = make_mlp(tmp_path)
-    cb = GradualUnfreezing()
+    cb = GradualUnfreezing(1)
     with mlp.no_bar(), other.no_bar():
         for _ in range(2):
             stock_fit(mlp, 3, 1e-2, cbs=[cb, DiscriminativeLR])

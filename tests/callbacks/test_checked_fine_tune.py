@@ -11,7 +11,7 @@ from fastai_discrim.callbacks.discriminative import DiscriminativeLR
 from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing
 
 
-@pytest.mark.parametrize('cb', [GradualUnfreezing, GradualUnfreezing()], ids=['class', 'instance'])
+@pytest.mark.parametrize('cb', [GradualUnfreezing, GradualUnfreezing(1)], ids=['class', 'instance'])
 @pytest.mark.parametrize('freeze_epochs', [1, 2, 4])
 @pytest.mark.parametrize('added', [False, True])
 def test_fine_tune(mlp, cb, freeze_epochs, added):
@@ -28,14 +28,14 @@ def test_fine_tune_without_frozen_epochs(mlp):
 def test_fine_tune_says_what_it_can_not_do_before_it_begins(mlp):
     mlp.create_opt()
     before,now = weights(mlp),trains(mlp)
-    for cb,match in [(GradualUnfreezing(), 'n_epoch=2: expected at least 3'), (DiscriminativeLR, 'one rate per layer group already')]:
+    for cb,match in [(GradualUnfreezing(1), 'n_epoch=2: expected at least 3'), (DiscriminativeLR, 'one rate per layer group already')]:
         with pytest.raises(ValueError, match=match), mlp.no_bar(): mlp.fine_tune(2, cbs=cb)
         assert not moved(mlp, before) and trains(mlp) == now and len(mlp.cbs) == 4
 
 def test_after_fine_tune_a_frozen_learner_is_nothing_special(mlp):
     with mlp.no_bar(): mlp.fine_tune(1)
     mlp.freeze()
-    with pytest.raises(ValueError, match='n_epoch=1: expected at least 3'), mlp.no_bar(): mlp.fit(1, cbs=GradualUnfreezing())
+    with pytest.raises(ValueError, match='n_epoch=1: expected at least 3'), mlp.no_bar(): mlp.fit(1, cbs=GradualUnfreezing(1))
 
 @pytest.mark.parametrize('cb,epochs,groups', [
     (GradualUnfreezing(.25), [.25, .25, 1.5], [(2,), (1, 2), (0, 1, 2)]),
@@ -71,7 +71,7 @@ def test_classes_of_others_are_made_for_each_fit_and_ours_once(mlp):
     assert sorted(type(o).__name__ for o in made) == ['Other', 'Other', 'Ours'] and len(mlp.cbs) == 4
 
 def test_what_is_refused_leaves_the_callback_for_the_next_call(mlp):
-    cb,opened = GradualUnfreezing(),Opened()
+    cb,opened = GradualUnfreezing(1),Opened()
     with pytest.raises(ValueError, match='n_epoch=2'), mlp.no_bar(): mlp.fine_tune(2, cbs=cb)
     assert not cb.fine_tuning and not cb.checked
     with mlp.no_bar():
@@ -95,7 +95,7 @@ def test_by_hand_in_both_fits(tmp_path):
 def test_it_is_wrapped_once():
     before = Learner.fine_tune
     wrap_fine_tune()
-    GradualUnfreezing()
+    GradualUnfreezing(1)
     assert Learner.fine_tune is before and before.knows_groups
 
 def test_a_stock_call_changes_nothing_of_ours(tmp_path):

@@ -77,7 +77,7 @@ def test_the_heads_rate_leads_whoever_sets_it(mlp):
                                  lambda l: l.fine_tune(1)])
 def test_one_rate_a_group_already_is_refused(mlp, fit):
     mlp.freeze()
-    mlp.add_cbs([DiscriminativeLR(), GradualUnfreezing()])
+    mlp.add_cbs([DiscriminativeLR(), GradualUnfreezing(1)])
     before = snapshot(mlp)
     with pytest.raises(ValueError, match='one rate per layer group already'), mlp.no_bar(): fit(mlp)
     after = snapshot(mlp)

@@ -86,7 +86,7 @@ def test_bad_momentum_changes_nothing(mlp, moms):
     assert same(before, snapshot(mlp))
 
 @pytest.mark.parametrize('fit', ['fit_stlr', 'fit_clr_beta'])
-@pytest.mark.parametrize('cb,lr', [(GradualUnfreezing(), 1e-2), (DiscriminativeLR(), slice(1e-3, 1e-2))], ids=['too short', 'rates twice'])
+@pytest.mark.parametrize('cb,lr', [(GradualUnfreezing(1), 1e-2), (DiscriminativeLR(), slice(1e-3, 1e-2))], ids=['too short', 'rates twice'])
 def test_what_a_callback_refuses_leaves_the_optimiser(mlp, fit, cb, lr):
     with mlp.no_bar(): mlp.fit(1, 1e-3)
     before,opt,state = snapshot(mlp),mlp.opt,dict(mlp.opt.state[next(mlp.model.parameters())])

@@ -102,12 +102,12 @@ def test_a_group_that_opens_within_a_step_has_the_gradients_since_then(tmp_path,
 @pytest.mark.parametrize('opt', OPTS.values(), ids=OPTS)
 def test_accumulation_that_ended_mid_window_moves_nothing_frozen(tmp_path, opt):
     learn = make_mlp(tmp_path, opt_func=opt, wd=0.1)
-    with learn.no_bar(): learn.fit(1, 1e-2, cbs=[GradientAccumulation(40), GradualUnfreezing(down_to=2)]) # 8 batches of 8: 24 items wait
+    with learn.no_bar(): learn.fit(1, 1e-2, cbs=[GradientAccumulation(40), GradualUnfreezing(1, down_to=2)]) # 8 batches of 8: 24 items wait
     assert all(p.grad is None for p in learn.model.parameters())
     stock = make_mlp(tmp_path, opt_func=opt, wd=0.1)
     with stock.no_bar(): stock.fit(1, 1e-2, cbs=GradientAccumulation(40))
     assert any(p.grad.abs().sum() > 0 for p in stock.model.parameters()), 'stock fastai no longer leaves gradients: drop this trap'
-    watch = watched(stock, GradualUnfreezing(), lr_max=1e-2, cbs=[GradientAccumulation(16)])
+    watch = watched(stock, GradualUnfreezing(1), lr_max=1e-2, cbs=[GradientAccumulation(16)])
     assert watch.moved == names(stock, gradual(3, 5))
 
 def test_stock_freezing_does_move_frozen_weights(mlp):
@@ -125,21 +125,21 @@ def test_clip_does_not_count_what_is_frozen(tmp_path):
     class Norm(Callback):
         order = GradientClip.order-1
         def before_step(self): norms.append(max(p.grad.abs().max().item() for p in self.model.parameters() if p.grad is not None))
-    watched(learn, GradualUnfreezing(), lr_max=1e-2, cbs=[GradientClip(1e-3), Norm()])
+    watched(learn, GradualUnfreezing(1), lr_max=1e-2, cbs=[GradientClip(1e-3), Norm()])
     assert max(norms[len(learn.dls.train)//2:]) < 1e3
 
 def test_train_bn_keeps_fastais_meaning(tmp_path):
     learn = make_mlp(tmp_path, norm=True)
-    watch = watched(learn, GradualUnfreezing(), 5)
+    watch = watched(learn, GradualUnfreezing(1), 5)
     assert watch.moved[0] == in_groups(learn, [2]) | {'3.weight', '3.bias'}
     learn = make_mlp(tmp_path, norm=True, train_bn=False)
-    assert watched(learn, GradualUnfreezing(), 5).moved[0] == in_groups(learn, [2])
+    assert watched(learn, GradualUnfreezing(1), 5).moved[0] == in_groups(learn, [2])
 
 @pytest.mark.parametrize('make', [make_mlp, make_clas, make_lm])
 def test_frozen_by_fastai_is_opened(tmp_path, make):
     learn = make(tmp_path)
     learn.freeze()
-    watch = watched(learn, GradualUnfreezing())
+    watch = watched(learn, GradualUnfreezing(1))
     assert watch.moved[-1] == in_groups(learn, range(len(learn.opt.param_lists)))
 
 def test_after_load_encoder(tmp_path):
@@ -147,7 +147,7 @@ def test_after_load_encoder(tmp_path):
     (tmp_path/'models').mkdir()
     lm.save_encoder('enc')
     learn = make_clas(tmp_path).load_encoder('enc')
-    assert watched(learn, GradualUnfreezing(down_to=3), 4).moved[-1] == in_groups(learn, [3, 4])
+    assert watched(learn, GradualUnfreezing(1, down_to=3), 4).moved[-1] == in_groups(learn, [3, 4])
 
 def test_lookahead_leaves_shut_groups_alone_when_they_open_again(tmp_path):
     learn = make_mlp(tmp_path, opt_func=ranger)
@@ -183,46 +183,46 @@ class TestByHand:
         learn = self.learner(tmp_path)
         class Stop(Callback):
             def after_batch(self): raise KeyboardInterrupt
-        with pytest.raises(KeyboardInterrupt): watched(learn, GradualUnfreezing(), 5, cbs=[Stop()])
+        with pytest.raises(KeyboardInterrupt): watched(learn, GradualUnfreezing(1), 5, cbs=[Stop()])
         assert trains(learn) == [False, False, True]
-        assert watched(learn, GradualUnfreezing(), 5).moved[-1] == in_groups(learn, range(3))-{'2.bias'}
+        assert watched(learn, GradualUnfreezing(1), 5).moved[-1] == in_groups(learn, range(3))-{'2.bias'}
 
     def test_down_to_and_then_all(self, tmp_path):
         learn = self.learner(tmp_path)
-        watched(learn, GradualUnfreezing(down_to=2), 2)
-        assert watched(learn, GradualUnfreezing(), 5).moved[-1] == in_groups(learn, range(3))-{'2.bias'}
+        watched(learn, GradualUnfreezing(1, down_to=2), 2)
+        assert watched(learn, GradualUnfreezing(1), 5).moved[-1] == in_groups(learn, range(3))-{'2.bias'}
 
     def test_a_second_one_does_not_hide_the_first(self, tmp_path):
         learn = self.learner(tmp_path)
-        watched(learn, GradualUnfreezing(down_to=2), 2)
+        watched(learn, GradualUnfreezing(1, down_to=2), 2)
         learn.model[4].bias.requires_grad_(False)
-        assert watched(learn, GradualUnfreezing(), 5).moved[-1] == in_groups(learn, range(3))-{'2.bias', '4.bias'}
+        assert watched(learn, GradualUnfreezing(1), 5).moved[-1] == in_groups(learn, range(3))-{'2.bias', '4.bias'}
 
     def test_it_is_said_once(self, tmp_path):
         learn = self.learner(tmp_path)
         with pytest.warns(UserWarning, match=r'1 parameters are frozen in a layer group .* stay so \(2.bias\)') as said:
-            watched(learn, GradualUnfreezing(), 5)
-            watched(learn, GradualUnfreezing(), 5)
+            watched(learn, GradualUnfreezing(1), 5)
+            watched(learn, GradualUnfreezing(1), 5)
         assert len([w for w in said if 'stay so' in str(w.message)]) == 1
 
     def test_groups_that_fastai_froze_but_for_norm_layers_are_no_such_case(self, tmp_path):
         learn = make_mlp(tmp_path, norm=True, opt_func=self.opt_func, wd_bn_bias=True, wd=.1)
         learn.freeze()
         learn.train_bn = False
-        assert watched(learn, GradualUnfreezing(), 5, reset_opt=True).moved[-1] == in_groups(learn, range(3))
+        assert watched(learn, GradualUnfreezing(1), 5, reset_opt=True).moved[-1] == in_groups(learn, range(3))
 
     def test_until_it_is_unfrozen(self, tmp_path):
         learn = self.learner(tmp_path)
-        watched(learn, GradualUnfreezing(down_to=2), 2)
+        watched(learn, GradualUnfreezing(1, down_to=2), 2)
         learn.unfreeze()
-        assert watched(learn, GradualUnfreezing(), 5).moved[-1] == in_groups(learn, range(3))
+        assert watched(learn, GradualUnfreezing(1), 5).moved[-1] == in_groups(learn, range(3))
 
     def test_until_it_is_unfrozen_though_frozen_by_fastai_since(self, tmp_path):
         learn = self.learner(tmp_path)
-        watched(learn, GradualUnfreezing(), 5)
+        watched(learn, GradualUnfreezing(1), 5)
         learn.unfreeze()
         learn.freeze()
-        assert watched(learn, GradualUnfreezing(), 5).moved[-1] == in_groups(learn, range(3))
+        assert watched(learn, GradualUnfreezing(1), 5).moved[-1] == in_groups(learn, range(3))
 
     @pytest.mark.parametrize('cb', CBS.values(), ids=CBS)
     def test_to_the_step(self, tmp_path, cb):
@@ -233,7 +233,7 @@ class TestByHand:
 
     def test_fastais_way_of_freezing_takes_the_mark_away(self, tmp_path):
         learn = self.learner(tmp_path)
-        watched(learn, GradualUnfreezing(), 5)
+        watched(learn, GradualUnfreezing(1), 5)
         assert not learn.model[2].bias.requires_grad and BY_HAND in str(learn.opt.state_dict())
         learn.unfreeze()
         assert BY_HAND not in str(learn.opt.state_dict())
@@ -247,7 +247,7 @@ class TestByHand:
     def test_the_optimiser_is_saved_and_loaded_as_in_stock_fastai(self, tmp_path):
         "With the mark in it, by a learner that has none of ours; it goes on as the one that was saved"
         learn = self.learner(tmp_path)
-        watched(learn, GradualUnfreezing(), 5)
+        watched(learn, GradualUnfreezing(1), 5)
         learn.save('marked')
         other = make_mlp(tmp_path, opt_func=self.opt_func).load('marked')
         other.model[2].bias.requires_grad_(False)
@@ -258,18 +258,18 @@ class TestByHand:
         assert all(map(torch.equal, weights(learn).values(), weights(other).values()))
         # The mark is loaded, too
         other.model[2].bias.requires_grad_(True)
-        watched(other, GradualUnfreezing(down_to=1), 3)
+        watched(other, GradualUnfreezing(1, down_to=1), 3)
         assert other.model[2].bias.requires_grad
         again = make_mlp(tmp_path, opt_func=self.opt_func)
         again.create_opt()
         again.load('marked')
         again.model[2].bias.requires_grad_(False)
         again.opt.freeze_to(-1)
-        assert watched(again, GradualUnfreezing(), 5).moved[-1] == in_groups(again, range(3))-{'2.bias'}
+        assert watched(again, GradualUnfreezing(1), 5).moved[-1] == in_groups(again, range(3))-{'2.bias'}
 
     def test_a_fit_without_anything_of_ours_after_it(self, tmp_path):
         learn = self.learner(tmp_path)
-        watched(learn, GradualUnfreezing(), 5)
+        watched(learn, GradualUnfreezing(1), 5)
         before = weights(learn)
         with learn.no_bar(): learn.fit(1, 1e-2)
         assert moved(learn, before) == in_groups(learn, range(3))-{'2.bias'}

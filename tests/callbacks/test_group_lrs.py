@@ -100,7 +100,7 @@ def test_the_record_is_not_exported(mlp, tmp_path):
     with pytest.raises(ValueError, match='no rates are recorded'): _ = load_learner(tmp_path/'some.pkl').recorder.group_lrs
 
 def test_plots(clas):
-    with clas.no_bar(): clas.fit_one_cycle(5, 1e-2, cbs=GradualUnfreezing())
+    with clas.no_bar(): clas.fit_one_cycle(5, 1e-2, cbs=GradualUnfreezing(1))
     rates,spans = clas.recorder.plot_group_lrs()
     assert [t.get_text() for t in spans.get_yticklabels()] == ['0 encoder', '1 rnns.0', '2 rnns.1', '3 rnns.2', '4 head']
     assert rates.get_ylabel() == 'learning rate' and spans.get_xlabel() == 'iteration'
@@ -109,7 +109,7 @@ def test_plots(clas):
         np.testing.assert_array_equal(line.get_ydata(), np.where(y > 0, y, np.nan))
 
 def test_a_plot_after_other_groups_were_made(clas):
-    with clas.no_bar(): clas.fit_one_cycle(5, 1e-2, cbs=GradualUnfreezing())
+    with clas.no_bar(): clas.fit_one_cycle(5, 1e-2, cbs=GradualUnfreezing(1))
     clas.regroup(n_groups=2)
     _,spans = clas.recorder.plot_group_lrs()
     assert [t.get_text() for t in spans.get_yticklabels()] == list('01234')

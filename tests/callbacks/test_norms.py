@@ -32,7 +32,7 @@ def moves(learn, fit):
     return cb.seen
 
 FITS = {
-    'callback': lambda train_bn: lambda learn: learn.fit_one_cycle(3, 1e-2, cbs=[GradualUnfreezing(train_bn=train_bn), DiscriminativeLR()]),
+    'callback': lambda train_bn: lambda learn: learn.fit_one_cycle(3, 1e-2, cbs=[GradualUnfreezing(1, train_bn=train_bn), DiscriminativeLR()]),
     'plan': lambda train_bn: lambda learn: learn.fit_plan(learn.ulmfit_plan(3, 1e-2, train_bn=train_bn)),
     'fit_ulmfit': lambda train_bn: lambda learn: learn.fit_ulmfit(3, 1e-2, train_bn=train_bn),
 }
@@ -106,7 +106,7 @@ def test_a_stopped_run_goes_on_with_them(tmp_path, at):
         return learn.model.state_dict().values()
     assert all(map(torch.equal, _run('whole'), _run('stopped', at)))
 
-CALLS = {'GradualUnfreezing': lambda learn, v: GradualUnfreezing(train_bn=v), 'ChainThaw': lambda learn, v: ChainThaw(train_bn=v),
+CALLS = {'GradualUnfreezing': lambda learn, v: GradualUnfreezing(1, train_bn=v), 'ChainThaw': lambda learn, v: ChainThaw(train_bn=v),
          'plan': lambda learn, v: learn.ulmfit_plan(3, 1e-2, train_bn=v), 'fit_ulmfit': lambda learn, v: learn.fit_ulmfit(3, train_bn=v)}
 
 @pytest.mark.parametrize('v', [1, 'no', 0.])

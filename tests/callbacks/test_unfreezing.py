@@ -27,18 +27,18 @@ from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing, Un
 def by_epoch(cb, n_groups, n_epoch): return [g for n,g in cb.fill(n_groups, n_epoch) for _ in range(n)]
 
 def test_strategies_by_epoch():
-    for n_groups,n_epoch in ((2, 2), (3, 5), (5, 9)): assert by_epoch(GradualUnfreezing(), n_groups, n_epoch) == gradual(n_groups, n_epoch)
+    for n_groups,n_epoch in ((2, 2), (3, 5), (5, 9)): assert by_epoch(GradualUnfreezing(1), n_groups, n_epoch) == gradual(n_groups, n_epoch)
     for n_groups,n_epoch in ((2, 3), (3, 5), (5, 9)): assert by_epoch(ChainThaw(), n_groups, n_epoch) == chain(n_groups, n_epoch)
     assert by_epoch(GradualUnfreezing(2), 3, 5) == [(2,), (2,), (1, 2), (1, 2), (0, 1, 2)]
     assert by_epoch(GradualUnfreezing([1, 3]), 3, 6) == [(2,), (1, 2), (1, 2), (1, 2), (0, 1, 2), (0, 1, 2)]
-    assert by_epoch(GradualUnfreezing(down_to=1), 3, 3) == [(2,), (1, 2), (1, 2)]
-    assert by_epoch(GradualUnfreezing(down_to=2), 3, 2) == by_epoch(GradualUnfreezing([], down_to=2), 3, 2) == [(2,), (2,)]
+    assert by_epoch(GradualUnfreezing(1, down_to=1), 3, 3) == [(2,), (1, 2), (1, 2)]
+    assert by_epoch(GradualUnfreezing(1, down_to=2), 3, 2) == by_epoch(GradualUnfreezing([], down_to=2), 3, 2) == [(2,), (2,)]
     assert by_epoch(ChainThaw(2), 2, 5) == [(1,), (1,), (0,), (0,), (0, 1)]
 
 def test_the_papers_share():
-    assert GradualUnfreezing(None).fill(5, 50) == GradualUnfreezing().fill(5, 50)
+    assert GradualUnfreezing().fill(5, 50) == GradualUnfreezing(1).fill(5, 50)
     assert [n for n,_ in GradualUnfreezing(None).fill(5, 5)] == pytest.approx([.1]*4 + [4.6], rel=1e-12)
-    assert repr(GradualUnfreezing(None)) == 'GradualUnfreezing(epochs=None, down_to=0)'
+    assert repr(GradualUnfreezing()) == 'GradualUnfreezing(epochs=None, down_to=0)'
 
 @quick
 @given(fractions, st.integers(2, 6), st.integers(1, 3))
@@ -109,29 +109,29 @@ def test_start_epoch_in_the_middle_of_fractional_phases(mlp, start):
     assert steps.opened == want and steps.moved == names(mlp, want)
 
 def test_start_epoch_is_where_the_fit_would_have_been(mlp):
-    watch = watched(mlp, GradualUnfreezing(), 5, start_epoch=3)
+    watch = watched(mlp, GradualUnfreezing(1), 5, start_epoch=3)
     assert watch.opened == [(0, 1, 2)]*2
 
 @pytest.mark.parametrize('extra', [lambda: SaveModelCallback(), lambda: CSVLogger(), lambda: EarlyStoppingCallback(patience=20),
                                    lambda: GradientClip(), lambda: GradientAccumulation(12)],
                          ids=['save', 'csv', 'early', 'clip', 'accumulate'])
 def test_beside_other_callbacks(clas, extra):
-    watch = watched(clas, GradualUnfreezing(), 6, cbs=[DiscriminativeLR(), extra()])
-    assert watch.opened == by_epoch(GradualUnfreezing(), 5, 6) and all(m <= in_groups(clas, g) for m,g in zip(watch.moved, watch.opened))
+    watch = watched(clas, GradualUnfreezing(1), 6, cbs=[DiscriminativeLR(), extra()])
+    assert watch.opened == by_epoch(GradualUnfreezing(1), 5, 6) and all(m <= in_groups(clas, g) for m,g in zip(watch.moved, watch.opened))
     assert all(watch.moved)
 
 def test_beside_the_graph(clas, monkeypatch):
     watch = Watch()
-    clas.fit_one_cycle(5, 1e-2, cbs=[GradualUnfreezing(), watch, ShowGraphCallback()])
-    assert watch.opened == by_epoch(GradualUnfreezing(), 5, 5)
+    clas.fit_one_cycle(5, 1e-2, cbs=[GradualUnfreezing(1), watch, ShowGraphCallback()])
+    assert watch.opened == by_epoch(GradualUnfreezing(1), 5, 5)
 
 @pytest.mark.filterwarnings('ignore')
 def test_in_mixed_precision(clas):
     clas.add_cb(MixedPrecision())
-    assert watched(clas, GradualUnfreezing(), 6).opened == by_epoch(GradualUnfreezing(), 5, 6)
+    assert watched(clas, GradualUnfreezing(1), 6).opened == by_epoch(GradualUnfreezing(1), 5, 6)
 
 def test_early_stopping_leaves_what_the_last_epoch_set(mlp):
-    watch = watched(mlp, GradualUnfreezing(), 6, cbs=[EarlyStoppingCallback(min_delta=100., patience=1)])
+    watch = watched(mlp, GradualUnfreezing(1), 6, cbs=[EarlyStoppingCallback(min_delta=100., patience=1)])
     assert len(watch.opened) == 2 and trains(mlp) == [False, True, True]
 
 def test_bn_freeze_sees_what_trains(tmp_path):
@@ -140,7 +140,7 @@ def test_bn_freeze_sees_what_trains(tmp_path):
     class Mode(Callback):
         order = 50
         def before_train(self): seen.append(self.model[3].training)
-    watched(learn, GradualUnfreezing(), 4, cbs=[BnFreeze(), Mode()])
+    watched(learn, GradualUnfreezing(1), 4, cbs=[BnFreeze(), Mode()])
     assert seen == [False, True, True, True]
 
 def test_the_optimisers_state_counts_on(clas):
@@ -148,13 +148,13 @@ def test_the_optimisers_state_counts_on(clas):
     class Counts(Callback):
         def after_train(self): steps.append([self.opt.state[g[0]].get('step', 0) for g in self.opt.param_lists])
     n = len(clas.dls.train)
-    watched(clas, GradualUnfreezing(), 6, cbs=[Counts()])
+    watched(clas, GradualUnfreezing(1), 6, cbs=[Counts()])
     assert [s[-1] for s in steps] == [n*(i+1) for i in range(6)] and [s[0] for s in steps] == [0]*4 + [n, 2*n]
 
 def test_unfreezing_alone_trains_as_a_hand_written_loop_does(tmp_path):
     "Against the same fits by hand with `opt.freeze_to`, which keeps the optimiser's state"
     a,b = make_mlp(tmp_path),make_mlp(tmp_path)
-    watched(a, GradualUnfreezing(), 5, fit=a.fit, lr=1e-2)
+    watched(a, GradualUnfreezing(1), 5, fit=a.fit, lr=1e-2)
     b.create_opt()
     with b.no_bar():
         for i,n in [(2, 1), (1, 1), (0, 3)]:
@@ -184,7 +184,7 @@ def test_fractions_train_as_a_loop_over_batches_does(tmp_path):
     for n,p in weights(a).items(): torch.testing.assert_close(p, dict(model.named_parameters())[n], rtol=1e-6, atol=1e-8)
 
 def test_nothing_but_a_fit_changes_what_trains(clas, tmp_path):
-    clas.add_cbs([GradualUnfreezing(), DiscriminativeLR()])
+    clas.add_cbs([GradualUnfreezing(1), DiscriminativeLR()])
     clas.freeze_to(-2)
     now = trains(clas)
     with clas.no_bar():
@@ -200,11 +200,11 @@ def test_predict_and_get_preds_in_the_middle_of_a_fit(mlp):
             self.peeking = True
             with self.learn.removed_cbs([self.learn.recorder]): self.learn.get_preds(inner=True)
             self.peeking = False
-    assert watched(mlp, GradualUnfreezing(), 5, cbs=[Peek()]).opened == by_epoch(GradualUnfreezing(), 3, 5)
+    assert watched(mlp, GradualUnfreezing(1), 5, cbs=[Peek()]).opened == by_epoch(GradualUnfreezing(1), 3, 5)
 
 @pytest.mark.filterwarnings('ignore')
 def test_export_and_load(clas, tmp_path):
-    clas.add_cbs([GradualUnfreezing(), DiscriminativeLR()])
+    clas.add_cbs([GradualUnfreezing(1), DiscriminativeLR()])
     with clas.no_bar(): clas.fit_one_cycle(5, 1e-2)
     clas.dls.new_empty = lambda: clas.dls # these loaders hold plain lists, which fastai can't empty
     clas.export('a.pkl')
@@ -234,18 +234,18 @@ def test_a_fit_that_is_broken_off_leaves_the_learner_whole(tmp_path, make, ex, w
     learn = make(tmp_path)
     n = len(learn.splitter(learn.model))
     cbs = list(learn.cbs)
-    try: watched(learn, GradualUnfreezing(), cbs=[DiscriminativeLR(), Break(ex('x'), where)], lr_max=1e-2)
+    try: watched(learn, GradualUnfreezing(1), cbs=[DiscriminativeLR(), Break(ex('x'), where)], lr_max=1e-2)
     except ex: pass
     assert set(learn.cbs) <= set(cbs) | {learn.progress} and not learn._grab_cbs((GradualUnfreezing, DiscriminativeLR))
     assert len({h['lr'] for h in learn.opt.hypers}) == 1
     assert all(p.grad is None for p in learn.model.parameters())
     assert trains(learn) == [False]*(n-2) + [True]*2 == (learn.layer_groups().training > 0).tolist()
-    assert watched(learn, GradualUnfreezing()).moved[0] == in_groups(learn, [n-1])
+    assert watched(learn, GradualUnfreezing(1)).moved[0] == in_groups(learn, [n-1])
 
 @pytest.mark.parametrize('ex', [CancelEpochException, CancelTrainException])
 def test_a_cancelled_epoch_changes_nothing_for_the_others(mlp, ex):
-    watch = watched(mlp, GradualUnfreezing(), 5, cbs=[Break(ex(), 'before_batch')])
-    assert watch.opened == by_epoch(GradualUnfreezing(), 3, 5)
+    watch = watched(mlp, GradualUnfreezing(1), 5, cbs=[Break(ex(), 'before_batch')])
+    assert watch.opened == by_epoch(GradualUnfreezing(1), 3, 5)
 
 @pytest.mark.parametrize('event', ['before_fit', 'before_epoch', 'after_epoch'])
 def test_validation_in_between_does_not_begin_it_anew(mlp, event):
@@ -254,7 +254,7 @@ def test_validation_in_between_does_not_begin_it_anew(mlp, event):
     mlp.add_cb(type('Look', (Callback,), {event: look})())
     opened = []
     mlp.add_cb(type('Opened', (Callback,), dict(order=99, before_train=lambda self: opened.append(sum(trains(mlp)))))())
-    with mlp.no_bar(): mlp.fit_one_cycle(4, 1e-2, cbs=GradualUnfreezing())
+    with mlp.no_bar(): mlp.fit_one_cycle(4, 1e-2, cbs=GradualUnfreezing(1))
     assert opened == [1, 2, 3, 3]
 
 @pytest.mark.parametrize('event', ['before_epoch', 'after_batch', 'after_train', 'after_epoch'])
@@ -293,15 +293,15 @@ BAD = [*((GradualUnfreezing, dict(epochs=e), f'epochs={e!r}') for e in (0, -1, -
 def test_bad_arguments(cls, kw, match):
     with pytest.raises((ValueError, TypeError), match=f'{re.escape(match)}: expected'): cls(**kw)
 
-BAD_FITS = [(GradualUnfreezing(), 2, r'n_epoch=2: expected at least 3, as GradualUnfreezing\(epochs=1, down_to=0\) takes 2 epochs'),
+BAD_FITS = [(GradualUnfreezing(1), 2, r'n_epoch=2: expected at least 3, as GradualUnfreezing\(epochs=1, down_to=0\) takes 2 epochs'),
             (GradualUnfreezing(2), 4, 'expected at least 5'),
             (ChainThaw(), 3, 'expected at least 4'),
             (GradualUnfreezing([1]), 9, r'epochs=\[1\] has 1 values, expected 2'),
             (GradualUnfreezing([1]*3), 9, 'has 3 values, expected 2'),
-            (GradualUnfreezing(down_to=3), 9, 'down_to=3: expected at most 2'),
-            (GradualUnfreezing(), 0, 'n_epoch=0: expected'),
-            (GradualUnfreezing(), -1, 'n_epoch=-1: expected'),
-            (GradualUnfreezing(), 3.5, 'n_epoch=3.5: expected a whole number'),
+            (GradualUnfreezing(1, down_to=3), 9, 'down_to=3: expected at most 2'),
+            (GradualUnfreezing(1), 0, 'n_epoch=0: expected'),
+            (GradualUnfreezing(1), -1, 'n_epoch=-1: expected'),
+            (GradualUnfreezing(1), 3.5, 'n_epoch=3.5: expected a whole number'),
             (GradualUnfreezing(1.5), 3, 'n_epoch=3: expected more than 3'),
             (ChainThaw(.4), 1, r'n_epoch=1: expected more than 1.2, as ChainThaw\(epochs=0.4\) takes 1.2 epochs')]
 
@@ -322,10 +322,10 @@ def test_an_optimiser_of_copies_is_refused(mlp):
 def test_a_refused_fit_changes_no_file(mlp):
     with mlp.no_bar(): mlp.fit(2, cbs=CSVLogger())
     before = (mlp.path/'history.csv').read_text()
-    with pytest.raises(ValueError, match='n_epoch=1'), mlp.no_bar(): mlp.fit(1, cbs=[CSVLogger(), GradualUnfreezing()])
+    with pytest.raises(ValueError, match='n_epoch=1'), mlp.no_bar(): mlp.fit(1, cbs=[CSVLogger(), GradualUnfreezing(1)])
     assert (mlp.path/'history.csv').read_text() == before
 
-@pytest.mark.parametrize('cbs', [[GradualUnfreezing(), ChainThaw()], [GradualUnfreezing, GradualUnfreezing],
+@pytest.mark.parametrize('cbs', [[GradualUnfreezing(1), ChainThaw()], [GradualUnfreezing, GradualUnfreezing],
                                  [DiscriminativeLR(), DiscriminativeLR(10)]], ids=str)
 def test_two_that_decide_the_same_are_refused(mlp, cbs):
     with pytest.raises(ValueError, match='in one fit: expected one of them'), mlp.no_bar(): mlp.fit(5, cbs=cbs)
@@ -350,7 +350,7 @@ def test_a_strategy_without_a_schedule_says_so(mlp):
 
 def test_a_range_test_is_for_what_trains_now(mlp):
     "Whatever the strategy, and though it takes less than the epochs of the strategy"
-    mlp.add_cb(GradualUnfreezing())
+    mlp.add_cb(GradualUnfreezing(1))
     mlp.create_opt()
     mlp.opt.freeze_to(1)
     with mlp.no_bar(): mlp.lr_find(show_plot=False, num_it=5)

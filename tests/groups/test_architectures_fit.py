@@ -27,7 +27,7 @@ def test_exactly_the_open_groups_train(tmp_path, name):
     n = min(n, 4)
     def loss(out, y): return (out[0] if isinstance(out, tuple) else out).float().sub(1).pow(2).mean()
     learn = Learner(two_items(x), m, loss_func=loss, opt_func=SGD, splitter=partial(layerwise_split, n_groups=n), train_bn=False,
-                    path=tmp_path, cbs=[watch := Watch(), GradualUnfreezing()])
+                    path=tmp_path, cbs=[watch := Watch(), GradualUnfreezing(1)])
     if isinstance(m, nn.Sequential) and hasattr(m, 'reset'): m.reset()
     with learn.no_bar(),learn.no_logging(): learn.fit(n, 1e-2, wd=.1)
     assert watch.seen == [[i >= n-1-epoch for i in range(n)] for epoch in range(n)]

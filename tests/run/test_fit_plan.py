@@ -80,7 +80,7 @@ def test_any_plan_runs_as_planned(tmp_path, epochs, data):
     ends = phase_ends(epochs, 5)
     assert steps.opened == [p.groups for p,start,end in zip(plan.phases, [0, *ends], ends) for _ in range(start, end)]
 
-@pytest.mark.parametrize('opening', [GradualUnfreezing(), GradualUnfreezing([1, 2]), ChainThaw()], ids=str)
+@pytest.mark.parametrize('opening', [GradualUnfreezing(1), GradualUnfreezing([1, 2]), ChainThaw()], ids=str)
 @pytest.mark.parametrize('sched', [STLR(), STLR(.3, 7), OneCycle(), Cos(), Flat()], ids=str)
 def test_a_cycle_over_the_whole_plan(tmp_path, opening, sched):
     learn = make_mlp(tmp_path)
@@ -92,8 +92,8 @@ def test_a_cycle_over_the_whole_plan(tmp_path, opening, sched):
 @pytest.mark.parametrize('moms', [None, (.9, .6, .8)])
 def test_callbacks_under_one_schedule_are_a_plan_under_it(tmp_path, moms):
     a,b = make_mlp(tmp_path),make_mlp(tmp_path)
-    with a.no_bar(): a.fit_stlr(5, 1e-2, moms=moms, cbs=[GradualUnfreezing(), DiscriminativeLR(10)])
-    first,*rest = [Phase(n, g, LRS, moms=moms) for n,g in GradualUnfreezing().fill(3, 5)]
+    with a.no_bar(): a.fit_stlr(5, 1e-2, moms=moms, cbs=[GradualUnfreezing(1), DiscriminativeLR(10)])
+    first,*rest = [Phase(n, g, LRS, moms=moms) for n,g in GradualUnfreezing(1).fill(3, 5)]
     with b.no_bar(): b.fit_plan(Plan([first, *rest]).under(STLR(), whole=True))
     np.testing.assert_allclose(a.recorder.group_lrs, b.recorder.group_lrs, rtol=1e-9)
     np.testing.assert_allclose(a.recorder.hps['mom'], b.recorder.hps['mom'], rtol=1e-9)
@@ -266,7 +266,7 @@ def test_refused_before_anything_changes(mlp, call, match):
     assert same(before, snapshot(mlp)) and torch.equal(state, torch.get_rng_state())
 
 def test_an_attached_callback_is_refused_too(mlp):
-    mlp.add_cb(GradualUnfreezing())
+    mlp.add_cb(GradualUnfreezing(1))
     with pytest.raises(ValueError, match='GradualUnfreezing together with a plan'): mlp.fit_plan(PLAN)
 
 @pytest.mark.parametrize('n,sched,whole,said', [

@@ -29,6 +29,8 @@ from fastai_discrim.callbacks.discriminative import DiscriminativeLR
 from fastai_discrim.callbacks.unfreezing import GradualUnfreezing
 from fastai_discrim.plan.origin import HeadLR
 from fastai_discrim.plan.schedules import CLRBeta, Flat
+from fastai_discrim.search.choice import Losses
+from fastai_discrim.search.frozen_features import items_in
 
 OPTS = dict(adam={}, sgd=dict(opt_func=partial(SGD, mom=.9)), ranger=dict(opt_func=ranger),
             torch=dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW)))
@@ -129,7 +131,7 @@ def test_with_fastais_callbacks_attached(clas, cbs):
     check_no_trace(before, everything(clas))
 
 def test_with_our_callbacks_attached(clas):
-    clas.add_cbs([GradualUnfreezing(), DiscriminativeLR()])
+    clas.add_cbs([GradualUnfreezing(1), DiscriminativeLR()])
     before = everything(clas)
     find(clas)
     assert before == everything(clas)
@@ -154,14 +156,15 @@ def test_a_progress_bar_where_the_learner_has_one(clas, capsys):
 
 def test_what_it_returns(clas):
     res = find(clas)
-    assert res._fields == ('lr', 'lrs', 'losses', 'how') and isinstance(res.lr, float)
+    assert res._fields[:4] == ('lr', 'lrs', 'losses', 'how') and isinstance(res.lr, float)
+    assert repr(res) == f'HeadLR(lr={res.lr:.2e}, by {res.how})' and res.lr == min(res.accepted) and np.isfinite(res.untrained)
     assert len(res.lrs) == len(res.losses) >= 12 and (np.diff(res.lrs) > 0).all() and np.isfinite(res.losses[:5]).all()
 
 def test_rates_to_try_are_sorted_and_taken_once(mlp):
     res = find(mlp, lrs=[1e-1, 1e-3, 1e-2, 1e-1])
     np.testing.assert_array_equal(res.lrs, [1e-3, 1e-2, 1e-1])
-    assert res.how == 'validation loss of the head, 1 epoch at each of 3 rates'
-    assert find(mlp, lrs=[1e-3, 1e-2], n_epoch=2).how == 'validation loss of the head, 2 epochs at each of 2 rates'
+    assert res.how == 'validation loss of the head, 1 epoch at each of 3 rates, 5-fold cross-validation'
+    assert find(mlp, lrs=[1e-3, 1e-2], n_epoch=2).how.startswith('validation loss of the head, 2 epochs at each of 2 rates')
 
 def test_the_same_seed_gives_the_same_rate(clas):
     set_seed(3); a = find(clas)
@@ -176,21 +179,48 @@ def test_the_best_rate_is_found(tmp_path):
 
 @pytest.mark.parametrize('seed', range(4))
 def test_few_labels_give_a_rate_that_trains(tmp_path, seed):
-    # 20 documents validate, labels are random: no rate gains anything, and rates of 1e-7 and of 10 were the best
+    # Labels are random: no rate gains anything, and rates of 1e-7 and of 10 were the best
     learn,g = make_clas(tmp_path),torch.Generator().manual_seed(seed)
     docs = [(torch.randint(3, 30, (12,), generator=g), torch.randint(2, (), generator=g)) for _ in range(100)]
     learn.dls = DataLoaders.from_dsets(docs[20:], docs[:20], bs=8, device='cpu', num_workers=0)
     with warnings.catch_warnings(),learn.no_bar(),learn.no_logging():
         warnings.simplefilter('ignore')
         learn.fit_ulmfit(5)
-    assert 1e-3 < learn.recorder.plan.lr < .5
+    assert 1e-3 <= learn.recorder.plan.lr < .5
 
 def test_runs_are_averaged(clas, monkeypatch):
-    runs = iter([[9., 3., 1.], [9., 1., 2.], [9., 2., 0.]])
-    monkeypatch.setattr('fastai_discrim.search.head_trials.trial_losses', lambda *args, **kwargs: np.array(next(runs)))
+    runs = iter([[3., 1., 9.], [1., 2., 9.], [2., 0., 9.]])
+    monkeypatch.setattr('fastai_discrim.search.folds.FEW_ITEMS', 0)
+    monkeypatch.setattr('fastai_discrim.search.head_trials.trial_losses', lambda *args, **kwargs: Losses(np.array(next(runs))[:,None], np.ones(1)))
     assert find(clas, lrs=[1e-3, 1e-2], runs=3).losses.tolist() == [2., 1.]
 
-def test_every_run_is_in_another_order(clas):
+def test_few_items_are_cross_validated(clas, monkeypatch):
+    "Each of the five folds validates once: all items count, each fold as much as it has of them"
+    seen = []
+    def losses(learn, head, train, valid, lrs, **kwargs):
+        seen.append((items_in(train), items_in(valid)))
+        return Losses(np.array([[len(seen)], [1.], [9.]]), np.array([items_in(valid)]))
+    monkeypatch.setattr('fastai_discrim.search.head_trials.trial_losses', losses)
+    res = find(clas, lrs=[1e-3, 1e-2], runs=3)
+    n = seen[0][0] + seen[0][1]
+    assert len(seen) == 5 and sum(v for _,v in seen) == n and all(t+v == n for t,v in seen) and 'cross-validation' in res.how
+    assert res.losses[0] == pytest.approx(sum(i*v for i,(_,v) in enumerate(seen, 1))/n)
+
+@pytest.mark.parametrize('n_epoch,steps', [(2, 2), (50, 10)])
+def test_a_head_trains_for_a_bounded_number_of_steps(clas, monkeypatch, n_epoch, steps):
+    monkeypatch.setattr('fastai_discrim.search.folds.FEW_ITEMS', 0)
+    monkeypatch.setattr('fastai_discrim.search.head_lr.MAX_STEPS', 10*len(clas.dls.train)+1)
+    assert f', {steps} epochs at each' in find(clas, lrs=[1e-3, 1e-2], n_epoch=n_epoch).how
+
+def test_a_large_head_trains_for_fewer_steps(clas, monkeypatch):
+    monkeypatch.setattr('fastai_discrim.search.folds.FEW_ITEMS', 0)
+    monkeypatch.setattr('fastai_discrim.search.head_lr.LARGE_HEAD', 1)
+    head,rest = (sum(p.numel() for p in g) for g in (clas.splitter(clas.model)[-1], L(clas.splitter(clas.model)[:-1]).concat()))
+    want = max(1, min(400, 100*(head+rest)//(13*head))//len(clas.dls.train))
+    assert f', {want} epoch' in find(clas, lrs=[1e-3, 1e-2], n_epoch=100).how
+
+def test_every_run_is_in_another_order(clas, monkeypatch):
+    monkeypatch.setattr('fastai_discrim.search.folds.FEW_ITEMS', 0)
     order = []
     class See(Callback):
         def before_fit(self): order.append([])
@@ -234,7 +264,7 @@ def test_plot(clas):
     assert ax.get_xscale() == 'log' and ax.get_xlabel() == 'learning rate of the head' and ax.get_ylabel() == 'validation loss'
     np.testing.assert_array_equal(ax.lines[0].get_xdata(), res.lrs)
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), res.losses)
-    assert f'{res.lr:.2e}' in ax.get_legend().get_texts()[0].get_text()
+    assert f'chosen: {res.lr:.2e}' in [t.get_text() for t in ax.get_legend().get_texts()]
     plt.close('all')
     find(clas)
     assert not plt.get_fignums()
@@ -311,7 +341,7 @@ def test_fit_ulmfit_uses_what_it_finds(tmp_path, capsys):
     a,b = make_clas(tmp_path),make_clas(tmp_path)
     for learn in (a, b): set_seed(2); learn.create_opt()
     set_seed(2)
-    with b.no_bar(): found = b.head_lr_find(show_plot=False)
+    with b.no_bar(): found = b.head_lr_find(n_epoch=6, show_plot=False)
     set_seed(2)
     with a.no_bar(): a.fit_ulmfit(6)
     assert f'η_L = {found.lr:.2e}' in capsys.readouterr().out
@@ -331,8 +361,8 @@ def test_fit_ulmfit_searches_with_its_callbacks(clas, cb):
     with clas.no_bar(): clas.fit_ulmfit(6, cbs=Logits() if cb else Logits)
     assert clas.recorder.plan.lr_from.startswith('head_lr_find, validation loss') and not hasattr(clas, 'logits')
 
-@pytest.mark.parametrize('kw,want', [({}, 1), (dict(epochs=2), 2), (dict(gradual=False), 1)])
-def test_fit_ulmfit_searches_as_the_heads_phase_will_be(clas, monkeypatch, kw, want):
+@pytest.mark.parametrize('kw,want', [({}, 10), (dict(epochs=2), 10), (dict(gradual=False), 10)])
+def test_fit_ulmfit_searches_for_as_long_as_the_head_trains(clas, monkeypatch, kw, want):
     seen = {}
     def found(self, **kwargs):
         seen.update(kwargs)
@@ -386,7 +416,7 @@ def test_only_the_learners_callbacks_are_blamed(mlp):
 def test_no_gain_is_said_of_the_line_that_asked(tmp_path, make):
     # Random documents, and steps too small to tell
     learn = make(tmp_path)
-    text = 'no rate lowers the validation loss of an untrained head' if make is make_clas else 'no rate of the range test lowers the loss'
+    text = 'no rate clearly lowers the validation loss of an untrained head' if make is make_clas else 'no rate of the range test lowers the loss'
     with pytest.warns(UserWarning, match=text) as got: find(learn, lrs=[1e-9, 1e-8])
     assert [w.filename for w in got if re.match(text, str(w.message))] == [__file__]
 

@@ -124,7 +124,7 @@ def _layer_groups(learn):
 
 def _unfreezing(learn):
     from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing
-    learn.fit(4, cbs=GradualUnfreezing())
+    learn.fit(4, cbs=GradualUnfreezing(1))
     _check_trained(learn, 4)
     learn.fit(4, cbs=ChainThaw)
     _check_trained(learn, 4)
@@ -177,7 +177,7 @@ ALONE = {
     'run.fit_plan with a checkpoint': ([], lambda learn: _fit_plan(learn, checkpoint='run')),
     'run.fit_plan with early stopping': ([], _early_stop),
     'run.run_record': (['run_record', 'save_run', 'plan', 'ran'], _run_record),
-    'ulmfit': (['ulmfit_plan', 'fit_ulmfit'], _ulmfit),
+    'ulmfit': (['ulmfit_plan', 'fit_ulmfit', 'body_lr_find'], _ulmfit),
     'search.head_lr': (['head_lr_find'], _head_lr_find), 'search.head_lr by a range test': ([], _range_test),
     'callbacks.fit_sched': (['fit_stlr', 'fit_clr_beta'], _fit_sched),
     'callbacks.fit_sched that records rates': ([], _records_rates(_fit_sched)),

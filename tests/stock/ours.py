@@ -27,15 +27,15 @@ def _early_stop(learn, cbs):
 
 def _callbacks(learn, cbs):
     from fastai_discrim.all import DiscriminativeLR, GradualUnfreezing
-    learn.fit_one_cycle(3, 1e-2, cbs=[GradualUnfreezing(), DiscriminativeLR(), *cbs])
+    learn.fit_one_cycle(3, 1e-2, cbs=[GradualUnfreezing(1), DiscriminativeLR(), *cbs])
 
 def _on_the_learner(learn, cbs):
     from fastai_discrim.all import DiscriminativeLR, GradualUnfreezing
-    with learn.added_cbs([GradualUnfreezing(), DiscriminativeLR()]): learn.fit(3, 1e-2, cbs=cbs)
+    with learn.added_cbs([GradualUnfreezing(1), DiscriminativeLR()]): learn.fit(3, 1e-2, cbs=cbs)
 
 def _fine_tune(learn, cbs):
     from fastai_discrim.all import GradualUnfreezing
-    learn.fine_tune(3, 1e-2, cbs=[GradualUnfreezing(), *cbs])
+    learn.fine_tune(3, 1e-2, cbs=[GradualUnfreezing(1), *cbs])
 
 KINDS = dict(
     fit_plan=lambda learn, cbs: learn.fit_plan(_plan(), cbs=cbs),
@@ -139,7 +139,7 @@ def watched(kind, cls=None):
     with tempfile.TemporaryDirectory() as path:
         learn = make(Path(path), cls=getattr(fits, cls) if cls else Learner, norm=False, opt_func=partial(SGD, wd=0.))
         learn.remove_cb(ProgressCallback)
-        if kind == 'callbacks': learn.fit(4, 1., cbs=[GradualUnfreezing(), DiscriminativeLR(factor=4.), watch])
+        if kind == 'callbacks': learn.fit(4, 1., cbs=[GradualUnfreezing(1), DiscriminativeLR(factor=4.), watch])
         if kind == 'plan':
             phases = [Phase(n, gs, [1/16, 1/4, 1.], Flat()) for n,gs in ((1, (2,)), (1, (1, 2)), (2, (0, 1, 2)))]
             learn.fit_plan(Plan(phases), cbs=watch)

@@ -1,0 +1,41 @@
+"The rates of a plan: given, found by a search, or by a rule for the kind of network"
+__all__ = []
+
+from fastai.learner import Learner
+
+from ..checks import check_number
+from ..groups.layer_groups import own_lr
+from ..plan.origin import BodyLR, HeadLR, lr_and_origin
+from .body_prior import HEAD_RATIO, body_prior
+
+
+def plan_rates(
+    learn:Learner, # The learner that is to run the plan
+    groups:list, # Its layer groups
+    lr:float|HeadLR, # Peak rate of the head; None for `learn.lr`
+    body_lr:float|BodyLR, # Peak rate of the group below it; None for a rule
+    factor:float, # The paper's ratio of the two
+) -> dict: # Fields of a `Plan`: both rates, and where they came from; no `body_lr` where the paper's ratio holds
+    "Return the rates of the head and of the group below it, and where they came from"
+    if lr is None: origin = dict(lr=own_lr(learn), lr_from='learn.lr')
+    else: _,origin = lr_and_origin(lr)
+    check_number(origin['lr'], 'lr')
+    body_lr,body_lr_from = _body_lr(learn, groups, lr, origin['lr']/factor, body_lr)
+    if body_lr is None: return origin
+    return origin | _lowered(lr, body_lr) | dict(body_lr=body_lr, body_lr_from=body_lr_from)
+
+def _body_lr(learn, groups, lr, papers_lr, body_lr):
+    "Return the rate of the group below the head, or None for the paper's; and where it came from"
+    if isinstance(body_lr, BodyLR): return body_lr.lr,f'body_lr_find, {body_lr.how}'
+    if body_lr is not None: return body_lr,'given'
+    prior = body_prior(learn, groups)
+    if prior.lr is None: return None,''
+    if isinstance(lr, HeadLR): return prior.lr,f'what is usual for {prior.kind}'
+    # Someone chose the head's rate: the paper's ratio holds, but where it is known to destroy
+    if prior.is_limit and prior.lr < papers_lr: return prior.lr,f'lowered from {papers_lr:.1e} to the limit for {prior.kind}'
+    return None,''
+
+def _lowered(lr, body_lr):
+    "Return η_L and where it came from, where it was found with the body frozen and is too high beside this `body_lr`; else nothing"
+    if not isinstance(lr, HeadLR) or lr.lr <= HEAD_RATIO*body_lr: return {}
+    return dict(lr=HEAD_RATIO*body_lr, lr_from=f'{HEAD_RATIO} times the rate below it, at most; head_lr_find: {lr.lr:.1e}, {lr.how}')
