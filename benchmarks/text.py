@@ -4,8 +4,9 @@
     python benchmarks/text.py --table
 
 Every run starts from one pretrained language model, fine-tuned on the training texts of its set, labels unseen. A seed draws which texts
-are labelled, which of these validate, the head's first weights and the order of the batches. All arms of a set share these, and the number
-of epochs. Loaders and models are made anew for every run. The test set is looked at once a run, at its end. Intervals are of the seeds, over one language model and one test set.
+are labelled, which of these validate, the head's first weights and the order of the batches. All arms of a set share these, and the
+number of epochs. Loaders and models are made anew for every run. The test set is looked at once a run, at its end. Intervals are of the
+seeds, over one language model and one test set.
 
 - table7: the paper's rows that fine-tune, as recipes: its rates, dropouts, and betas of Adam
 - table6: the last row of table 7, from language models that were fine-tuned by the plans of table 6, once each, with fastai's dropouts;
