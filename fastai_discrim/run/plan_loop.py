@@ -8,6 +8,7 @@ from fastai.imports import noop
 from fastai.learner import Learner
 
 from ..callbacks.base import overridden
+from ..distributed import n_processes
 from ..plan.plan import Plan
 from .nested_fit import nested_fit
 
@@ -63,7 +64,10 @@ class PlanLoop:
 def plan_loop(
     learn:Learner, # The learner that fits inside
     plan:Plan, # The plan that it runs
+    epoch:int=0, # Where the fit begins
+    batches:int=0, # Batches of that epoch that were trained before, in each process
 ):
     "Run `plan` inside: `learn` has its loop, and `learn.phase` is the phase that runs"
-    loop = PlanLoop(learn)
-    with overridden(learn, fit=loop.fit, _do_fit=loop.do_fit, one_batch=loop.one_batch, phase=plan.phases[0]): yield loop
+    loop,n_iter = PlanLoop(learn),len(learn.dls.train)
+    begin = plan.timeline(n_iter).phase(epoch*n_iter + batches*n_processes())
+    with overridden(learn, fit=loop.fit, _do_fit=loop.do_fit, one_batch=loop.one_batch, phase=plan.phases[begin]): yield loop
