@@ -2,9 +2,12 @@
 import random
 from collections import deque
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import BuiltinFunctionType, FunctionType, MethodType
 
+import cloudpickle
 import matplotlib
 
 matplotlib.use('Agg')
@@ -14,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback
-from fastai.data.core import DataLoaders
+from fastai.data.core import DataLoaders, Transform
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
@@ -23,6 +26,7 @@ from fastai.text.learner import LMLearner, TextLearner
 from fastai.text.models import AWD_LSTM, awd_lstm_clas_config, awd_lstm_clas_split, awd_lstm_lm_config, awd_lstm_lm_split
 from fastai.text.models.core import get_language_model, get_text_classifier
 from fastai.torch_core import set_seed
+from fastcore.basics import noop
 from fastcore.foundation import L
 from torch import nn
 
@@ -86,6 +90,40 @@ def lm(tmp_path): return make_lm(tmp_path)
 
 @pytest.fixture(params=MAKERS)
 def learn(request, tmp_path): return MAKERS[request.param](tmp_path)
+
+# Faults of stock fastai in old releases. Each is tried once, and skips tests of what stock fastai does by itself, and so with us
+
+@cache
+def _fails(f):
+    "Tell whether `f` raises"
+    try: f()
+    except Exception: return True
+    return False
+
+def _load_text():
+    with TemporaryDirectory() as path:
+        learn = make_clas(Path(path))
+        learn.create_opt()
+        learn.save('saved')
+        learn.load('saved', with_opt=True)
+
+def _pickle_a_transform(): cloudpickle.dumps(Transform(noop))
+
+def needs_stock_load_text():
+    "Skip the test where stock fastai can't load what it saves of a text learner"
+    if _fails(_load_text):
+        pytest.skip('`load` of text learners in fastai 2.8.0 to 2.8.3: what they save of an optimiser holds an `L`, which `torch.load` '
+                    'refuses since 2.6')
+
+def needs_stock_export_transforms():
+    "Skip the test where stock fastai can't export a learner whose data has transforms"
+    if _fails(_pickle_a_transform):
+        pytest.skip('`export` in fastai to 2.8.5: the fasttransform that pip installs with it, 0.0.2, makes transforms that can\'t be '
+                    'pickled under plum-dispatch 2.10')
+
+def lr_find(learn, **kwargs):
+    "Run stock fastai's, which needs `load`: also of a text learner in fastai 2.8.0 to 2.8.3, where `torch.load` is to be told of `L`"
+    with learn.no_bar(), torch.serialization.safe_globals([L]): return learn.lr_find(show_plot=False, **kwargs)
 
 def weights(learn): return {n:p.detach().clone() for n,p in learn.model.named_parameters()}
 def moved(learn, before): return {n for n,p in learn.model.named_parameters() if not torch.equal(p, before[n])}

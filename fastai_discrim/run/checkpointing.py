@@ -39,6 +39,8 @@ class Checkpointing(FitCallback):
         self.file,self.identity,self.every,self.state,self.loop = file,identity,every,state,loop
         # Rows of the table of losses; `data_state` as the epoch began; names of what can't be written
         self.rows,self.epoch_start,self.lost = [],None,set()
+        # Where the fit begins: an epoch, and the batches of it that were trained before
+        self.begin = (state['epoch'], state['batches']) if state else (0, 0)
 
     def before_fit(self):
         self.args,self.cancelled = [init_args(cb) for cb in self.learn.cbs],False
@@ -48,7 +50,7 @@ class Checkpointing(FitCallback):
     def _resume(self):
         "Restore what the checkpoint holds, and have the loop begin there"
         state,loop = self.state,self.loop
-        loop.first_epoch,loop.batches_done,loop.after_skipped = state['epoch'],state['batches'],self._after_skipped
+        (loop.first_epoch,loop.batches_done),loop.after_skipped = self.begin,self._after_skipped
         self._check_callbacks()
         restore(self.learn, state)
         self._show_rows()

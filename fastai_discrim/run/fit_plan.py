@@ -93,12 +93,12 @@ def fit_plan(self:Learner,
     check_checkpoint(checkpoint, checkpoint_every, start_epoch)
     check_plan(self, plan, cbs, reset_opt)
     _warn_of_one_step(plan, len(self.dls.train))
-    saving = L()
+    saving,begin = L(),(start_epoch, 0)
     if checkpoint is not None:
         plan,point = checkpointing(self, plan, checkpoint, checkpoint_every, wd, reset_opt)
         if point is None: return
-        saving = L(point)
-    with plan_loop(self, plan) as loop:
+        saving,begin = L(point),point.begin
+    with plan_loop(self, plan, *begin) as loop:
         for point in saving: point.loop = loop
         ending = [PhaseEnding(plan, loop)] if any(p.early_stop for p in plan.phases) else []
         # What a checkpoint holds has been looked at

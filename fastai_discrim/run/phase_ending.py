@@ -12,6 +12,14 @@ from ..plan.plan import Plan
 from .plan_loop import PlanLoop
 
 
+def _measured(recorder):
+    "Return the names of what the recorder measured in the last epoch, in its order: fastai leaves out what was cut short"
+    names,n_train = [n for n in recorder.metric_names[1:] if n != 'time'],1
+    if recorder.train_metrics: n_train += len(recorder.metrics)
+    train = [] if recorder.cancel_train else names[:n_train]
+    valid = [] if recorder.cancel_valid else names[n_train:]
+    return (train+valid)[:len(recorder.values[-1])]
+
 class PhaseEnding(FitCallback, TrackerCallback):
     "End a phase when what it watches has stopped improving, and go on with the next; each phase counts for itself"
     order,_stateattrs = TrackerCallback.order+3,('best_weights',)
@@ -48,14 +56,24 @@ class PhaseEnding(FitCallback, TrackerCallback):
 
     def after_epoch(self):
         if self.early_stop is None: return
-        super().after_epoch()
+        measured = self._compare()
         # A metric that is not gathered may differ, and the processes have to stay together
         self.new_best = on_rank0(lambda: bool(self.new_best))
-        self.wait = 0 if self.new_best else self.wait+1
+        if measured: self.wait = 0 if self.new_best else self.wait+1
         if self.wait >= self.early_stop.patience and self.epoch+1 < self.phase_end:
             self.loop.next_epoch = self.phase_end
             log_rank0(self.learn, f'{self.monitor} has not improved since epoch {self.epoch-self.wait}: the phase ends')
         if self.early_stop.best: self._keep_or_load_best()
+
+    def _compare(self):
+        "Compare what the epoch measured with the best so far; return False where it was cut short, which is neither better nor worse"
+        names = _measured(self.recorder)
+        if self.monitor not in names:
+            self.new_best = False
+            return False
+        self.idx = names.index(self.monitor)
+        TrackerCallback.after_epoch(self)
+        return True
 
     def _keep_or_load_best(self):
         "Keep the weights of the phase's best epoch, and load them at its end"

@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 import torch
 from callbacks.watch import Steps, chain, gradual, names, watched
-from conftest import MAKERS, in_groups, make_clas, make_lm, make_mlp, moved, trains, weights
+from conftest import MAKERS, in_groups, lr_find, make_clas, make_lm, make_mlp, moved, trains, weights
 from fastai.callback.core import Callback
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.optimizer import SGD, Adam, OptimWrapper, ranger
@@ -29,7 +29,8 @@ def by_epoch(cb, n_groups, n_epoch): return (gradual if cb is GradualUnfreezing 
 def test_exactly_the_open_groups_move(tmp_path, make, opt, cb):
     learn = make(tmp_path, opt_func=opt, wd=0.1, train_bn=False) # so that frozen norm layers are frozen too
     # unfrozen: gradients of zeros, momentum and slow weights stay behind
-    with learn.no_bar(): learn.fit(1, 1e-2); learn.lr_find(show_plot=False, num_it=10)
+    with learn.no_bar(): learn.fit(1, 1e-2)
+    lr_find(learn, num_it=10)
     watch = watched(learn, cb(), lr_max=1e-2)
     n = len(learn.opt.param_lists)
     expected = by_epoch(cb, n, n+2)

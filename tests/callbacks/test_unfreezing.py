@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from callbacks.watch import Steps, Watch, chain, gradual, names, watched
-from conftest import in_groups, make_clas, make_mlp, moved, trains, weights
+from conftest import in_groups, lr_find, make_clas, make_mlp, moved, trains, weights
 from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
 from fastai.callback.progress import CSVLogger, ShowGraphCallback
@@ -190,7 +190,7 @@ def test_nothing_but_a_fit_changes_what_trains(clas, tmp_path):
     with clas.no_bar():
         clas.validate(); clas.get_preds(); clas.get_preds(dl=clas.dls.valid); assert trains(clas) == now
         before = weights(clas)
-        clas.lr_find(show_plot=False, num_it=10)
+    lr_find(clas, num_it=10)
     assert trains(clas) == now and not moved(clas, before)
 
 def test_predict_and_get_preds_in_the_middle_of_a_fit(mlp):

@@ -3,7 +3,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import make_mlp, same, snapshot
+from conftest import make_mlp, needs_stock_export_transforms, same, snapshot
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders, Datasets
 from fastai.learner import Learner, load_learner
@@ -123,11 +123,14 @@ def test_regroup_is_as_if_it_had_been_so_from_the_start(tmp_path, opt, state):
 def an_image(i): return torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(i))
 def a_label(i): return torch.tensor(i % 2)
 
-def test_regroup_a_vision_learner(tmp_path):
+def make_vision(path):
     ds = Datasets(range(4), [[an_image], [a_label]])
     dls = DataLoaders.from_dsets(ds, ds, bs=4, device='cpu', num_workers=0)
     dls.c = 2
-    learn = vision_learner(dls, resnet18, pretrained=False, loss_func=CrossEntropyLossFlat(), path=tmp_path)
+    return vision_learner(dls, resnet18, pretrained=False, loss_func=CrossEntropyLossFlat(), path=path)
+
+def test_regroup_a_vision_learner(tmp_path):
+    learn = make_vision(tmp_path)
     learn.freeze()
     was = [p.requires_grad for p in learn.model.parameters()]
     assert len(learn.opt.param_lists) == 3 and len(learn.regroup().opt.param_lists) == 10
@@ -135,6 +138,12 @@ def test_regroup_a_vision_learner(tmp_path):
     assert learn.layer_groups().training.tolist()[-1] == learn.layer_groups().parameters.tolist()[-1]
     learn.unfreeze()
     assert all(p.requires_grad for p in learn.model.parameters())
+    with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(2, 1e-3, gradual=False)
+    assert learn.recorder.group_lrs.shape[1] == 10
+
+def test_regroup_what_was_exported(tmp_path):
+    needs_stock_export_transforms()
+    learn = make_vision(tmp_path).regroup()
     with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(2, 1e-3, gradual=False)
     learn.export('a.pkl')
     again = load_learner(tmp_path/'a.pkl')

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from callbacks.watch import Steps, Watch, names
-from conftest import in_groups, make_clas, make_mlp, same, snapshot, trains, weights
+from conftest import StopAt, in_groups, make_clas, make_mlp, same, snapshot, trains, weights
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import CSVLogger
@@ -182,6 +182,26 @@ def test_phase_tells_where_it_is_within_an_epoch(mlp):
     with mlp.no_bar(): mlp.fit_plan(PARTS, cbs=See)
     ends = phase_ends([.3, .5, .01, .69, 1.5], 8)
     assert seen == [p for p,start,end in zip(PARTS.phases, [0, *ends], ends) for _ in range(start, end)] and all(own)
+
+def test_phase_tells_where_the_fit_begins(tmp_path):
+    "In `before_fit`, too: where it goes on from a checkpoint, and with `start_epoch`"
+    class See(Callback):
+        order = -20
+        def before_fit(self): seen.append(self.learn.phase)
+    begins,ends = [],phase_ends([.3, .5, .01, .69, 1.5], 8)
+    for stop in ((0, 5), (0, 6), (0, 7), (1, 0), (1, 6), (2, 3)):
+        learn,seen = make_mlp(tmp_path),[]
+        with pytest.raises(KeyboardInterrupt), learn.no_bar():
+            learn.fit_plan(PARTS, checkpoint='r', checkpoint_every=1, cbs=[See(), StopAt(*stop)])
+        begins.append(seen[0])
+    learn,seen = make_mlp(tmp_path),[]
+    with learn.no_bar(): learn.fit_plan(PARTS, checkpoint='r', checkpoint_every=1, cbs=[See(), StopAt(9, 9)])
+    begins.append(seen[0])
+    assert ends == [2, 6, 7, 12, 24] and [PARTS.phases.index(p) for p in begins] == [0, 1, 2, 3, 3, 4, 4]
+    for start,want in (1, 3), (2, 4):
+        learn,seen = make_mlp(tmp_path),[]
+        with learn.no_bar(): learn.fit_plan(PARTS, start_epoch=start, cbs=See())
+        assert seen[0] == PARTS.phases[want]
 
 @pytest.mark.parametrize('cbs', [SaveModelCallback, [CSVLogger()], EarlyStoppingCallback(patience=9),
                                  GradientClip(.5), GradientAccumulation(20)], ids=str)

@@ -3,7 +3,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_mlp, same, snapshot, trains
-from fastai.callback.core import Callback
+from fastai.callback.core import (
+    Callback,
+    CancelEpochException,
+    CancelTrainException,
+    CancelValidException,
+)
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.imports import noop
 from fastai.metrics import AccumMetric, ValueMetric, accuracy
@@ -244,3 +249,54 @@ def test_start_epoch_within_a_phase_begun_within_an_epoch(tmp_path, start, want)
 def test_a_phase_that_ends_within_an_epoch_has_no_early_stop():
     with pytest.raises(ValueError, match=r'early_stop in phase 2, which ends after 2.5 epochs: expected a phase that ends with an epoch'):
         halves(EarlyStop(1, 'score'), lengths=(.5, 2, 2.5))
+
+# Epochs that are cut short
+
+class CutShort(Callback):
+    "Cut epochs short, at an event of the training or of the validation"
+    order = 900
+    def __init__(self, event, error, epochs): self.event,self.error,self.epochs = event,error,epochs
+    def __call__(self, event_name):
+        if event_name == self.event and self.learn.epoch in self.epochs: raise self.error
+
+@pytest.mark.parametrize('event,error', [('before_step', CancelEpochException), ('before_validate', CancelEpochException),
+                                         ('before_validate', CancelValidException)])
+def test_an_epoch_without_the_metric_does_not_count(tmp_path, event, error):
+    "Neither as a better one nor as a worse one"
+    # What is measured: better in epochs 0 and 2, worse in 4 and 5
+    learn,watch = told(tmp_path, [1, 2, 1, 0, *[9]*9]),KeepsWeights()
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_plan(plan_of((EarlyStop(2, 'score'), None, None), (8, 1, 1)), cbs=[watch, CutShort(event, error, (1, 3))])
+    assert list(watch.begins) == [0, 1, 2, 3, 4, 5, 8, 9] and len(learn.recorder.values) == 8
+
+@pytest.mark.parametrize('monitor', ['valid_loss', 'score'])
+def test_an_epoch_whose_training_is_cut_short_counts(tmp_path, monitor):
+    "By its validation: the recorder, which leaves out the loss of the training, has that at another place"
+    learn = told(tmp_path, [1, 2, 0, 0, *[9]*9])
+    losses,validate = iter([.5, .4, .6, .6, *[.1]*9]),learn._do_epoch_validate
+    def told_loss(*args, **kwargs):
+        loss = next(losses)
+        learn.recorder.loss = ValueMetric(lambda: loss, 'loss')
+        validate(*args, **kwargs)
+    learn._do_epoch_validate = told_loss
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_plan(plan_of((EarlyStop(2, monitor), None, None), (8, 1, 1)), cbs=CutShort('before_step', CancelTrainException, range(8)))
+    assert epochs(learn) == [0, 1, 2, 3, 8, 9]
+
+def test_the_best_is_loaded_after_an_epoch_that_was_cut_short(tmp_path):
+    "At the end of its phase"
+    learn,watch = told(tmp_path, [1, 2, *[9]*9]),KeepsWeights()
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_plan(plan_of((EarlyStop(9, 'score', best=True), None, None), (3, 1, 1)),
+                       cbs=[watch, CutShort('before_validate', CancelEpochException, (2,))])
+    assert all(map(torch.equal, watch.begins[3], watch.ends[1])) and not all(map(torch.equal, watch.ends[1], watch.ends[2]))
+
+@pytest.mark.parametrize('error', [CancelEpochException, CancelTrainException, CancelValidException])
+def test_with_metrics_of_the_training(tmp_path, error):
+    learn,watch = make_mlp(tmp_path),KeepsWeights()
+    learn.recorder.train_metrics,learn.metrics = True,[AccumMetric(lambda p,y: learn.epoch, flatten=False, name='count')]
+    event = 'before_validate' if error is CancelValidException else 'before_step'
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_plan(plan_of((EarlyStop(2, 'valid_count', lower=True), None, None), (8, 1, 1)), cbs=[watch, CutShort(event, error, (1,))])
+    # Worse with each epoch
+    assert list(watch.begins) == ([0, 1, 2, 8, 9] if error is CancelTrainException else [0, 1, 2, 3, 8, 9])

@@ -20,7 +20,7 @@ from fastai_discrim.run.plan_loop import PlanLoop, plan_loop
 
 LRS = (1e-4, 1e-3, 1e-2)
 PLAN = Plan([Phase(.5, (2,), LRS), Phase(1, (1, 2), LRS), Phase(1.5, (0, 1, 2), LRS)])
-OWN = '_do_fit', 'one_batch', 'phase'
+OWN = 'fit', '_do_fit', 'one_batch', 'phase'
 
 class Events(Callback):
     "Note every event, and where it was"
@@ -64,15 +64,21 @@ CANCELS = [('before_batch', CancelBatchException), ('after_pred', CancelBatchExc
 def test_cancelled_as_in_fastai(tmp_path, event, error): assert same_as_stock(tmp_path, event, _raise(error))
 
 @pytest.mark.parametrize('n_epoch', [1, 5])
-@pytest.mark.parametrize('event', ['after_batch', 'after_train', 'after_epoch'])
+@pytest.mark.parametrize('event', ['before_epoch', 'before_train', 'after_batch', 'after_train', 'after_epoch'])
 def test_a_fit_in_the_middle_is_one_of_fastai(tmp_path, event, n_epoch):
     "It has its own number of epochs, and the plan has its own after it"
-    assert same_as_stock(tmp_path, event, lambda l: l.fit(n_epoch, 1e-3))
-
-def test_a_fit_before_an_epoch(tmp_path):
-    "It counts epochs, too; the plan goes on with its own"
-    seen = events(tmp_path, lambda l: l.fit(1, 1e-3), 'before_epoch', stock=False)
-    assert [epoch for event,epoch,*_ in seen if event == 'before_train'] == [0, 0, 1, 2]
+    def fit(learn): learn.fit(n_epoch, 1e-3)
+    def mark(learn): learn.events.seen.append('here')
+    marked,nested = events(tmp_path, mark, event, stock=True),events(tmp_path, fit, event, stock=False)
+    at = marked.index('here')
+    before,after = marked[:at],marked[at+1:]
+    inner = nested[at:len(nested)-len(after)]
+    assert nested == before+inner+after
+    alone = Events()
+    with (learn := make_mlp(tmp_path)).no_bar(), learn.no_logging(): learn.fit(n_epoch, 1e-3, cbs=alone)
+    # In `before_fit` the number of epochs is known, and nothing else
+    def counted(seen): return [(event, epoch, n_epoch) for event,epoch,_,n_epoch in seen[1:]]
+    assert inner[0][0] == 'before_fit' and counted(inner) == counted(alone.seen)
 
 def test_the_number_of_epochs_is_read_once(tmp_path):
     for n in (1, 7): assert same_as_stock(tmp_path, 'after_batch', lambda l, n=n: setattr(l, 'n_epoch', n))
@@ -201,4 +207,5 @@ def test_epochs_that_a_phase_leaves_out(mlp):
 
 def test_it_holds_what_the_learner_had(mlp):
     loop = PlanLoop(mlp)
-    assert loop.fastai_do_fit == mlp._do_fit and loop.fastai_one_batch == mlp.one_batch and not loop.running
+    assert (loop.fastai_fit, loop.fastai_do_fit, loop.fastai_one_batch) == (mlp.fit, mlp._do_fit, mlp.one_batch)
+    assert not (loop.begun or loop.running or loop.nested)
