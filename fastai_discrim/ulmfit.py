@@ -13,11 +13,13 @@ from fastcore.meta import delegates
 from .callbacks.unfreezing import GradualUnfreezing, Unfreezing
 from .checks import check_count, check_train_bn
 from .distributed import log_rank0
+from .groups.by_hand import check_some_train
 from .groups.labels import group_labels
 from .groups.layer_groups import check_groups, own_lr
 from .groups.norms import norm_ids
 from .groups.text_models import is_language_model
 from .plan.origin import HeadLR, lr_and_origin
+from .plan.passed_over import pass_over
 from .plan.phase import EarlyStop, Phase
 from .plan.plan import Plan
 from .plan.rates import FACTOR, discriminative_lrs
@@ -84,13 +86,13 @@ def ulmfit_plan(self:Learner,
     check_count(n_epoch)
     check_train_bn(train_bn)
     groups,strategy,sched = check_groups(self),_strategy(unfreezing, epochs, down_to),_shape(sched, cut_frac, ratio)
-    n = len(groups)
+    n,dead = len(groups),check_some_train(self, groups)
     if gradual is None: gradual = unfreezing is not None or not is_language_model(self)
-    if gradual: phases = strategy.fill(n, n_epoch)
+    if gradual: phases = strategy.fill(n, n_epoch, dead)
     else:
         if _is_given(epochs): warn(f'epochs={epochs} is ignored: with `gradual=True` there would be several phases', stacklevel=2)
         if unfreezing is not None: raise ValueError(f'gradual=False with unfreezing={unfreezing!r}: expected one of the two')
-        phases = [(n_epoch, GradualUnfreezing(down_to=down_to).schedule(n, n_epoch)[-1][1])]
+        phases = [(n_epoch, pass_over(GradualUnfreezing(down_to=down_to).schedule(n, n_epoch), dead)[-1][1])]
     lr,origin = (own_lr(self), dict(lr=own_lr(self), lr_from='learn.lr')) if lr is None else lr_and_origin(lr)
     lrs = discriminative_lrs(lr, n, factor, min_scale, span, decay, body_lr)
     if body_lr is not None: origin |= dict(body_lr=body_lr, body_lr_from='given')
@@ -99,7 +101,8 @@ def ulmfit_plan(self:Learner,
     elif train_bn is None: train_bn = self.train_bn
     stops = _early_stops(early_stop, phases)
     phases = [Phase(length, training, lrs, sched, moms, stop) for (length,training),stop in zip(phases, stops)]
-    return Plan(phases, group_labels(self, groups), **origin, train_bn=train_bn)
+    names = group_labels(self, groups)
+    return Plan(phases, names, **origin, passed_over=[names[i] for i in dead], train_bn=train_bn)
 
 @patch
 @delegates(Learner.ulmfit_plan)

@@ -6,9 +6,11 @@ from numbers import Integral, Number
 from fastai.callback.core import TrainEvalCallback
 
 from ..checks import check_list, check_number, check_train_bn
+from ..groups.by_hand import check_some_train, say_frozen
 from ..groups.norms import group_trains, norm_ids
 from ..optional import if_loaded
 from ..plan.opening import chain_thaw, fill, gradual
+from ..plan.passed_over import pass_over
 from ..plan.position import as_epochs, phase_at, phase_ends
 from .base import GroupCallback, check_only_one, is_kind
 from .checked_fine_tune import wrap_fine_tune
@@ -23,6 +25,8 @@ class Unfreezing(GroupCallback):
     train_bn = None
     # Stands aside, as under `lr_find`; leaves the fit to the head, as in the frozen epochs of `fine_tune`
     idle = head_only = False
+    # Layer groups with nothing left to train
+    dead = ()
     # The epoch that is being fitted
     fit_epoch = 0
 
@@ -41,16 +45,18 @@ class Unfreezing(GroupCallback):
     def fill(self,
         n_groups:int, # Layer groups of the learner
         n_epoch:int, # Epochs of the fit
+        dead:tuple=(), # Groups with nothing left to train, which are passed over
     ) -> list: # Pairs of epochs and the groups that train in them, `n_epoch` epochs in all
         "Give the last phase of the schedule all the epochs that are left; raise `ValueError` if these are too few"
-        return fill(self.schedule(n_groups, n_epoch), n_epoch, repr(self))
+        return fill(pass_over(self.schedule(n_groups, n_epoch), dead), n_epoch, repr(self))
 
     def check_fit(self, fit):
         # `lr_find` is for what trains now
         self.idle = any(is_kind(cb, if_loaded('fastai.callback.schedule', 'LRFinder')) for cb in fit.cbs)
         if self.idle: return
-        *body,_ = super().check_fit(fit)
+        groups = super().check_fit(fit)
         self.check_callbacks(fit.cbs)
+        self.dead,body = check_some_train(fit.learn, groups),list(groups)[:-1]
         norms = norm_ids(fit.learn.model)
         # Of the two fits of `fine_tune`, the one that is frozen
         self.head_only = self.fine_tuning and not any(group_trains(g, norms) for g in body)
@@ -64,7 +70,7 @@ class Unfreezing(GroupCallback):
 
     def _steps(self, n_groups, n_epoch, n_iter):
         "Return the groups of each phase, and the step at which it ends"
-        phases = [(n_epoch, (n_groups-1,))] if self.head_only else self.fill(n_groups, n_epoch)
+        phases = [(n_epoch, (n_groups-1,))] if self.head_only else self.fill(n_groups, n_epoch, self.dead)
         return [groups for _,groups in phases],phase_ends([epochs for epochs,_ in phases], n_iter)
 
     def before_epoch(self):
@@ -86,6 +92,7 @@ class Unfreezing(GroupCallback):
 
     def enter(self, phase:int):
         "Freeze and unfreeze as phase number `phase` has it"
+        say_frozen(self.learn)
         freeze_all_but(self.learn, self.phase_groups[phase], self.train_bn)
         self.current = phase
 

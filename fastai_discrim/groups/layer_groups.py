@@ -12,6 +12,7 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 from torch import Tensor
 
+from .by_hand import frozen_by_hand, frozen_marks, mark_frozen, param_names, renew_opt
 from .labels import group_names
 from .norms import group_trains, norm_ids
 from .split import layerwise_split
@@ -96,11 +97,11 @@ def regroup(self:Learner,
     if isinstance(self.opt_func, OptimWrapper):
         raise ValueError('opt_func is an optimiser with groups of its own: expected what makes one, '
                          'as `partial(OptimWrapper, opt=...)`')
-    old_opt,old_splitter = self.opt,self.splitter
+    old_opt,old_splitter,by_hand = self.opt,self.splitter,frozen_by_hand(self)
     self.splitter = splitter if n_groups is None else partial(splitter, n_groups=n_groups)
     try:
         check_groups(self, reset_opt=True)
-        self.create_opt()
+        renew_opt(self)
     except Exception:
         self.splitter = old_splitter
         raise
@@ -109,9 +110,8 @@ def regroup(self:Learner,
         _carry_state(old_opt, self.opt)
         _carry_slow_weights(old_opt, self.opt)
         _carry_hypers(old_opt, self.opt)
-        _open_whole_groups(old_opt, self.opt, norms)
-    training = [i for i,g in enumerate(self.opt.param_lists) if group_trains(g, norms)]
-    self.opt.frozen_idx = training[0] if training else len(self.opt.param_lists)
+    _open_whole_groups(self, by_hand, norms)
+    self.opt.frozen_idx = _n_shut(self, by_hand, norms)
     return self
 
 def _carry_state(old, new):
@@ -139,9 +139,17 @@ def _carry_hypers(old, new):
     hypers = [old_hypers[group_of.get(g[-1], -1)] for g in new.param_lists]
     for k in hypers[0]: new.set_hyper(k, [h[k] for h in hypers])
 
-def _open_whole_groups(old, new, norms):
-    "In groups of `new` that train in part, train what was frozen as a whole group of `old`; what was frozen by hand stays so"
-    frozen = {p for g in old.param_lists if not group_trains(g, norms) for p in g}
-    for g in new.param_lists:
+def _open_whole_groups(learn, by_hand, norms):
+    "In groups that train in part, train what was frozen as a whole group before; what was frozen by hand stays so"
+    names = param_names(learn)
+    for g in learn.opt.param_lists:
         if not group_trains(g, norms): continue
-        for p in frozen & set(g): p.requires_grad_(True)
+        for p in g:
+            if by_hand.get(names[p]) is False: p.requires_grad_(True)
+    mark_frozen(learn, frozen_marks(learn))
+
+def _n_shut(learn, by_hand, norms):
+    "Count the groups, input first, that are frozen as groups: what is frozen by hand is in none of them, unless it is marked"
+    names,marks,groups = param_names(learn),frozen_marks(learn),learn.opt.param_lists
+    def _is_shut(g): return not group_trains(g, norms) and all(names[p] in marks for p in g if names[p] in by_hand)
+    return next((i for i,g in enumerate(groups) if not _is_shut(g)), len(groups))

@@ -9,6 +9,7 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 
 from ..callbacks.base import is_kind
+from ..groups.by_hand import renew_opt
 from ..groups.labels import group_labels
 from ..groups.layer_groups import check_groups
 from ..groups.text_models import is_language_model
@@ -64,6 +65,6 @@ def apply_recipe(self:Learner,
     if checkpoint is not None:
         from ..run.checkpointing import check_run
         check_run(self, plan, checkpoint, recipe.wd, reset_opt)
-    if self.opt is None or reset_opt: self.create_opt()
+    if self.opt is None or reset_opt: renew_opt(self)
     _set_betas(self.opt, recipe)
     self.fit_plan(plan, clipping + L(cbs), recipe.wd, checkpoint, checkpoint_every=checkpoint_every, start_epoch=start_epoch)

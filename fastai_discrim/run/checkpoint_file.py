@@ -13,8 +13,8 @@ from fastai.learner import Learner
 from ..checks import check_count
 from .plain_data import from_plain, to_plain
 
-# Version 1 had no module modes, and marks of what was frozen by hand elsewhere
-VERSION = 2
+# Version 1 had no module modes; version 2 did not tell what was frozen by hand from what was with its group
+VERSION = 3
 
 def checkpoint_file(
     learn:Learner, # The learner that runs

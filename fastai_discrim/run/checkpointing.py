@@ -13,6 +13,7 @@ from ..callbacks.base import FitCallback
 from ..callbacks.group_lrs import record_on
 from ..data_state import data_state, set_data_state
 from ..distributed import all_gather, log_rank0, n_processes, on_rank0
+from ..groups.by_hand import renew_opt
 from ..plan.plan import Plan
 from .callback_state import in_checkpoint, init_args
 from .checkpoint_file import checkpoint_file, read, write
@@ -191,7 +192,7 @@ def _load_finished(learn, plan, state, reset_opt):
     "Leave `learn` as the finished run did"
     # As `fit` would
     learn.model.to(getattr(learn.dls, 'device', default_device()))
-    if learn.opt is None or reset_opt: learn.create_opt()
+    if learn.opt is None or reset_opt: renew_opt(learn)
     restore(learn, state)
     # As `fit` leaves them
     for p in learn.model.parameters(): p.grad = None

@@ -11,9 +11,11 @@ from ..callbacks.base import is_kind
 from ..callbacks.discriminative import DiscriminativeLR
 from ..callbacks.unfreezing import Unfreezing
 from ..checks import check_data
+from ..groups.by_hand import check_some_train
 from ..groups.labels import group_labels
 from ..groups.layer_groups import check_groups
 from ..optional import if_loaded
+from ..plan.passed_over import pass_over_in_plan
 from ..plan.plan import Plan
 from .checkpoint_file import check_checkpoint
 from .plan_loop import plan_loop
@@ -91,6 +93,7 @@ def fit_plan(self:Learner,
     from .plan_callbacks import PlanScheduler, PlanUnfreezing
     check_checkpoint(checkpoint, checkpoint_every, start_epoch)
     check_plan(self, plan, cbs, reset_opt)
+    plan = pass_over_in_plan(plan, check_some_train(self, check_groups(self, reset_opt)))
     _warn_of_one_step(plan, len(self.dls.train))
     saving = L()
     if checkpoint is not None:

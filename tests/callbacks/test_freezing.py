@@ -11,9 +11,10 @@ from fastai.optimizer import SGD, Adam, OptimWrapper, ranger
 from plan.restated import phase_ends
 from torch import nn
 
-from fastai_discrim.callbacks.freezing import BY_HAND, freeze_all_but, frozen_norms, keep_norm_stats, sync_lookahead
+from fastai_discrim.callbacks.freezing import freeze_all_but, frozen_norms, keep_norm_stats, sync_lookahead
 from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing
 from fastai_discrim.data_state import data_state, set_data_state
+from fastai_discrim.groups.by_hand import BY_HAND
 from fastai_discrim.plan.phase import Phase
 from fastai_discrim.plan.plan import Plan
 
@@ -200,7 +201,7 @@ class TestByHand:
 
     def test_it_is_said_once(self, tmp_path):
         learn = self.learner(tmp_path)
-        with pytest.warns(UserWarning, match=r'1 parameters are frozen in a layer group .* stay so \(2.bias\)') as said:
+        with pytest.warns(UserWarning, match=r'1 parameters are frozen by hand, and stay so \(2.bias\)\. `learn.unfreeze') as said:
             watched(learn, GradualUnfreezing(), 5)
             watched(learn, GradualUnfreezing(), 5)
         assert len([w for w in said if 'stay so' in str(w.message)]) == 1
