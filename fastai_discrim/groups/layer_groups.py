@@ -3,6 +3,7 @@ __all__ = []
 
 from collections import Counter
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 from fastai.learner import Learner
@@ -15,7 +16,8 @@ from torch import Tensor
 from .by_hand import frozen_by_hand, frozen_marks, mark_frozen, param_names, renew_opt
 from .labels import group_names
 from .norms import group_trains, norm_ids
-from .split import layerwise_split
+from .run_order import learner_input, run_order
+from .split import layerwise_split, unwrapped
 
 
 def _groups_and_source(learn, reset_opt):
@@ -23,10 +25,41 @@ def _groups_and_source(learn, reset_opt):
     # fastai takes an optimiser that is given in place of a function as it is
     if isinstance(learn.opt_func, OptimWrapper): return L(learn.opt_func.param_lists),'the optimiser'
     if learn.opt is not None and not reset_opt: return L(learn.opt.param_lists),'the optimiser'
+    _order_by_run(learn)
     groups = L(learn.splitter(learn.model))
     # fastai takes a list of parameters as one group
     if groups and all(isinstance(p, Tensor) for p in groups): groups = L([list(groups)])
-    return groups,f'the splitter {getattr(learn.splitter, "__name__", learn.splitter)}'
+    return groups,f'the splitter {_name(learn.splitter)}'
+
+def _name(splitter):
+    "Return the name of a splitter, perhaps a `partial` of one"
+    return getattr(getattr(splitter, 'func', splitter), '__name__', splitter)
+
+# What a run of a model has told: names of its modules, and the order in which they ran, where it isn't that of `layerwise_split` alone
+_ORDERS = WeakKeyDictionary()
+
+def _order_by_run(learn):
+    "Give `learn` the order in which its layers run on a batch, where `layerwise_split` alone has another, or none"
+    splitter,model = learn.splitter,unwrapped(learn.model)
+    kwargs = getattr(splitter, 'keywords', {})
+    if getattr(splitter, 'func', splitter) is not layerwise_split or 'x' in kwargs or 'order' in kwargs: return
+    names = [n for n,_ in model.named_modules()]
+    known = _ORDERS.get(model)
+    if known is None or known[0] != names: _ORDERS[model] = known = names,_other_order(learn, model)
+    if known[1] is not None: learn.splitter = partial(layerwise_split, **kwargs, order=known[1])
+
+def _other_order(learn, model):
+    "Return the order in which the modules of `model` run on a batch; None where it leads to the same groups, or can't be known"
+    try: x = learner_input(learn)
+    # Without items, as after `load_learner`
+    except Exception: return None
+    try: order = run_order(model, x)
+    # Callbacks may make of a batch what the model takes
+    except Exception: return None
+    by_run = layerwise_split(model, x=x)
+    try: same = [set(g) for g in by_run] == [set(g) for g in layerwise_split(model)]
+    except ValueError: same = False
+    return None if same else order.names
 
 def _check_types(groups, source):
     "Raise unless `groups` are lists of parameters"

@@ -15,7 +15,7 @@ def _ints(m, *attrs):
     values = [getattr(o, a, None) for o in m.modules() for a in attrs]
     return [v for v in values if isinstance(v, int)]
 
-def _widths(m):
+def widths(m):
     "Return how many features `m` takes and gives, by its first and last layer that say so; None for both if one is unknown"
     n_in,n_out = _ints(m, 'in_features', 'in_channels', 'input_size'),_ints(m, 'out_features', 'out_channels', 'hidden_size')
     return (n_in[0], n_out[-1]) if n_in and n_out else (None, None)
@@ -23,7 +23,7 @@ def _widths(m):
 def _fits(ms):
     "Tell for each two neighbours in `ms` whether the second can take what the first gives: True, False, or None if it is unknown"
     res = []
-    for (_,n_out),(n_in,_) in pairwise(_widths(m) for m in ms):
+    for (_,n_out),(n_in,_) in pairwise(widths(m) for m in ms):
         # A flattened image has a multiple of its channels
         res.append(n_in % n_out == 0 if n_out and n_in else None)
     return res
@@ -49,8 +49,8 @@ def is_parallel(
 
 def _are_heads(ms):
     "Tell whether `ms` take the same features and give different ones, without lists of layers inside"
-    widths = [_widths(m) for m in ms]
-    n_ins,n_outs = {n_in for n_in,_ in widths},{n_out for _,n_out in widths}
+    pairs = [widths(m) for m in ms]
+    n_ins,n_outs = {n_in for n_in,_ in pairs},{n_out for _,n_out in pairs}
     has_lists = any(isinstance(o, nn.ModuleList) for m in ms for o in m.modules())
     return len(n_ins) == 1 and len(n_outs) > 1 and not has_lists
 
