@@ -11,12 +11,13 @@ from fastcore.foundation import L
 from fastcore.meta import delegates
 
 from .callbacks.unfreezing import GradualUnfreezing, Unfreezing
-from .checks import check_count, check_train_bn
+from .checks import check_count, check_flag, check_train_bn
 from .distributed import log_rank0
 from .groups.by_hand import check_some_train
 from .groups.labels import group_labels
 from .groups.layer_groups import check_groups, own_lr
-from .groups.norms import norm_ids
+from .groups.modules import own_params
+from .groups.norms import keeps_stats, norm_ids
 from .groups.text_models import is_language_model
 from .plan.origin import HeadLR, lr_and_origin
 from .plan.passed_over import pass_over
@@ -52,9 +53,10 @@ def _shape(sched, cut_frac, ratio):
     return sched
 
 def _norms_freeze(model, groups, phases):
-    "Tell whether a norm layer is ever in a frozen group"
+    "Tell whether a norm layer is ever in a frozen group; one without weights may be, where any group is"
     norms = norm_ids(model)
     frozen = {i for _,training in phases for i in range(len(groups)) if i not in training}
+    if frozen and any(keeps_stats(m) and not own_params(m) for m in model.modules()): return True
     return any(id(p) in norms for i in frozen for p in groups[i])
 
 def _early_stops(early_stop, phases):
@@ -85,6 +87,7 @@ def ulmfit_plan(self:Learner,
     "Plan gradual unfreezing, discriminative rates and slanted triangles, one a phase (ULMFiT, sections 3.2 and 3.3)"
     check_count(n_epoch)
     check_train_bn(train_bn)
+    check_flag(gradual, 'gradual', 'to open a language model whole')
     groups,strategy,sched = check_groups(self),_strategy(unfreezing, epochs, down_to),_shape(sched, cut_frac, ratio)
     n,dead = len(groups),check_some_train(self, groups)
     if gradual is None: gradual = unfreezing is not None or not is_language_model(self)

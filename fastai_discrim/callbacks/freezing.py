@@ -2,11 +2,14 @@
 __all__ = []
 
 from fastai.learner import Learner
+from fastai.torch_core import params
 from torch import nn
 
 from ..groups.by_hand import frozen_by_hand, mark_frozen, param_names
-from ..groups.norms import group_trains, norm_ids
+from ..groups.modules import own_params
+from ..groups.norms import group_trains, keeps_stats, norm_ids
 
+# What fastai's `BnFreeze` knows
 BATCH_NORMS = nn.BatchNorm1d,nn.BatchNorm2d,nn.BatchNorm3d
 
 def sync_lookahead(
@@ -43,11 +46,22 @@ def freeze_all_but(
 def frozen_norms(
     model:nn.Module, # The model
 ) -> set: # Modules
-    "Return the batch norms whose weights don't train"
-    return {m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.affine and not m.weight.requires_grad}
+    "Return the layers with running statistics, such as batch norms, that don't train"
+    parents = {c: m for m in model.modules() for c in m.children()}
+    return {m for m in model.modules() if keeps_stats(m) and not any(p.requires_grad for p in own_params(m) or _params_around(m, parents))}
+
+def _params_around(m, parents):
+    "Return the parameters that tell whether `m`, which has none, trains: of the module that it is in, or of the layer before it in that"
+    around = m
+    while around in parents and not params(around): around = parents[around]
+    ps = params(around)
+    if len({p.requires_grad for p in ps}) < 2: return ps
+    members = list(around.modules())
+    before = [o for o in members[:members.index(m)] if own_params(o)]
+    return own_params(before[-1]) if before else ps
 
 def keep_norm_stats(
     model:nn.Module, # The model, in training mode
 ):
-    "Keep the running statistics of batch norms that don't train"
+    "Keep the running statistics of layers that don't train"
     for m in frozen_norms(model): m.eval()

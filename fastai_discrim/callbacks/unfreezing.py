@@ -14,7 +14,7 @@ from ..plan.passed_over import pass_over
 from ..plan.position import as_epochs, phase_at, phase_ends
 from .base import GroupCallback, check_only_one, is_kind
 from .checked_fine_tune import wrap_fine_tune
-from .freezing import freeze_all_but, frozen_norms, keep_norm_stats
+from .freezing import BATCH_NORMS, freeze_all_but, frozen_norms, keep_norm_stats
 
 
 class Unfreezing(GroupCallback):
@@ -98,13 +98,15 @@ class Unfreezing(GroupCallback):
 
     def _enter_within_epoch(self, phase):
         "Enter a phase where fastai has set the mode of each module already, as it does when an epoch begins"
-        frozen = frozen_norms(self.model)
+        before = frozen_norms(self.model)
         self.enter(phase)
-        # `BnFreeze` acts when an epoch begins, and only then
-        bn_freeze = if_loaded('fastai.callback.training', 'BnFreeze')
-        if not (self.train_bn is False or any(isinstance(cb, bn_freeze) for cb in self.learn.cbs)): return
-        for m in frozen - frozen_norms(self.model): m.train()
-        keep_norm_stats(self.model)
+        after = frozen_norms(self.model)
+        # `BnFreeze` acts when an epoch begins, and only then; batch norms are all that it knows
+        if self.train_bn is not False:
+            if not any(isinstance(cb, if_loaded('fastai.callback.training', 'BnFreeze')) for cb in self.learn.cbs): return
+            before,after = ({m for m in norms if isinstance(m, BATCH_NORMS)} for norms in (before, after))
+        for m in before - after: m.train()
+        for m in after: m.eval()
 
 def _train_bn_text(cb): return '' if cb.train_bn is None else f', train_bn={cb.train_bn}'
 

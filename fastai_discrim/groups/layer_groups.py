@@ -15,9 +15,10 @@ from torch import Tensor
 
 from .by_hand import frozen_by_hand, frozen_marks, mark_frozen, param_names, renew_opt
 from .labels import group_names
+from .modules import unwrapped
 from .norms import group_trains, norm_ids
 from .run_order import learner_input, run_order
-from .split import layerwise_split, unwrapped
+from .split import layerwise_split
 
 
 def _groups_and_source(learn, reset_opt):

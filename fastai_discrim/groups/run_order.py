@@ -48,7 +48,7 @@ class RunOrder:
         if first is None or then is None: return True
         if first[1] > then[0]: return False
         if self.x is None: return True
-        plain,other = (_outputs(self.model, self.x, b, disturbed) for disturbed in (None, a))
+        plain,other = (run_outputs(self.model, self.x, _leaves(b), disturbed)[0] for disturbed in ((), _leaves(a)))
         return any(o.shape != p.shape or not torch.equal(o, p) for o,p in zip(other, plain))
 
 @contextmanager
@@ -80,20 +80,29 @@ def _disturbed(t):
     "Return other values for those of `t`, not all by the same number"
     return t + torch.linspace(1, 2, t.numel(), dtype=t.dtype, device=t.device).view(t.shape) if t.is_floating_point() else t
 
-def _leaves(m): return [o for o in m.modules() if own_params(o)]
+def _leaves(m):
+    "List the modules in `m` that have parameters themselves"
+    return [o for o in m.modules() if own_params(o)]
 
-def _outputs(model, x, watched, disturbed=None):
-    "Run `model`; return what the layers of `watched` give, while those of `disturbed`, if any, give something else"
-    res = []
-    def _keep(m, args, out): _map(lambda t: res.append(t.clone()), out)
+def run_outputs(
+    model:nn.Module, # It is run once, in evaluation mode; nothing is left of that
+    x:tuple, # Its arguments
+    watched:list, # Modules in it
+    disturbed=(), # Modules that are to give something else
+) -> tuple: # The tensors that `watched` give, and those that `model` does
+    "Run `model` and return what some of its modules give"
+    given,pred = [],[]
+    def _keep(m, args, out): _map(lambda t: given.append(t.clone()), out)
     def _disturb(m, args, out): return _map(_disturbed, out)
     with ExitStack() as stack:
         stack.enter_context(_unchanged(model))
-        for o in _leaves(watched): stack.enter_context(o.register_forward_hook(_keep))
-        for o in _leaves(disturbed) if disturbed is not None else (): stack.enter_context(o.register_forward_hook(_disturb))
+        for o in watched: stack.enter_context(o.register_forward_hook(_keep))
+        for o in disturbed: stack.enter_context(o.register_forward_hook(_disturb))
         torch.manual_seed(0)
-        model(*x)
-    return res
+        out = model(*x)
+    # Models of transformers give a dictionary
+    _map(pred.append, list(out.values()) if isinstance(out, dict) else out)
+    return given,pred
 
 def run_order(
     model:nn.Module, # It is run once, in evaluation mode; nothing is left of that

@@ -2,13 +2,14 @@
 __all__ = ['layerwise_split']
 
 import numpy as np
-from fastai.torch_core import get_model, params
+from fastai.torch_core import params
 from fastcore.foundation import L
 from torch import nn
 
 from ..checks import check_count
 from ..optional import if_loaded
 from .blocks import Blocks, NoLayerOrder
+from .modules import unwrapped
 from .run_order import RunOrder, run_order
 from .text_models import text_splitter
 
@@ -32,13 +33,6 @@ def layerwise_split(
         try: groups = _each_once(model, Blocks(model, order).layers(model, head=True))
         except NoLayerOrder as e: raise _no_order(model, e, order) from None
     return groups if n_groups is None else _merge(groups, n_groups)
-
-def unwrapped(
-    model:nn.Module, # Any model
-) -> nn.Module:
-    "Return what `DistributedDataParallel` or `torch.compile` has wrapped, or `model` itself"
-    model = get_model(model)
-    return getattr(model, '_orig_mod', model)
 
 def _factors_and_biases(model):
     "Split a collaborative model, which has no layers"

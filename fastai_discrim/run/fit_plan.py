@@ -45,15 +45,21 @@ def check_plan(
     if len(groups) != plan.n_groups:
         raise ValueError(f'the plan is for {plan.n_groups} layer groups ({", ".join(plan.names)}), the learner has {len(groups)} '
                          f'({", ".join(group_labels(learn, groups))}): make the plan from this learner, or give it the plan\'s splitter')
-    deciding = DiscriminativeLR,Unfreezing,if_loaded('fastai.callback.schedule', 'ParamScheduler')
     for cb in [*learn.cbs, *L(cbs)]:
-        if is_kind(cb, deciding):
+        if _says_what_the_plan_says(cb):
             name = cb.__name__ if isinstance(cb, type) else type(cb).__name__
-            raise ValueError(f'{name} together with a plan, which says every rate and what trains: expected none; '
+            raise ValueError(f'{name} together with a plan, which says every rate, momentum and what trains: expected none; '
                              'leave it out, or `learn.remove_cb` it')
     _check_monitors(learn, plan)
     check_data(learn)
     plan.timeline(len(learn.dls.train))
+
+def _says_what_the_plan_says(cb):
+    "Tell whether a callback decides, or would in vain, what a plan does: rates, momentum, what trains"
+    if is_kind(cb, (DiscriminativeLR, Unfreezing, if_loaded('fastai.callback.tracker', 'ReduceLROnPlateau'))): return True
+    if not is_kind(cb, if_loaded('fastai.callback.schedule', 'ParamScheduler')): return False
+    # Weight decay, and what else an optimiser has, is left to whoever schedules it. What is not known yet may be anything
+    return not {'lr', 'mom'}.isdisjoint(getattr(cb, 'scheds', {'lr'}))
 
 def _check_monitors(learn, plan):
     "Raise unless the learner measures what phases watch"
