@@ -3,7 +3,6 @@ __all__ = []
 
 from functools import partial
 from numbers import Number
-from warnings import warn
 
 from fastai.learner import Learner
 from fastcore.basics import defaults, patch
@@ -11,7 +10,7 @@ from fastcore.foundation import L
 from fastcore.meta import delegates
 
 from .callbacks.unfreezing import GradualUnfreezing, Unfreezing
-from .checks import check_count, check_flag, check_train_bn
+from .checks import as_rate, check_count, check_flag, check_names, check_train_bn, plain_number
 from .distributed import log_rank0
 from .groups.by_hand import check_some_train
 from .groups.labels import group_labels
@@ -28,6 +27,7 @@ from .plan.schedules import STLR, Schedule
 from .run.checkpoint_file import check_checkpoint
 from .run.fit_plan import check_plan
 from .search import head_lr  # noqa: F401, for `learn.head_lr_find`
+from .user_warning import warn_user
 
 
 def _is_given(epochs):
@@ -59,12 +59,20 @@ def _norms_freeze(model, groups, phases):
     if frozen and any(keeps_stats(m) and not own_params(m) for m in model.modules()): return True
     return any(id(p) in norms for i in frozen for p in groups[i])
 
+def _rate_and_origin(lr):
+    "Return η_L, and where it came from, also where that is `learn.lr_find`"
+    if isinstance(lr, HeadLR): return lr_and_origin(lr)
+    res,origin = lr_and_origin(as_rate(lr))
+    if hasattr(lr, '_fields'): origin['lr_from'] = f'lr_find, {"valley" if "valley" in lr._fields else lr._fields[0]}'
+    return res,origin
+
 def _early_stops(early_stop, phases):
     "Return what may end each phase early: nothing where it ends in the middle of an epoch, as losses are measured at its end"
     ends = [sum(n for n,_ in phases[:i+1]) for i in range(len(phases))]
     return [early_stop if float(round(end, 6)).is_integer() else None for end in ends]
 
 @patch
+@check_names
 def ulmfit_plan(self:Learner,
     n_epoch:int, # Epochs in all; the last phase has what the others leave
     lr:float|HeadLR=None, # Peak rate of the head, η_L, or what `head_lr_find` gave, which the plan then says; None for `learn.lr`
@@ -85,7 +93,7 @@ def ulmfit_plan(self:Learner,
     unfreezing:Unfreezing=None, # Which groups train when, any strategy; None for `GradualUnfreezing(epochs, down_to)`
 ) -> Plan: # Made, not run: `learn.fit_plan(plan)` does that
     "Plan gradual unfreezing, discriminative rates and slanted triangles, one a phase (ULMFiT, sections 3.2 and 3.3)"
-    check_count(n_epoch)
+    n_epoch,epochs = check_count(n_epoch),plain_number(epochs)
     check_train_bn(train_bn)
     check_flag(gradual, 'gradual', 'to open a language model whole')
     groups,strategy,sched = check_groups(self),_strategy(unfreezing, epochs, down_to),_shape(sched, cut_frac, ratio)
@@ -93,10 +101,12 @@ def ulmfit_plan(self:Learner,
     if gradual is None: gradual = unfreezing is not None or not is_language_model(self)
     if gradual: phases = strategy.fill(n, n_epoch, dead)
     else:
-        if _is_given(epochs): warn(f'epochs={epochs} is ignored: with `gradual=True` there would be several phases', stacklevel=2)
+        if _is_given(epochs):
+            warn_user(f'epochs={epochs} is ignored, as there is one phase: leave it out, or open the groups one by one by `gradual=True`')
         if unfreezing is not None: raise ValueError(f'gradual=False with unfreezing={unfreezing!r}: expected one of the two')
         phases = [(n_epoch, pass_over(GradualUnfreezing(down_to=down_to).schedule(n, n_epoch), dead)[-1][1])]
-    lr,origin = (own_lr(self), dict(lr=own_lr(self), lr_from='learn.lr')) if lr is None else lr_and_origin(lr)
+    lr,origin = (own_lr(self), dict(lr=own_lr(self), lr_from='learn.lr')) if lr is None else _rate_and_origin(lr)
+    if body_lr is not None: body_lr = as_rate(body_lr, 'body_lr')
     lrs = discriminative_lrs(lr, n, factor, min_scale, span, decay, body_lr)
     if body_lr is not None: origin |= dict(body_lr=body_lr, body_lr_from='given')
     # Where no norm layer is ever in a frozen group there is nothing to say
@@ -108,6 +118,7 @@ def ulmfit_plan(self:Learner,
     return Plan(phases, names, **origin, passed_over=[names[i] for i in dead], train_bn=train_bn)
 
 @patch
+@check_names
 @delegates(Learner.ulmfit_plan)
 def fit_ulmfit(self:Learner,
     n_epoch:int, # Epochs in all

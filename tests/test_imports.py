@@ -119,7 +119,8 @@ def ours(module, everywhere=True):
     return [m.removeprefix('fastai_discrim.') for m,_ in imports(module, everywhere) if m.split('.')[0] == 'fastai_discrim' and '.' in m]
 
 # Each may import those before it, and of its own folder; those on one line don't import each other
-RANKS = [['checks', 'distributed', 'data_state', 'optional', 'user_warning'], ['plan'], ['groups'], ['callbacks'], ['search', 'run'],
+RANKS = [['checks', 'distributed', 'data_state', 'optional', 'portable', 'user_warning'],
+         ['plan'], ['groups'], ['callbacks'], ['search', 'run'],
          ['ulmfit', 'recipes'], ['all'], ['demo'], ['__main__']]
 RANK = {folder: i for i,folders in enumerate(RANKS) for folder in folders}
 # Depends on nothing of ours, though it lies in a higher folder

@@ -5,7 +5,7 @@ from numbers import Integral, Number
 
 from fastai.callback.core import TrainEvalCallback
 
-from ..checks import check_list, check_number, check_train_bn
+from ..checks import check_list, check_number, check_train_bn, plain_number
 from ..groups.by_hand import check_some_train, say_frozen
 from ..groups.norms import group_trains, norm_ids
 from ..optional import if_loaded
@@ -117,6 +117,7 @@ class GradualUnfreezing(Unfreezing):
         down_to:int=0, # The lowest group that ever trains
         train_bn:bool=None, # Do norm layers of frozen groups train? False keeps their statistics too; None as in fastai: `learn.train_bn`
     ):
+        epochs = plain_number(epochs)
         if epochs is not None:
             single = isinstance(epochs, (Number, str))
             lengths = [epochs] if single else check_list(epochs, 'epochs', 'a number, or several')
@@ -138,7 +139,7 @@ class ChainThaw(Unfreezing):
         epochs=1, # Epochs for each group, which may be fractional
         train_bn:bool=None, # As in `GradualUnfreezing`
     ):
-        check_number(epochs, 'epochs')
+        epochs = check_number(epochs, 'epochs')
         check_train_bn(train_bn)
         self.epochs,self.train_bn = as_epochs(epochs),train_bn
 

@@ -8,12 +8,14 @@ from torch import nn
 
 from ..checks import check_count
 from ..optional import if_loaded
+from ..portable import Portable
 from .blocks import Blocks, NoLayerOrder
 from .modules import unwrapped
 from .run_order import RunOrder, run_order
 from .text_models import text_splitter
 
 
+@Portable
 def layerwise_split(
     model:nn.Module, # One of fastai, torchvision, timm or transformers, an `nn.Sequential`, or any that has repeated blocks
     n_groups:int=None, # Merge neighbours to have so many groups, the head alone; None for a group a layer

@@ -1,7 +1,6 @@
 "A plan, run: what ran is what was planned"
 __all__ = []
 
-from warnings import warn
 
 from fastai.learner import Learner
 from fastcore.basics import patch
@@ -10,13 +9,14 @@ from fastcore.foundation import L
 from ..callbacks.base import is_kind
 from ..callbacks.discriminative import DiscriminativeLR
 from ..callbacks.unfreezing import Unfreezing
-from ..checks import check_data
+from ..checks import check_data, check_names
 from ..groups.by_hand import check_some_train
 from ..groups.labels import group_labels
 from ..groups.layer_groups import check_groups
 from ..optional import if_loaded
 from ..plan.passed_over import pass_over_in_plan
 from ..plan.plan import Plan
+from ..user_warning import warn_user
 from .checkpoint_file import check_checkpoint
 from .plan_loop import plan_loop
 from .run_record import RunRecorder
@@ -78,10 +78,11 @@ def _warn_of_one_step(plan, n_iter):
         share = (plan.phase_lrs(i, timeline)/plan.phases[i].lrs).max()
         if share < LOW_SHARE: low[i+1] = share
     if low:
-        warn(f'phases {", ".join(map(str, low))}: each has one step, at {100*min(low.values()):.0f} % of its peak rates, as its cycle only '
-             'begins: give the learner smaller batches, or the phases more epochs, as by `epochs=5`', stacklevel=3)
+        warn_user(f'phases {", ".join(map(str, low))}: each has one step, at {100*min(low.values()):.0f} % of its peak rates, as its cycle '
+                  'only begins: give the learner smaller batches, or the phases more epochs, as by `epochs=5`')
 
 @patch
+@check_names
 def fit_plan(self:Learner,
     plan:Plan, # What to do
     cbs=None, # One callback, many, or a class
