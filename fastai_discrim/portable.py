@@ -18,5 +18,7 @@ class Portable:
     def __init__(self, f): update_wrapper(self, f)
     def __call__(self, *args, **kwargs): return self.__wrapped__(*args, **kwargs)
     def __repr__(self): return repr(self.__wrapped__)
+    def __copy__(self): return self
+    def __deepcopy__(self, memo): return self
     # Only functions of the standard library, fastcore and fastai
     def __reduce__(self): return ifnone,(_Located(f'{self.__module__}.{self.__qualname__}'), trainable_params)

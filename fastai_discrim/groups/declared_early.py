@@ -3,20 +3,14 @@ __all__ = []
 
 from fastcore.basics import first
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
 
 from .modules import is_embedding, is_norm, own_params
-from .parallel import widths
+from .parallel import takes, widths
 
 
 def _takes_tokens(m):
     "Tell whether `m` begins with an embedding"
     return isinstance(first(o for o in m.modules() if own_params(o)), nn.Embedding)
-
-def _ends_with_conv(m):
-    "Tell whether the last layer of `m` is a convolution, whose images may be flattened"
-    layers = [o for o in m.modules() if isinstance(o, (nn.Linear, _ConvNd))]
-    return bool(layers) and isinstance(layers[-1], _ConvNd)
 
 def _norm_width(m):
     "Return how many features the norm layer `m` has; None if it doesn't say so"
@@ -39,7 +33,7 @@ def runs_late(
         return n_next is not None and n_body is not None and n_next != _norm_width(m) == n_body
     n_in,n_out = widths(m)
     if n_in is None: return False
-    takes_body = n_body is not None and (n_in == n_body or _ends_with_conv(body) and n_in % n_body == 0)
+    takes_body = n_body is not None and takes(n_in, n_body, body)
     # What gives numbers can't come before what takes tokens
     if tokens: return True if takes_body else None
     return takes_body and n_next is not None and n_next % n_out != 0

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from ..data_state import data_state, random_states, set_data_state, set_random
 from .modules import own_params
 
-# What fastai notes of a loader when it draws an item to see what it is made of
-LOOKED = '_n_inp','_types'
 
 class RunOrder:
     "Where in a run each module of a model comes"
@@ -123,14 +121,15 @@ def learner_input(
 ) -> tuple: # Arguments of its model, on the model's device
     "Return what the model of `learn` takes, of one batch of the training set"
     train,state = learn.dls.train,data_state(learn)
-    looked = {k: vars(train)[k] for k in LOOKED if k in vars(train)}
+    # fastai's loaders note what their items are made of when they first draw one
+    noted = dict(vars(train))
     try:
         # Without worker processes, where the loader is fastai's
         batch = train.one_batch() if hasattr(train, 'one_batch') else next(iter(train))
         n = getattr(learn.dls, 'n_inp', 1 if len(batch) == 1 else len(batch)-1)
     finally:
-        for k in LOOKED: vars(train).pop(k, None)
-        vars(train).update(looked)
+        vars(train).clear()
+        vars(train).update(noted)
         set_data_state(learn, state)
     device = next(learn.model.parameters()).device
     return tuple(_map(lambda t: t.to(device), o) for o in batch[:n])
