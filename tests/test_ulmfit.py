@@ -234,7 +234,7 @@ def test_what_lr_find_gave(mlp):
     assert mlp.recorder.plan.lr == res.valley
     with mlp.no_bar():
         mlp.fit_stlr(1, res)
-    assert mlp.recorder.group_lrs.max() == pytest.approx(res.valley)
+    assert res.valley/2 < mlp.recorder.group_lrs.max() <= res.valley
 
 def test_tensors_without_dimensions(mlp):
     t = torch.tensor

@@ -151,7 +151,8 @@ class Blocks:
         late,left = {},[n for n in children if n in names or n in trunk]
         for n in names:
             following = next(o for o in left[left.index(n)+1:] if o in trunk or not is_norm(children[o]))
-            late[n] = runs_late(children[n], children[following], children[trunk[-1]])
+            after = [children[o] for o in list(children)[list(children).index(n)+1:]]
+            late[n] = runs_late(children[n], after, children[following], children[trunk[-1]])
         if doubtful := [n for n,is_late in late.items() if is_late is None]:
             raise NoLayerOrder(f'as {", ".join(doubtful)}, declared before the body, may run after it')
         return [n for n,is_late in late.items() if is_late]

@@ -21,12 +21,13 @@ def _norm_width(m):
 
 def runs_late(
     m:nn.Module, # What is declared before the body
-    following:nn.Module, # What is declared next, norms aside
+    after:list, # What is declared after it: children of the same module, in order
+    following:nn.Module, # The next of these, norms aside
     body:nn.Module, # The last part of the body
 ) -> bool|None: # None if it can't be known
     "Tell whether `m` runs after the body"
     if is_embedding(m): return False
-    tokens,(n_next,_),(_,n_body) = _takes_tokens(following),widths(following),widths(body)
+    tokens,(n_next,_),(_,n_body) = _takes_tokens(following) or any(map(is_embedding, after)),widths(following),widths(body)
     if is_norm(m):
         # One for what an embedding gives is as wide as the last one
         if tokens: return None if _norm_width(m) == n_body else False
@@ -36,4 +37,4 @@ def runs_late(
     takes_body = n_body is not None and takes(n_in, n_body, body)
     # What gives numbers can't come before what takes tokens
     if tokens: return True if takes_body else None
-    return takes_body and n_next is not None and n_next % n_out != 0
+    return takes_body and n_next is not None and not takes(n_next, n_out, m)

@@ -6,7 +6,7 @@ from itertools import pairwise
 from fastcore.basics import first
 from torch import nn
 
-from .modules import children_with_params, is_embedding, is_norm, is_plain_list, without_number
+from .modules import children_with_params, is_embedding, is_norm, is_plain_list, own_params, without_number
 
 # A module with a child of one of these names is a model by itself. Only exact names count: `fc1` may be part of a block
 MODEL_HEADS = {'head', 'classifier', 'fc', 'score', 'lm_head'}
@@ -29,7 +29,9 @@ def _fits(ms):
     res = []
     for a,b in pairwise(ms):
         (_,n_out),(n_in,_) = widths(a),widths(b)
-        res.append(takes(n_in, n_out, a) if n_out and n_in else None)
+        # A single layer may take several tokens put together
+        is_single = sum(1 for o in b.modules() if own_params(o)) == 1
+        res.append(takes(n_in, n_out, a) or is_single and n_in % n_out == 0 if n_out and n_in else None)
     return res
 
 def takes(

@@ -38,6 +38,13 @@ def test_a_stem_stays_the_stem():
         bs,fc = body(),nn.Linear(8, 2)
         assert ids(layerwise_split(Net(first=stem, layers=bs, fc=fc))) == ids(map(params, (stem, *bs, fc)))
 
+def test_before_blocks_and_an_embedding_that_is_declared_last():
+    head,bs,emb = nn.Linear(8, 2),body(),nn.Embedding(5, 8)
+    assert ids(layerwise_split(Net(out=head, layers=bs, emb=emb))) == ids(map(params, (emb, *bs, head)))
+    # 8 can be divided by 2, but a linear layer gives what it gives
+    stem = nn.Linear(8, 8)
+    assert ids(layerwise_split(Net(out=head, stem=stem, layers=bs))) == ids(map(params, (stem, *bs, head)))
+
 def test_a_last_norm_of_any_name():
     for norm in (nn.LayerNorm(8), nn.BatchNorm1d(8), nn.GroupNorm(2, 8)):
         stem,bs,fc = nn.Linear(3, 8),body(),nn.Linear(8, 2)
