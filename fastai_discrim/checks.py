@@ -3,9 +3,23 @@ __all__ = []
 
 import math
 from collections.abc import Iterable
+from difflib import get_close_matches
+from functools import wraps
+from inspect import signature
 from numbers import Integral, Real
 
 import numpy as np
+from torch import Tensor
+
+# What other libraries and methods call the arguments of ours
+ALIASES = dict(lr_max='lr', max_lr='lr', base_lr='lr', learning_rate='lr', lrs='lr', head_lr='lr', epoch='n_epoch', num_epochs='n_epoch',
+               pct_start='cut_frac', div='ratio', freeze_epochs='epochs', callbacks='cbs', weight_decay='wd')
+
+def plain_number(
+    v, # Any value
+): # Any value
+    "Return the number in a tensor or array without dimensions; other values as they are"
+    return v.item() if isinstance(v, (Tensor, np.ndarray)) and v.ndim == 0 else v
 
 
 def check_number(
@@ -14,12 +28,43 @@ def check_number(
     low:float=0, # Values up to this are refused
     high:float=math.inf, # Values from this on are refused
     at_least:bool=False, # Is `low` itself allowed?
-):
-    "Raise unless `v` is a finite number between `low` and `high`"
+) -> float:
+    "Return `v` as a number, or raise unless it is finite and between `low` and `high`"
+    v = plain_number(v)
     want = f'a number {"of at least" if at_least else "above"} {low}' + (f' and below {high}' if high < math.inf else '')
     odd = isinstance(v, (bool, np.bool_)) or not isinstance(v, Real)
     if odd: raise TypeError(f'{name}={v!r}: expected {want}, not a {type(v).__name__}')
     if not math.isfinite(v) or v < low or v >= high or (v == low and not at_least): raise ValueError(f'{name}={v!r}: expected {want}')
+    return v
+
+def as_rate(
+    lr, # A number, or what `learn.lr_find` gave
+    name:str='lr', # What it is called
+): # A number, or what is to be refused as none
+    "Return one rate: of what `learn.lr_find` gave the valley; raise `TypeError` for several rates"
+    fields = getattr(lr, '_fields', ())
+    if 'valley' in fields: return plain_number(lr.valley)
+    if len(fields) == 1: return plain_number(lr[0])
+    if fields: raise TypeError(f'{name}={lr!r}: expected one number; give one of them, such as `{name}=res.{fields[0]}`')
+    if isinstance(lr, slice) or isinstance(lr, Iterable) and not isinstance(lr, (str, bytes)) and getattr(lr, 'ndim', 1):
+        raise TypeError(f'{name}={lr!r}: expected one number, from which the rates of all groups follow: say how they fall by `span=`, the '
+                        'highest rate divided by the lowest, or by `factor=`, from group to group')
+    return plain_number(lr)
+
+def check_names(
+    f, # A function
+):
+    "Wrap `f`: an argument that it doesn't have is refused with the nearest that it has"
+    known = list(signature(f).parameters)
+    @wraps(f)
+    def _f(*args, **kwargs):
+        for name in kwargs:
+            if name in known: continue
+            near = [ALIASES[name]] if ALIASES.get(name) in known else get_close_matches(name, known, 1)
+            advice = f'did you mean `{near[0]}`?' if near else f'expected {", ".join(known[1:])}'
+            raise TypeError(f'{f.__name__}() has no argument {name!r}: {advice}')
+        return f(*args, **kwargs)
+    return _f
 
 def check_list(
     v, # The value
@@ -58,11 +103,13 @@ def check_rates(
 def check_count(
     n, # The value
     name:str='n_epoch', # What it is called
-):
-    "Raise unless `n` is a whole number, of epochs or the like, from 1 up"
+) -> int:
+    "Return `n` as a number, or raise unless it is a whole one, of epochs or the like, from 1 up"
+    n = plain_number(n)
     odd = isinstance(n, bool) or not isinstance(n, Integral)
     if odd: raise TypeError(f'{name}={n!r}: expected a whole number, not a {type(n).__name__}')
     if n < 1: raise ValueError(f'{name}={n!r}: expected at least 1')
+    return n
 
 def check_flag(
     v, # The value

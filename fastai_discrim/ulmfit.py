@@ -2,7 +2,6 @@
 __all__ = []
 
 from functools import partial
-from warnings import warn
 
 from fastai.learner import Learner
 from fastai.torch_core import rank_distrib
@@ -11,14 +10,17 @@ from fastcore.foundation import L
 from fastcore.meta import delegates
 
 from .callbacks.unfreezing import GradualUnfreezing, Unfreezing
-from .checks import check_count, check_train_bn
+from .checks import check_count, check_flag, check_names, check_train_bn, plain_number
 from .distributed import log_rank0
+from .groups.by_hand import check_some_train
 from .groups.labels import group_labels
 from .groups.layer_groups import check_groups
-from .groups.norms import norm_ids
+from .groups.modules import own_params
+from .groups.norms import keeps_stats, norm_ids
 from .groups.text_models import is_language_model
 from .plan.opening import with_own_steps
 from .plan.origin import BodyLR, HeadLR
+from .plan.passed_over import pass_over
 from .plan.phase import EarlyStop, Phase
 from .plan.plan import Plan
 from .plan.rates import FACTOR, check_fall, discriminative_lrs
@@ -30,6 +32,7 @@ from .search.body_lr import search_body_lr
 from .search.body_prior import BLOCK_DECAY, body_prior
 from .search.plan_rates import plan_rates
 from .search.plot import plot_search
+from .user_warning import warn_user
 
 # The paper's classifier has so many layer groups: its factor would leave the lowest of more groups as if frozen
 PAPER_GROUPS = 5
@@ -54,9 +57,10 @@ def _shape(sched, cut_frac, ratio):
     return sched
 
 def _norms_freeze(model, groups, phases):
-    "Tell whether a norm layer is ever in a frozen group"
+    "Tell whether a norm layer is ever in a frozen group; one without weights may be, where any group is"
     norms = norm_ids(model)
     frozen = {i for _,training in phases for i in range(len(groups)) if i not in training}
+    if frozen and any(keeps_stats(m) and not own_params(m) for m in model.modules()): return True
     return any(id(p) in norms for i in frozen for p in groups[i])
 
 def _early_stops(early_stop, phases, whole):
@@ -66,13 +70,14 @@ def _early_stops(early_stop, phases, whole):
     stops = [early_stop if float(round(end, 6)).is_integer() else None for end in ends]
     return [None]*(len(stops)-1) + stops[-1:] if whole else stops
 
-def _phases(learn, n_groups, n_epoch, strategy, gradual, down_to):
-    "Return pairs of epochs and groups"
-    if not gradual: return [(n_epoch, tuple(range(down_to, n_groups)))]
-    phases = strategy.fill(n_groups, n_epoch)
+def _phases(learn, n_groups, dead, n_epoch, strategy, gradual, down_to):
+    "Return pairs of epochs and groups, without the `dead` ones"
+    if not gradual: return [(n_epoch, pass_over([(n_epoch, tuple(range(down_to, n_groups)))], dead)[-1][1])]
+    phases = strategy.fill(n_groups, n_epoch, dead)
     return with_own_steps(phases, len(learn.dls.train)) if strategy.in_shares else phases
 
 @patch
+@check_names
 def ulmfit_plan(self:Learner,
     n_epoch:int, # Epochs in all; the last phase has what the others leave
     lr:float|HeadLR=None, # Peak rate of the head, η_L, or what `head_lr_find` gave, which the plan then says; None for `learn.lr`
@@ -93,15 +98,17 @@ def ulmfit_plan(self:Learner,
     unfreezing:Unfreezing=None, # Which groups train when, any strategy; None for `GradualUnfreezing(epochs, down_to)`
 ) -> Plan: # Made, not run: `learn.fit_plan(plan)` does that
     "Plan gradual unfreezing, discriminative rates and slanted triangles, one a phase (ULMFiT, sections 3.2 and 3.3)"
-    check_count(n_epoch)
+    n_epoch,epochs,factor = check_count(n_epoch),plain_number(epochs),plain_number(factor)
     check_train_bn(train_bn)
+    check_flag(gradual, 'gradual', 'to open a language model whole')
     groups,strategy,sched = check_groups(self),_strategy(unfreezing, epochs, down_to),_shape(sched, cut_frac, ratio)
-    n = len(groups)
+    n,dead = len(groups),check_some_train(self, groups)
     if gradual is None: gradual = unfreezing is not None or not is_language_model(self)
     if not gradual:
-        if epochs is not None: warn(f'epochs={epochs} is ignored: with `gradual=True` there would be several phases', stacklevel=2)
+        if epochs is not None:
+            warn_user(f'epochs={epochs} is ignored, as there is one phase: leave it out, or open the groups one by one by `gradual=True`')
         if unfreezing is not None: raise ValueError(f'gradual=False with unfreezing={unfreezing!r}: expected one of the two')
-    phases = _phases(self, n, n_epoch, strategy, gradual, down_to)
+    phases = _phases(self, n, dead, n_epoch, strategy, gradual, down_to)
     if factor is span is decay is None: factor = FACTOR if n <= PAPER_GROUPS else 1/BLOCK_DECAY
     factor = ifnone(factor, FACTOR)
     check_fall(factor, min_scale, span, decay)
@@ -112,10 +119,12 @@ def ulmfit_plan(self:Learner,
     elif train_bn is None: train_bn = self.train_bn
     stops = _early_stops(early_stop, phases, strategy.in_shares)
     phases = [Phase(length, training, lrs, sched, moms, stop) for (length,training),stop in zip(phases, stops)]
-    plan = Plan(phases, group_labels(self, groups), **rates, train_bn=train_bn)
+    names = group_labels(self, groups)
+    plan = Plan(phases, names, **rates, passed_over=[names[i] for i in dead], train_bn=train_bn)
     return plan.under(sched, whole=True) if strategy.in_shares else plan
 
 @patch
+@check_names
 @delegates(Learner.ulmfit_plan)
 def body_lr_find(self:Learner,
     n_epoch:int, # Epochs of the fit that is planned
@@ -133,6 +142,7 @@ def body_lr_find(self:Learner,
     return res
 
 @patch
+@check_names
 @delegates(Learner.ulmfit_plan)
 def fit_ulmfit(self:Learner,
     n_epoch:int, # Epochs in all

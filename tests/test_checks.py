@@ -1,19 +1,24 @@
 "What is refused, with the value in the message"
 import re
+from collections import namedtuple
 
 import numpy as np
 import pytest
+import torch
 
 from fastai_discrim.checks import (
+    as_rate,
     check_count,
     check_data,
     check_flag,
     check_list,
     check_moms,
+    check_names,
     check_number,
     check_rates,
     check_train_bn,
     count_items,
+    plain_number,
 )
 
 
@@ -76,3 +81,36 @@ def test_data(mlp):
     assert count_items(mlp.dls.train) is None
     mlp.dls.train.n = 0
     with pytest.raises(ValueError, match='the training set has None items and makes 0 batches: expected at least 1 batch'): check_data(mlp)
+
+@pytest.mark.parametrize('v', [torch.tensor(.5), torch.tensor(.5, requires_grad=True), np.array(.5), np.float64(.5), .5])
+def test_what_has_no_dimensions_is_a_number(v):
+    assert check_number(v, 'x') == plain_number(v) == as_rate(v) == .5 and isinstance(check_number(v, 'x'), float)
+    check_rates(v, 3)
+    check_rates([v]*3, 3)
+
+def test_no_more_is_a_number():
+    assert check_count(torch.tensor(3)) == check_count(np.array(3)) == 3 and type(check_count(torch.tensor(3))) is int
+    for v in (torch.tensor(True), np.array('x'), torch.ones(1), torch.tensor(1j)):
+        with pytest.raises(TypeError, match='x='): check_number(v, 'x')
+    with pytest.raises(TypeError, match='n_epoch='): check_count(torch.tensor(3.))
+
+def found(*names): return namedtuple('SuggestedLRs', names)(*[10.**-i for i in range(1, len(names)+1)])
+
+def test_what_lr_find_gave_is_its_valley():
+    assert as_rate(found('valley')) == as_rate(found('valley', 'steep')) == .1 and as_rate(found('steep', 'valley')) == .01
+    assert as_rate(found('steep')) == .1
+    with pytest.raises(TypeError, match=r'lr=SuggestedLRs.*: expected one number; give one of them, such as `lr=res.steep`'):
+        as_rate(found('steep', 'slide'))
+
+@pytest.mark.parametrize('v', [slice(1e-5, 1e-3), slice(1e-3), [1e-4, 1e-3], (1e-3,), np.ones(3), torch.ones(3)])
+def test_several_rates_where_one_is_expected(v):
+    with pytest.raises(TypeError, match='body_lr=.*expected one number, .*: say how they fall by `span=`.*`factor='): as_rate(v, 'body_lr')
+
+def test_arguments_by_the_name_of_the_function_that_was_called():
+    @check_names
+    def fit_it(self, n_epoch, lr=None, cut_frac=.1): return n_epoch,lr,cut_frac
+    assert fit_it(None, 1, lr=2) == (1, 2, .1) and fit_it.__name__ == 'fit_it'
+    for name,near in dict(lr_max='lr', cut_fraction='cut_frac', n_epochs='n_epoch', epoch='n_epoch', pct_start='cut_frac').items():
+        match = rf'^fit_it\(\) has no argument {name!r}: did you mean `{near}`\?$'
+        with pytest.raises(TypeError, match=match): fit_it(None, 1, **{name: 1})
+    with pytest.raises(TypeError, match=r"^fit_it\(\) has no argument 'zzz': expected n_epoch, lr, cut_frac$"): fit_it(None, 1, zzz=1)

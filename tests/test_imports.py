@@ -120,8 +120,9 @@ def ours(module, everywhere=True):
     return [m.removeprefix('fastai_discrim.') for m,_ in imports(module, everywhere) if m.split('.')[0] == 'fastai_discrim' and '.' in m]
 
 # Each may import those before it, and of its own folder; those on one line don't import each other
-RANKS = [['checks', 'distributed', 'data_state', 'optional'], ['plan'], ['groups'], ['callbacks'], ['run'], ['search'], ['ulmfit', 'recipes'],
-         ['all'], ['demo'], ['__main__']]
+RANKS = [['checks', 'distributed', 'data_state', 'optional', 'portable', 'user_warning'],
+         ['plan'], ['groups'], ['callbacks'], ['run'], ['search'],
+         ['ulmfit', 'recipes'], ['all'], ['demo'], ['__main__']]
 RANK = {folder: i for i,folders in enumerate(RANKS) for folder in folders}
 # Depends on nothing of ours, though it lies in a higher folder
 LOW = {'demo.docstrings'}

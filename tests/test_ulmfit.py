@@ -271,3 +271,54 @@ def test_rates_of_deep_models_fall_slowly(tmp_path, n_groups, factor):
     learn = Learner(make_mlp(tmp_path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat())
     assert learn.ulmfit_plan(3, 1e-2).phases[0].lrs == tuple(discriminative_lrs(1e-2, n_groups, factor))
     assert learn.ulmfit_plan(3, 1e-2, factor=3).phases[0].lrs == tuple(discriminative_lrs(1e-2, n_groups, 3))
+
+def test_what_lr_find_gave(mlp):
+    with mlp.no_bar(): res = mlp.lr_find(num_it=30, show_plot=False)
+    plan = mlp.ulmfit_plan(3, res, body_lr=res)
+    assert plan.lr == res.valley == plan.body_lr and plan.lr_from == 'lr_find, valley'
+    with mlp.no_bar(): mlp.fit_ulmfit(3, res)
+    assert mlp.recorder.plan.lr == res.valley
+    with mlp.no_bar():
+        mlp.fit_stlr(1, res)
+    assert res.valley/2 < mlp.recorder.group_lrs.max() <= res.valley
+
+def test_tensors_without_dimensions(mlp):
+    t = torch.tensor
+    plan = mlp.ulmfit_plan(t(4), t(1e-2), body_lr=t(1e-3), factor=t(3.), cut_frac=t(.2), ratio=t(16.), epochs=t(.5))
+    assert Plan.from_json(plan.to_json()) == plan
+    assert plan == mlp.ulmfit_plan(4, float(t(1e-2)), body_lr=float(t(1e-3)), factor=3., cut_frac=float(t(.2)), ratio=16., epochs=.5)
+    with mlp.no_bar():
+        mlp.fit_ulmfit(t(3), t(1e-2))
+        mlp.fit_stlr(1, t(1e-2), cbs=[GradualUnfreezing(t(.25)), DiscriminativeLR(t(2.))])
+    assert repr(ChainThaw(t(.5))) == 'ChainThaw(epochs=0.5)'
+
+@pytest.mark.parametrize('call', ['ulmfit_plan', 'fit_ulmfit'])
+@pytest.mark.parametrize('lr', [slice(1e-5, 1e-3), [1e-3]*3])
+def test_several_rates(mlp, call, lr):
+    with pytest.raises(TypeError, match=r'lr=.*: expected one number, .*`span=`.*`factor='): getattr(mlp, call)(3, lr)
+
+@pytest.mark.parametrize('call', ['ulmfit_plan', 'fit_ulmfit'])
+def test_unknown_arguments(mlp, call):
+    for name,near in dict(lr_max='lr', facto='factor', pct_start='cut_frac', div='ratio').items():
+        match = rf'^{call}\(\) has no argument {name!r}: did you mean `{near}`'
+        with pytest.raises(TypeError, match=match): getattr(mlp, call)(3, **{name: 1})
+    assert mlp.opt is None
+
+@pytest.mark.parametrize('gradual', ['no', 0, 1, 'False', []])
+@pytest.mark.parametrize('call', ['ulmfit_plan', 'fit_ulmfit'])
+def test_gradual_is_a_flag(mlp, call, gradual):
+    with pytest.raises(TypeError, match='gradual=.*: expected True, False, or None to open a language model whole'):
+        getattr(mlp, call)(3, 1e-2, gradual=gradual)
+
+def test_norms_without_weights_count_for_train_bn(tmp_path):
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8, affine=False), nn.ReLU(), nn.Linear(8, 2))
+    learn = Learner(make_mlp(tmp_path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat())
+    assert learn.ulmfit_plan(2, 1e-2, train_bn=False).train_bn is False
+    assert learn.ulmfit_plan(2, 1e-2, train_bn=False, gradual=False).train_bn is None
+
+def test_nothing_is_printed_without_a_bar(mlp, capsys):
+    with mlp.no_bar(),mlp.no_logging():
+        mlp.head_lr_find(show_plot=False)
+        mlp.fit_ulmfit(3)
+    out = capsys.readouterr()
+    assert out.out == out.err == ''

@@ -10,6 +10,7 @@ from functools import wraps
 from fastai.learner import Learner
 from fastcore.foundation import L
 
+from ..groups.by_hand import renew_opt
 from .base import FitArgs, group_callbacks, instantiate_ours
 from .checked_fine_tune import wrap_fine_tune
 from .ddp import distributed_fit
@@ -38,6 +39,9 @@ def checked(fit):
         for cb in ours: cb.checked = True
         opens_groups = any(isinstance(cb, Unfreezing) and not cb.idle for cb in ours)
         with ExitStack() as stack:
+            if opens_groups and (fit_args.reset_opt or self.opt is None):
+                renew_opt(self)
+                given['reset_opt'] = False
             stack.callback(_clean_up, self, ours)
             stack.enter_context(distributed_fit(self, opens_groups))
             cbs = (cbs or L(given.get('cbs'))) + GroupLRRecorder()

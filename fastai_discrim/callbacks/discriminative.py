@@ -7,7 +7,7 @@ import numpy as np
 from fastai.learner import Learner
 from fastcore.basics import store_attr
 
-from ..checks import check_list, check_number, check_rates
+from ..checks import check_list, check_number, check_rates, plain_number
 from ..plan.rates import FACTOR, check_fall, discriminative_lrs
 from .base import GroupCallback, check_only_one
 
@@ -23,10 +23,11 @@ class DiscriminativeLR(GroupCallback):
         body:float=None, # Multiplier of the group below the head, from which those below it fall; None to fall from the head's
     ):
         check_fall(factor, min_scale, span, decay)
+        factor,min_scale,span,decay,body = map(plain_number, (factor, min_scale, span, decay, body))
         if body is not None: check_number(body, 'body')
         if multipliers is not None:
             multipliers = check_list(multipliers, 'multipliers', 'one number for each layer group')
-            for m in multipliers: check_number(m, 'multipliers')
+            multipliers = [check_number(m, 'multipliers') for m in multipliers]
             if factor != FACTOR or min_scale or not (span is decay is body is None):
                 raise ValueError(f'multipliers={multipliers} together with another way to fall: expected one of them')
         store_attr()

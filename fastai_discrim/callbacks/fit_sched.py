@@ -5,6 +5,7 @@ from fastai.learner import Learner
 from fastcore.basics import ifnone, patch
 from fastcore.foundation import L
 
+from ..checks import as_rate, check_names
 from ..groups.layer_groups import own_lr
 from ..plan.schedules import STLR, CLRBeta, Schedule
 
@@ -24,10 +25,13 @@ def fit_sched(
     # Here, as fastai.callback.schedule changes the default callbacks when it is imported
     from .cycle_scheduler import CycleScheduler
     if lr_max is None: lr_max = own_lr(learn, reset_opt)
+    # What `lr_find` gave, or a tensor; several rates are a `slice` or a list
+    elif hasattr(lr_max, '_fields') or not getattr(lr_max, 'ndim', 1): lr_max = as_rate(lr_max, 'lr_max')
     scheduler = CycleScheduler(sched, lr_max, ifnone(moms, learn.moms))
     learn.fit(n_epoch, cbs=scheduler+L(cbs), wd=wd, reset_opt=reset_opt, start_epoch=start_epoch)
 
 @patch
+@check_names
 def fit_stlr(self:Learner,
     n_epoch:int, # Epochs
     lr_max=None, # Peak rate, as in `fit_one_cycle`: a number, a `slice`, or one a layer group; None for `learn.lr`
@@ -43,6 +47,7 @@ def fit_stlr(self:Learner,
     fit_sched(self, n_epoch, lr_max, STLR(cut_frac, ratio), moms, cbs, wd, reset_opt, start_epoch)
 
 @patch
+@check_names
 def fit_clr_beta(self:Learner,
     n_epoch:int, # Epochs
     lr_max=None, # Peak rate, as in `fit_one_cycle`: a number, a `slice`, or one a layer group; None for `learn.lr`

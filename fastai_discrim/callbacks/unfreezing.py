@@ -5,14 +5,16 @@ from numbers import Integral, Number
 
 from fastai.callback.core import TrainEvalCallback
 
-from ..checks import check_list, check_number, check_train_bn
+from ..checks import check_list, check_number, check_train_bn, plain_number
+from ..groups.by_hand import check_some_train, say_frozen
 from ..groups.norms import group_trains, norm_ids
 from ..optional import if_loaded
 from ..plan.opening import chain_thaw, fill, gradual, with_own_steps
+from ..plan.passed_over import pass_over
 from ..plan.position import as_epochs, phase_at, phase_ends
 from .base import GroupCallback, check_only_one, is_kind
 from .checked_fine_tune import wrap_fine_tune
-from .freezing import freeze_all_but, frozen_norms, keep_norm_stats
+from .freezing import BATCH_NORMS, freeze_all_but, frozen_norms, keep_norm_stats
 
 
 class Unfreezing(GroupCallback):
@@ -25,6 +27,8 @@ class Unfreezing(GroupCallback):
     idle = head_only = False
     # Are its phases shares of the fit, in which several groups open at once where there are too few steps?
     in_shares = False
+    # Layer groups with nothing left to train
+    dead = ()
     # The epoch that is being fitted
     fit_epoch = 0
 
@@ -43,16 +47,18 @@ class Unfreezing(GroupCallback):
     def fill(self,
         n_groups:int, # Layer groups of the learner
         n_epoch:int, # Epochs of the fit
+        dead:tuple=(), # Groups with nothing left to train, which are passed over
     ) -> list: # Pairs of epochs and the groups that train in them, `n_epoch` epochs in all
         "Give the last phase of the schedule all the epochs that are left; raise `ValueError` if these are too few"
-        return fill(self.schedule(n_groups, n_epoch), n_epoch, repr(self))
+        return fill(pass_over(self.schedule(n_groups, n_epoch), dead), n_epoch, repr(self))
 
     def check_fit(self, fit):
         # `lr_find` is for what trains now
         self.idle = any(is_kind(cb, if_loaded('fastai.callback.schedule', 'LRFinder')) for cb in fit.cbs)
         if self.idle: return
-        *body,_ = super().check_fit(fit)
+        groups = super().check_fit(fit)
         self.check_callbacks(fit.cbs)
+        self.dead,body = check_some_train(fit.learn, groups),list(groups)[:-1]
         norms = norm_ids(fit.learn.model)
         # Of the two fits of `fine_tune`, the one that is frozen
         self.head_only = self.fine_tuning and not any(group_trains(g, norms) for g in body)
@@ -66,7 +72,7 @@ class Unfreezing(GroupCallback):
 
     def _steps(self, n_groups, n_epoch, n_iter):
         "Return the groups of each phase, and the step at which it ends"
-        phases = [(n_epoch, (n_groups-1,))] if self.head_only else self.fill(n_groups, n_epoch)
+        phases = [(n_epoch, (n_groups-1,))] if self.head_only else self.fill(n_groups, n_epoch, self.dead)
         if self.in_shares: phases = with_own_steps(phases, n_iter)
         return [groups for _,groups in phases],phase_ends([epochs for epochs,_ in phases], n_iter)
 
@@ -89,18 +95,21 @@ class Unfreezing(GroupCallback):
 
     def enter(self, phase:int):
         "Freeze and unfreeze as phase number `phase` has it"
+        say_frozen(self.learn)
         freeze_all_but(self.learn, self.phase_groups[phase], self.train_bn)
         self.current = phase
 
     def _enter_within_epoch(self, phase):
         "Enter a phase where fastai has set the mode of each module already, as it does when an epoch begins"
-        frozen = frozen_norms(self.model)
+        before = frozen_norms(self.model)
         self.enter(phase)
-        # `BnFreeze` acts when an epoch begins, and only then
-        bn_freeze = if_loaded('fastai.callback.training', 'BnFreeze')
-        if not (self.train_bn is False or any(isinstance(cb, bn_freeze) for cb in self.learn.cbs)): return
-        for m in frozen - frozen_norms(self.model): m.train()
-        keep_norm_stats(self.model)
+        after = frozen_norms(self.model)
+        # `BnFreeze` acts when an epoch begins, and only then; batch norms are all that it knows
+        if self.train_bn is not False:
+            if not any(isinstance(cb, if_loaded('fastai.callback.training', 'BnFreeze')) for cb in self.learn.cbs): return
+            before,after = ({m for m in norms if isinstance(m, BATCH_NORMS)} for norms in (before, after))
+        for m in before - after: m.train()
+        for m in after: m.eval()
 
 def _train_bn_text(cb): return '' if cb.train_bn is None else f', train_bn={cb.train_bn}'
 
@@ -111,6 +120,7 @@ class GradualUnfreezing(Unfreezing):
         down_to:int=0, # The lowest group that ever trains
         train_bn:bool=None, # Do norm layers of frozen groups train? False keeps their statistics too; None as in fastai: `learn.train_bn`
     ):
+        epochs = plain_number(epochs)
         if epochs is not None:
             single = isinstance(epochs, (Number, str))
             lengths = [epochs] if single else check_list(epochs, 'epochs', 'a number, or several')
@@ -132,7 +142,7 @@ class ChainThaw(Unfreezing):
         epochs=1, # Epochs for each group, which may be fractional
         train_bn:bool=None, # As in `GradualUnfreezing`
     ):
-        check_number(epochs, 'epochs')
+        epochs = check_number(epochs, 'epochs')
         check_train_bn(train_bn)
         self.epochs,self.train_bn = as_epochs(epochs),train_bn
 

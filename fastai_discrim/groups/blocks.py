@@ -2,14 +2,17 @@
 __all__ = []
 
 import re
+from itertools import pairwise, takewhile
 
 from fastai.torch_core import params
 from torch import nn
 
 from ..optional import if_loaded
+from .declared_early import runs_late
 from .modules import children_with_params, is_embedding, is_head_name, is_norm, is_plain_list, own_params
 from .parallel import is_parallel, side_by_side
 from .repeats import repeated_blocks
+from .run_order import RunOrder
 from .timm_models import is_timm_model, timm_layers
 
 # A norm after the last block that is declared before the blocks has one of these words in its name
@@ -22,7 +25,9 @@ class Blocks:
     "Put the layers of one model in order, by its repeated blocks"
     def __init__(self,
         model:nn.Module, # It is not changed
+        order:RunOrder=None, # In which order its modules run; None to go by names, widths and the order of declaration
     ):
+        self.order = order
         self.blocks = repeated_blocks(model)
         self.block_params = {p for m in self.blocks for p in m.parameters()}
 
@@ -51,7 +56,8 @@ class Blocks:
 
     def _list_layers(self, m, head):
         "Return the layers of the members of a plain list, one member after another"
-        members,res = list(children_with_params(m).values()),[]
+        members,res = children_with_params(m),[]
+        members = list((self.order.sort(members) if self.order and not isinstance(m, nn.Sequential) else members).values())
         for i,c in enumerate(members):
             is_first,at_end = i == 0,head and i == len(members)-1
             new = self.layers(c, at_end) if self._is_opened_member(c, len(members), is_first, at_end) else [params(c)]
@@ -102,6 +108,22 @@ class Blocks:
         children = children_with_params(m)
         trunk = [n for n,c in children.items() if c in self.blocks or self._is_opened(c)]
         if not trunk: raise NoLayerOrder('in which no repeated blocks follow each other')
+        return self._as_run(children, trunk) if self.order else self._as_declared(m, children, trunk)
+
+    def _as_run(self, children, trunk):
+        "Order by a run of the model; refuse parts of which none takes what the one before it gives"
+        children = self.order.sort(children)
+        names = list(children)
+        heads = list(takewhile(is_head_name, reversed(names)))
+        trunk = [n for n in names if n in trunk and n not in heads] or trunk
+        if not self.blocks and len(trunk) > 1 and trunk[-1] == names[-1]: trunk.pop()
+        holders = [n for n in trunk if children[n] not in self.blocks]
+        if not all(self.order.follow(children[a], children[b]) for a,b in pairwise(holders)):
+            raise NoLayerOrder(f'as {", ".join(holders)} stand side by side in a run')
+        return children,trunk
+
+    def _as_declared(self, m, children, trunk):
+        "Order by declaration, but for what names and widths tell; refuse what they leave open"
         heads,norms = self._declared_early(m, children, trunk)
         trunk = [n for n in trunk if n not in heads]
         names = [n for n in children if n not in heads and n not in norms]
@@ -121,4 +143,16 @@ class Blocks:
         names_body = getattr(m, 'base_model_prefix', None) == body
         heads = [n for n in early if names_body or is_head_name(n)]
         norms = [n for n in early if n not in heads and is_norm(children[n]) and LAST_NORM_NAME.search(n)]
-        return heads,norms
+        late = self._late(children, [n for n in early if n not in heads and n not in norms], trunk)
+        return heads + [n for n in late if not is_norm(children[n])],norms + [n for n in late if is_norm(children[n])]
+
+    def _late(self, children, names, trunk):
+        "Return those of `names`, declared before the body, that run after it; refuse what can't be known"
+        late,left = {},[n for n in children if n in names or n in trunk]
+        for n in names:
+            following = next(o for o in left[left.index(n)+1:] if o in trunk or not is_norm(children[o]))
+            after = [children[o] for o in list(children)[list(children).index(n)+1:]]
+            late[n] = runs_late(children[n], after, children[following], children[trunk[-1]])
+        if doubtful := [n for n,is_late in late.items() if is_late is None]:
+            raise NoLayerOrder(f'as {", ".join(doubtful)}, declared before the body, may run after it')
+        return [n for n,is_late in late.items() if is_late]

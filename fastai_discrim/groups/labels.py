@@ -2,10 +2,12 @@
 __all__ = []
 
 import re
+from functools import lru_cache
 
 from fastai.learner import Learner
 from fastai.torch_core import get_model
 from fastcore.foundation import L
+from torch import device, nn
 
 
 def group_names(
@@ -36,9 +38,34 @@ def group_labels(
     groups:L, # Its layer groups, lists of parameters
 ) -> L: # Short names, the last 'head'
     "Label each of `groups` with the names of its first and last module, without what all names begin with"
-    body = group_names(learn, groups)[:-1]
+    known = _names_before_the_cut(learn)
+    body = [[_renamed(n, known) for n in names] for names in group_names(learn, groups)[:-1]]
     skip = _n_common([n.split('.') for names in body for n in names])
     return L(_label(names, skip) for names in body) + 'head'
+
+@lru_cache
+def _children(arch):
+    "Return the names and classes of the children of what `arch` makes, without memory for weights"
+    for kwargs in (dict(weights=None), dict(pretrained=False)):
+        try:
+            with device('meta'): return [(n, type(c)) for n,c in arch(**kwargs).named_children()]
+        except Exception: continue
+    return []
+
+def _names_before_the_cut(learn):
+    "Return what modules of the body that `vision_learner` cut are called in the model they are from, by what they are called now"
+    arch,(_,body) = vars(learn).get('arch'),next(get_model(learn.model).named_children(), (None, None))
+    if not callable(arch) or type(body) is not nn.Sequential: return {}
+    pairs = list(zip(_children(arch), body.named_children()))
+    if len(pairs) < len(body) or any(cls is not type(c) for (_,cls),(_,c) in pairs): return {}
+    return {f'0.{now}': name for (name,_),(now,_) in pairs if not name.isdigit()}
+
+def _renamed(name, known):
+    "Return `name` with what `known` has for the part that it begins with"
+    parts = name.split('.')
+    for i in range(len(parts), 0, -1):
+        if (start := '.'.join(parts[:i])) in known: return '.'.join([known[start], *parts[i:]])
+    return name
 
 def _n_common(names):
     "Count the parts that all `names` begin with and that can be left out"

@@ -3,6 +3,7 @@ __all__ = []
 
 from collections import Counter
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 from fastai.learner import Learner
@@ -12,8 +13,11 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 from torch import Tensor
 
+from .by_hand import frozen_by_hand, frozen_marks, mark_frozen, param_names, renew_opt
 from .labels import group_names
+from .modules import unwrapped
 from .norms import group_trains, norm_ids
+from .run_order import learner_input, run_order
 from .split import layerwise_split
 
 
@@ -22,10 +26,41 @@ def _groups_and_source(learn, reset_opt):
     # fastai takes an optimiser that is given in place of a function as it is
     if isinstance(learn.opt_func, OptimWrapper): return L(learn.opt_func.param_lists),'the optimiser'
     if learn.opt is not None and not reset_opt: return L(learn.opt.param_lists),'the optimiser'
+    _order_by_run(learn)
     groups = L(learn.splitter(learn.model))
     # fastai takes a list of parameters as one group
     if groups and all(isinstance(p, Tensor) for p in groups): groups = L([list(groups)])
-    return groups,f'the splitter {getattr(learn.splitter, "__name__", learn.splitter)}'
+    return groups,f'the splitter {_name(learn.splitter)}'
+
+def _name(splitter):
+    "Return the name of a splitter, perhaps a `partial` of one"
+    return getattr(getattr(splitter, 'func', splitter), '__name__', splitter)
+
+# What a run of a model has told: names of its modules, and the order in which they ran, where it isn't that of `layerwise_split` alone
+_ORDERS = WeakKeyDictionary()
+
+def _order_by_run(learn):
+    "Give `learn` the order in which its layers run on a batch, where `layerwise_split` alone has another, or none"
+    splitter,model = learn.splitter,unwrapped(learn.model)
+    kwargs = getattr(splitter, 'keywords', {})
+    if getattr(splitter, 'func', splitter) is not layerwise_split or 'x' in kwargs or 'order' in kwargs: return
+    names = [n for n,_ in model.named_modules()]
+    known = _ORDERS.get(model)
+    if known is None or known[0] != names: _ORDERS[model] = known = names,_other_order(learn, model)
+    if known[1] is not None: learn.splitter = partial(layerwise_split, **kwargs, order=known[1])
+
+def _other_order(learn, model):
+    "Return the order in which the modules of `model` run on a batch; None where it leads to the same groups, or can't be known"
+    try: x = learner_input(learn)
+    # Without items, as after `load_learner`
+    except Exception: return None
+    try: order = run_order(model, x)
+    # Callbacks may make of a batch what the model takes
+    except Exception: return None
+    by_run = layerwise_split(model, x=x)
+    try: same = [set(g) for g in by_run] == [set(g) for g in layerwise_split(model)]
+    except ValueError: same = False
+    return None if same else order.names
 
 def _check_types(groups, source):
     "Raise unless `groups` are lists of parameters"
@@ -96,11 +131,11 @@ def regroup(self:Learner,
     if isinstance(self.opt_func, OptimWrapper):
         raise ValueError('opt_func is an optimiser with groups of its own: expected what makes one, '
                          'as `partial(OptimWrapper, opt=...)`')
-    old_opt,old_splitter = self.opt,self.splitter
+    old_opt,old_splitter,by_hand = self.opt,self.splitter,frozen_by_hand(self)
     self.splitter = splitter if n_groups is None else partial(splitter, n_groups=n_groups)
     try:
         check_groups(self, reset_opt=True)
-        self.create_opt()
+        renew_opt(self)
     except Exception:
         self.splitter = old_splitter
         raise
@@ -109,9 +144,8 @@ def regroup(self:Learner,
         _carry_state(old_opt, self.opt)
         _carry_slow_weights(old_opt, self.opt)
         _carry_hypers(old_opt, self.opt)
-        _open_whole_groups(old_opt, self.opt, norms)
-    training = [i for i,g in enumerate(self.opt.param_lists) if group_trains(g, norms)]
-    self.opt.frozen_idx = training[0] if training else len(self.opt.param_lists)
+    _open_whole_groups(self, by_hand, norms)
+    self.opt.frozen_idx = _n_shut(self, by_hand, norms)
     return self
 
 def _carry_state(old, new):
@@ -139,9 +173,17 @@ def _carry_hypers(old, new):
     hypers = [old_hypers[group_of.get(g[-1], -1)] for g in new.param_lists]
     for k in hypers[0]: new.set_hyper(k, [h[k] for h in hypers])
 
-def _open_whole_groups(old, new, norms):
-    "In groups of `new` that train in part, train what was frozen as a whole group of `old`; what was frozen by hand stays so"
-    frozen = {p for g in old.param_lists if not group_trains(g, norms) for p in g}
-    for g in new.param_lists:
+def _open_whole_groups(learn, by_hand, norms):
+    "In groups that train in part, train what was frozen as a whole group before; what was frozen by hand stays so"
+    names = param_names(learn)
+    for g in learn.opt.param_lists:
         if not group_trains(g, norms): continue
-        for p in frozen & set(g): p.requires_grad_(True)
+        for p in g:
+            if by_hand.get(names[p]) is False: p.requires_grad_(True)
+    mark_frozen(learn, frozen_marks(learn))
+
+def _n_shut(learn, by_hand, norms):
+    "Count the groups, input first, that are frozen as groups: what is frozen by hand is in none of them, unless it is marked"
+    names,marks,groups = param_names(learn),frozen_marks(learn),learn.opt.param_lists
+    def _is_shut(g): return not group_trains(g, norms) and all(names[p] in marks for p in g if names[p] in by_hand)
+    return next((i for i,g in enumerate(groups) if not _is_shut(g)), len(groups))

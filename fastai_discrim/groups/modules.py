@@ -3,11 +3,18 @@ __all__ = []
 
 import re
 
-from fastai.torch_core import norm_types, params
+from fastai.torch_core import get_model, norm_types, params
 from torch import nn
 
 # Names of heads in fastai, torchvision, timm and transformers
 HEAD_NAME = re.compile(r'(^|_)(head|heads|classifier|fc|score|qa_outputs)(_|\d|$)')
+
+def unwrapped(
+    model:nn.Module, # Any model
+) -> nn.Module:
+    "Return what `DistributedDataParallel` or `torch.compile` has wrapped, or `model` itself"
+    model = get_model(model)
+    return getattr(model, '_orig_mod', model)
 
 def own_params(
     m:nn.Module, # A module

@@ -9,7 +9,15 @@ def norm_ids(
     model:nn.Module, # It may be wrapped in `DistributedDataParallel`
 ) -> frozenset: # `id`s of parameters
     "Return the parameters of norm layers, by `id`"
-    return frozenset(id(p) for p in norm_bias_params(model, with_bias=False))
+    # fastai makes these of batch norms, for several processes, and doesn't take them for norm layers
+    synced = [p for m in model.modules() if isinstance(m, nn.SyncBatchNorm) for p in m.parameters()]
+    return frozenset(id(p) for p in [*norm_bias_params(model, with_bias=False), *synced])
+
+def keeps_stats(
+    m:nn.Module, # A module
+) -> bool:
+    "Tell whether `m` itself has running statistics, as batch norms have, with weights or without"
+    return any(k.startswith('running_') and b is not None for k,b in m._buffers.items())
 
 def group_trains(
     group:list, # Parameters of one layer group

@@ -3,30 +3,47 @@ __all__ = []
 
 from itertools import pairwise
 
+from fastcore.basics import first
 from torch import nn
 
-from .modules import children_with_params, is_embedding, is_norm, is_plain_list, without_number
+from .modules import children_with_params, is_embedding, is_norm, is_plain_list, own_params, without_number
 
 # A module with a child of one of these names is a model by itself. Only exact names count: `fc1` may be part of a block
 MODEL_HEADS = {'head', 'classifier', 'fc', 'score', 'lm_head'}
+
+# Attributes of layers that say how many features they give
+GIVES = 'out_features','out_channels','hidden_size'
 
 def _ints(m, *attrs):
     "Return all values that the modules of `m` have for `attrs` and that are whole numbers, in order"
     values = [getattr(o, a, None) for o in m.modules() for a in attrs]
     return [v for v in values if isinstance(v, int)]
 
-def _widths(m):
+def widths(m):
     "Return how many features `m` takes and gives, by its first and last layer that say so; None for both if one is unknown"
-    n_in,n_out = _ints(m, 'in_features', 'in_channels', 'input_size'),_ints(m, 'out_features', 'out_channels', 'hidden_size')
+    n_in,n_out = _ints(m, 'in_features', 'in_channels', 'input_size'),_ints(m, *GIVES)
     return (n_in[0], n_out[-1]) if n_in and n_out else (None, None)
 
 def _fits(ms):
     "Tell for each two neighbours in `ms` whether the second can take what the first gives: True, False, or None if it is unknown"
     res = []
-    for (_,n_out),(n_in,_) in pairwise(_widths(m) for m in ms):
-        # A flattened image has a multiple of its channels
-        res.append(n_in % n_out == 0 if n_out and n_in else None)
+    for a,b in pairwise(ms):
+        (_,n_out),(n_in,_) = widths(a),widths(b)
+        # A single layer may take several tokens put together
+        is_single = sum(1 for o in b.modules() if own_params(o)) == 1
+        res.append(takes(n_in, n_out, a) or is_single and n_in % n_out == 0 if n_out and n_in else None)
     return res
+
+def takes(
+    n_in:int, # Features that a layer takes
+    n_out:int, # Features that `m` gives
+    m:nn.Module, # What comes before that layer
+) -> bool:
+    "Tell whether a layer can take what `m` gives"
+    if n_in == n_out: return True
+    # A flattened image has a multiple of its channels, and an RNN that runs both ways twice its features
+    layers = [o for o in m.modules() if any(isinstance(getattr(o, a, None), int) for a in GIVES)]
+    return n_in % n_out == 0 and not isinstance(layers[-1], nn.Linear)
 
 def _do_follow(ms):
     "Tell whether the widths say that each of `ms` takes what the one before it gives"
@@ -49,8 +66,8 @@ def is_parallel(
 
 def _are_heads(ms):
     "Tell whether `ms` take the same features and give different ones, without lists of layers inside"
-    widths = [_widths(m) for m in ms]
-    n_ins,n_outs = {n_in for n_in,_ in widths},{n_out for _,n_out in widths}
+    pairs = [widths(m) for m in ms]
+    n_ins,n_outs = {n_in for n_in,_ in pairs},{n_out for _,n_out in pairs}
     has_lists = any(isinstance(o, nn.ModuleList) for m in ms for o in m.modules())
     return len(n_ins) == 1 and len(n_outs) > 1 and not has_lists
 
@@ -71,6 +88,7 @@ def side_by_side(
     holders = [n for n in trunk if children[n] not in blocks]
     doubtful = [] if _order_is_known(children, trunk, holders) else list(holders)
     doubtful += _parts_of_layers(children, holders)
+    doubtful += _put_together(children, holders)
     doubtful += _encoders_after_decoders(children)
     return list(dict.fromkeys(holders + doubtful)) if doubtful else []
 
@@ -89,6 +107,14 @@ def _parts_of_layers(children, holders):
     lists = [n for n,c in children.items() if type(c) is nn.ModuleList and len(c) > 1 and not is_embedding(c)]
     def _is_like(n, holder): return len(children[n]) == len(children[holder]) and without_number(n) != without_number(holder)
     return [n for h in holders if h in lists for n in lists if _is_like(n, h)]
+
+def _put_together(children, holders):
+    "List `holders` where what comes after them takes as much as all of them give together"
+    outs = [widths(children[n])[1] for n in holders]
+    after = list(children.values())[list(children).index(holders[-1])+1:] if len(holders) > 1 else []
+    n_in = first(n for n,_ in map(widths, after) if n)
+    if n_in is None or None in outs or takes(n_in, outs[-1], children[holders[-1]]): return []
+    return holders if n_in == sum(outs) else []
 
 def _encoders_after_decoders(children):
     "List the encoders that come after a decoder"

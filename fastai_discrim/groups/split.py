@@ -2,30 +2,38 @@
 __all__ = ['layerwise_split']
 
 import numpy as np
-from fastai.torch_core import get_model, params
+from fastai.torch_core import params
 from fastcore.foundation import L
 from torch import nn
 
 from ..checks import check_count
 from ..optional import if_loaded
+from ..portable import Portable
 from .blocks import Blocks, NoLayerOrder
+from .modules import unwrapped
+from .run_order import RunOrder, run_order
 from .text_models import text_splitter
 
 
+@Portable
 def layerwise_split(
     model:nn.Module, # One of fastai, torchvision, timm or transformers, an `nn.Sequential`, or any that has repeated blocks
     n_groups:int=None, # Merge neighbours to have so many groups, the head alone; None for a group a layer
+    *,
+    x=None, # What `model` takes, a tensor or a tuple of its arguments: the order of layers is then that in which they run on it
+    order:list=None, # Instead of `x`: names of the modules in the order in which they run, which `learn.regroup()` finds
 ) -> L: # Lists of parameters, input first, head last
-    "Split `model` into its layers, or `n_groups` of neighbours; a tied weight goes with the last layer that has it"
-    model = get_model(model)
-    # What `torch.compile` has wrapped
-    model = getattr(model, '_orig_mod', model)
+    """Split `model` into its layers, or `n_groups` of neighbours; a tied weight goes with the last layer that has it. Without a run, go by
+    the order of declaration, by names and by widths; raise `ValueError` where these leave it open"""
+    model = unwrapped(model)
     if not params(model): raise ValueError(f'{type(model).__name__} has no parameters: expected a model with layers')
     if splitter := text_splitter(model): groups = L(splitter(model))
     elif isinstance(model, if_loaded('fastai.collab', 'EmbeddingDotBias')): groups = L(_factors_and_biases(model))
     else:
-        try: groups = _each_once(model, Blocks(model).layers(model, head=True))
-        except NoLayerOrder as e: raise _no_order(model, e) from None
+        if x is not None: order = run_order(model, x)
+        elif order is not None: order = RunOrder(model, order)
+        try: groups = _each_once(model, Blocks(model, order).layers(model, head=True))
+        except NoLayerOrder as e: raise _no_order(model, e, order) from None
     return groups if n_groups is None else _merge(groups, n_groups)
 
 def _factors_and_biases(model):
@@ -51,8 +59,9 @@ def _merge(groups, n_groups):
     parts = np.array_split(range(n-1), n_groups-1)
     return L([p for i in part for p in groups[i]] for part in parts) + [groups[-1]]
 
-def _no_order(model, why):
+def _no_order(model, why, order):
     "Make the error for a model whose order isn't known"
     children = ', '.join(f'{n} ({type(c).__name__})' for n,c in model.named_children()) or 'none'
+    by_run = '' if order else 'let a run tell, by `learn.regroup()` or `partial(layerwise_split, x=x)` with what the model takes, or '
     return ValueError(f'layerwise_split found no order of the layers of {type(model).__name__}, {why} (its children: {children}): '
-                      'write a splitter, `lambda m: L(m.stem, m.blocks, m.head).map(params)`, input first')
+                      f'{by_run}write a splitter, `lambda m: L(m.stem, m.blocks, m.head).map(params)`, input first')

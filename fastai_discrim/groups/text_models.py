@@ -4,10 +4,11 @@ __all__ = []
 from collections.abc import Callable
 
 from fastai.learner import Learner
-from fastai.torch_core import get_model
 from torch import nn
 
 from ..optional import if_loaded
+from .modules import children_with_params, unwrapped
+from .run_order import learner_input, run_outputs
 
 CORE = 'fastai.text.models.core'
 
@@ -24,11 +25,23 @@ def text_splitter(
 def is_language_model(
     learn:Learner, # Any learner
 ) -> bool:
-    "Tell whether the model of `learn` gives tokens"
+    "Tell whether the model of `learn` gives tokens: not where it holds a language model, and makes something else of what that gives"
     if isinstance(learn, if_loaded('fastai.text.learner', 'LMLearner')): return True
-    return any(map(_gives_tokens, get_model(learn.model).modules()))
+    model = unwrapped(learn.model)
+    decoders = [d for d in map(_decoder, model.modules()) if d is not None]
+    if not decoders: return False
+    try: given,pred = run_outputs(model, learner_input(learn), decoders)
+    # Callbacks may make of a batch what the model takes
+    except Exception: return _ends_with_decoder(model)
+    return bool(pred) and any(t.shape[-1:] == pred[0].shape[-1:] for t in given)
 
-def _gives_tokens(m):
-    "Tell whether `m` is fastai's decoder, or a model of transformers with output embeddings"
-    if isinstance(m, if_loaded(CORE, 'LinearDecoder')): return True
-    return hasattr(m, 'get_output_embeddings') and m.get_output_embeddings() is not None
+def _decoder(m):
+    "Return what turns features into tokens, if `m` is fastai's decoder or a model of transformers with output embeddings; else None"
+    if isinstance(m, if_loaded(CORE, 'LinearDecoder')): return m
+    return m.get_output_embeddings() if hasattr(m, 'get_output_embeddings') else None
+
+def _ends_with_decoder(m):
+    "Tell whether the last of what `m` declares gives tokens"
+    if _decoder(m) is not None: return True
+    children = list(children_with_params(m).values())
+    return bool(children) and _ends_with_decoder(children[-1])

@@ -34,6 +34,7 @@ class Plan:
     train_bn: bool = None # Do norm layers of frozen groups train? False also keeps their running statistics; None: as the learner has it
     body_lr: float = field(default=None, compare=False) # Rate of the group below the head; None where it follows from `lr`
     body_lr_from: str = field(default='', compare=False) # Where it came from
+    passed_over: tuple = field(default=(), compare=False) # Names of groups that never train, as the user froze them
 
     def __post_init__(self):
         phases = check_list(self.phases, 'phases', 'at least one Phase')
@@ -45,7 +46,7 @@ class Plan:
         check_train_bn(self.train_bn)
         _check_lengths(phases)
         _check_cycles(phases)
-        set_fields(self, phases=tuple(phases), names=names, lr=self.lr and float(self.lr),
+        set_fields(self, phases=tuple(phases), names=names, passed_over=tuple(self.passed_over), lr=self.lr and float(self.lr),
                    body_lr=self.body_lr and float(self.body_lr),
                    tried=tuple((float(lr), float(loss)) for lr,loss in self.tried))
 
@@ -119,6 +120,7 @@ class Plan:
         training = [[p.lrs[i] for i in p.groups] for p in self.phases]
         span = max(max(lrs)/min(lrs) for lrs in training)
         if span > WIDE_SPAN: title += f'; the lowest is 1/{span:,.0f} of the highest: `min_scale`, `span` or `decay` raise it'
+        if self.passed_over: title += f'; passed over, as frozen by hand: {", ".join(self.passed_over)}'
         if self.train_bn is not None:
             title += f'; norm layers of frozen groups {"train" if self.train_bn else "stay as they are"} (`train_bn`)'
         return title + (f'; from {self.source}' if self.source else '')

@@ -10,7 +10,7 @@ from .schedules import Schedule
 
 VERSION = 2
 # Fields of a plan that may be left out
-OPTIONAL = 'lr', 'lr_from', 'body_lr', 'body_lr_from', 'tried', 'source', 'train_bn'
+OPTIONAL = 'lr', 'lr_from', 'body_lr', 'body_lr_from', 'tried', 'source', 'train_bn', 'passed_over'
 
 def plan_to_dict(
     plan, # A `Plan`
@@ -19,6 +19,7 @@ def plan_to_dict(
     phases = [{**asdict(p), 'sched': p.sched and {'name': type(p.sched).__name__, **asdict(p.sched)}} for p in plan.phases]
     about = dict(source=plan.source, lr=plan.lr, lr_from=plan.lr_from, tried=[(lr, json_number(loss)) for lr,loss in plan.tried])
     if plan.body_lr is not None: about |= dict(body_lr=plan.body_lr, body_lr_from=plan.body_lr_from)
+    if plan.passed_over: about['passed_over'] = plan.passed_over
     if plan.train_bn is not None: about['train_bn'] = plan.train_bn
     return dict(fastai_discrim='Plan', version=VERSION, **about, names=plan.names, phases=phases)
 

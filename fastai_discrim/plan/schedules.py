@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from ..checks import check_number, check_rates
+from ..checks import check_number, check_rates, plain_number
 
 # fastai.callback.schedule is imported where it is used: it would change the default callbacks of everybody who imports this package
 
@@ -53,6 +53,7 @@ def SchedSTLR(
 ) -> partial: # Position in [0, 1] to rate
     "Make a slanted triangle: linear up to `lr_max` and down (ULMFiT, section 3.2; fastai 0.7's `use_clr=(ratio, 1/cut_frac)`)"
     STLR(cut_frac, ratio)
+    lr_max = plain_number(lr_max)
     check_rates(lr_max, np.size(lr_max), 'lr_max')
     return partial(sched_stlr, _floats(lr_max), cut_frac, ratio)
 
@@ -63,6 +64,7 @@ def SchedCLRBeta(
 ) -> partial: # Position in [0, 1] to rate
     "Make a triangle, from `lr_max/div` to `lr_max` and back, with a tail down to a hundredth (fastai 0.7's `use_clr_beta=(div, pct, ...)`)"
     CLRBeta(div, pct)
+    lr_max = plain_number(lr_max)
     check_rates(lr_max, np.size(lr_max), 'lr_max')
     return partial(sched_clr_beta, _floats(lr_max), div, pct)
 
@@ -70,6 +72,7 @@ class Schedule:
     "Base of the shapes that rate and momentum take over a cycle. A schedule is a frozen dataclass with `scheds`"
     # How many values of momentum the schedule takes
     n_moms = (3,)
+    def _number(self, name, **bounds): object.__setattr__(self, name, check_number(getattr(self, name), name, **bounds))
     def __str__(self):
         args = (f'{k}={v:.4g}' if isinstance(v, float) else f'{k}={v!r}' for k,v in asdict(self).items())
         return f'{type(self).__name__}({", ".join(args)})'
@@ -86,8 +89,8 @@ class STLR(Schedule):
     cut_frac: float = 0.1 # Fraction of the cycle in which the rate rises
     ratio: float = 32 # The rate starts and ends at its peak divided by this
     def __post_init__(self):
-        check_number(self.cut_frac, 'cut_frac', high=1)
-        check_number(self.ratio, 'ratio', low=1, at_least=True)
+        self._number('cut_frac', high=1)
+        self._number('ratio', low=1, at_least=True)
     def scheds(self, lrs, moms):
         return {'lr': SchedSTLR(lrs, self.cut_frac, self.ratio), 'mom': partial(sched_lines, [0, self.cut_frac, 1], moms)}
 
@@ -98,8 +101,8 @@ class CLRBeta(Schedule):
     pct: float = 10 # Percentage of the cycle that the tail takes
     n_moms = (2, 3)
     def __post_init__(self):
-        check_number(self.div, 'div', low=1, at_least=True)
-        check_number(self.pct, 'pct', high=100)
+        self._number('div', low=1, at_least=True)
+        self._number('pct', high=100)
     def scheds(self, lrs, moms):
         end = 1 - self.pct/100
         return {'lr': SchedCLRBeta(lrs, self.div, self.pct), 'mom': partial(sched_lines, [0, end/2, end], [moms[0], moms[1], moms[0]])}
@@ -111,9 +114,9 @@ class OneCycle(Schedule):
     div_final: float = 1e5 # The rate ends at its peak divided by this
     pct_start: float = 0.25 # Fraction of the cycle in which the rate rises
     def __post_init__(self):
-        check_number(self.div, 'div')
-        check_number(self.div_final, 'div_final')
-        check_number(self.pct_start, 'pct_start', high=1)
+        self._number('div')
+        self._number('div_final')
+        self._number('pct_start', high=1)
     def scheds(self, lrs, moms):
         from fastai.callback.schedule import combined_cos
         lrs = _floats(lrs)
@@ -123,7 +126,7 @@ class OneCycle(Schedule):
 class Cos(Schedule):
     "Cosine from the peak rate down to 0, as in `fit_sgdr`; momentum as at the peak. fastai 0.7's cosine has `hold=0.05`"
     hold: float = 0. # Fraction of the cycle, at its start, in which the rate is held at a hundredth of its peak
-    def __post_init__(self): check_number(self.hold, 'hold', high=1, at_least=True)
+    def __post_init__(self): self._number('hold', high=1, at_least=True)
     def scheds(self, lrs, moms):
         return {'lr': partial(sched_cos_hold, _floats(lrs), self.hold), 'mom': partial(sched_constant, moms[1])}
 

@@ -2,19 +2,21 @@
 __all__ = []
 
 from dataclasses import replace
-from warnings import warn
 
 from fastai.learner import Learner
 from fastcore.basics import patch
 from fastcore.foundation import L
 
 from ..callbacks.base import is_kind
+from ..checks import as_rate, check_names
+from ..groups.by_hand import renew_opt
 from ..groups.labels import group_labels
 from ..groups.layer_groups import check_groups
 from ..groups.text_models import is_language_model
 from ..plan.origin import HeadLR
 from ..run.checkpoint_file import check_checkpoint
 from ..run.fit_plan import check_plan
+from ..user_warning import warn_user
 from .recipe import LM, Recipe
 
 
@@ -38,10 +40,11 @@ def _set_betas(opt, recipe):
     "Set β2; β1 is part of the plan. Warn of what the optimiser does not have"
     for hyper,name,value in (('mom', 'β1', recipe.moms), ('sqr_mom', 'β2', recipe.sqr_mom)):
         if value is not None and hyper not in opt.hypers[0]:
-            warn(f'{name}={value} is ignored: the optimiser has none', stacklevel=3)
+            warn_user(f'{name}={value} is ignored, as the optimiser has none: the recipe is for Adam, `opt_func=Adam`')
         elif value is not None and hyper == 'sqr_mom': opt.set_hyper(hyper, value)
 
 @patch
+@check_names
 def apply_recipe(self:Learner,
     recipe:Recipe, # What to run, such as `recipes.paper_clas`
     n_epoch:int=None, # Epochs in all; None for the published number
@@ -56,7 +59,7 @@ def apply_recipe(self:Learner,
     "Fit as `recipe` says: its plan, clipping, β1, β2 and weight decay, which stay with the optimiser. Model and data are left as built"
     if not isinstance(recipe, Recipe): raise TypeError(f'recipe={recipe!r}: expected a Recipe, such as `recipes.paper_clas`')
     check_checkpoint(checkpoint, checkpoint_every, start_epoch)
-    plan = recipe.plan(n_epoch, lr)
+    plan = recipe.plan(n_epoch, lr if lr is None or isinstance(lr, HeadLR) else as_rate(lr))
     _check_kind(self, recipe)
     check_plan(self, plan, cbs, reset_opt)
     clipping = _clipping(self, recipe, cbs)
@@ -64,6 +67,6 @@ def apply_recipe(self:Learner,
     if checkpoint is not None:
         from ..run.checkpointing import check_run
         check_run(self, plan, checkpoint, recipe.wd, reset_opt)
-    if self.opt is None or reset_opt: self.create_opt()
+    if self.opt is None or reset_opt: renew_opt(self)
     _set_betas(self.opt, recipe)
     self.fit_plan(plan, clipping + L(cbs), recipe.wd, checkpoint, checkpoint_every=checkpoint_every, start_epoch=start_epoch)

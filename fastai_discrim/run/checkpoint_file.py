@@ -5,16 +5,16 @@ import io
 import os
 import zlib
 from pathlib import Path
-from warnings import warn
 
 import torch
 from fastai.learner import Learner
 
 from ..checks import check_count
+from ..user_warning import warn_user
 from .plain_data import from_plain, to_plain
 
-# Version 1 had no module modes, and marks of what was frozen by hand elsewhere
-VERSION = 2
+# Version 1 had no module modes; version 2 did not tell what was frozen by hand from what was with its group
+VERSION = 3
 
 def checkpoint_file(
     learn:Learner, # The learner that runs
@@ -84,7 +84,7 @@ def read(
         raise ValueError(f'{"; ".join(damaged)}: expected a whole one to go on from; delete it to start from the beginning')
     _check_version(source, d)
     if damaged and source == previous(file):
-        warn(f'{damaged[0]}: going on from the one before it, {source.name}', stacklevel=4)
+        warn_user(f'{damaged[0]}: going on from the one before it, {source.name}')
         # The next write would put it in the place of the one that is whole
         os.replace(file, file.with_name(f'{file.name}.damaged'))
     if source != file: os.replace(source, file)

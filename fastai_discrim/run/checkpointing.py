@@ -2,7 +2,6 @@
 __all__ = []
 
 from pathlib import Path
-from warnings import warn
 
 from fastai.callback.progress import CSVLogger
 from fastai.callback.tracker import EarlyStoppingCallback
@@ -13,7 +12,9 @@ from ..callbacks.base import FitCallback
 from ..callbacks.group_lrs import record_on
 from ..data_state import data_state, set_data_state
 from ..distributed import all_gather, log_rank0, n_processes, on_rank0
+from ..groups.by_hand import renew_opt
 from ..plan.plan import Plan
+from ..user_warning import warn_user
 from .callback_state import in_checkpoint, init_args
 from .checkpoint_file import checkpoint_file, read, write
 from .learner_state import learner_state, set_learner_state
@@ -65,8 +66,8 @@ class Checkpointing(FitCallback):
         before = sorted(name for name,_ in learner_part(self.state)['callbacks'])
         now = sorted(cb.name for cb in self.learn.cbs if in_checkpoint(cb))
         if now != before:
-            warn(f'the run had the callbacks {", ".join(before)}, and now has {", ".join(now)}: expected the same, or it may end elsewhere',
-                 stacklevel=3)
+            warn_user(f'the run had the callbacks {", ".join(before)}, and now has {", ".join(now)}: expected the same, or it may end '
+                      'elsewhere; give the fit those that it had')
 
     def _show_rows(self):
         "Put the losses so far into the table of the progress bar, and into what `CSVLogger` began again"
@@ -108,8 +109,8 @@ class Checkpointing(FitCallback):
         "Write a checkpoint before batch number `batches` of epoch number `epoch`"
         known,learner = set(self.lost),learner_state(self.learn, self.args, self.lost)
         if new := self.lost - known:
-            warn(f'{", ".join(sorted(new))}: no numbers, text, arrays or tensors, and so not in the checkpoint; what depends on them may '
-                 'end elsewhere', stacklevel=2)
+            warn_user(f'{", ".join(sorted(new))}: no numbers, text, arrays or tensors, and so not in the checkpoint; what depends on them '
+                      'may end elsewhere')
         # The weights are the same in all processes; what each of them draws and measures is not
         common = {k: learner.pop(k) for k in ('model', 'opt')}
         start = self.epoch_start if batches else data_state(self.learn)
@@ -120,7 +121,7 @@ class Checkpointing(FitCallback):
     def _try_write(self, *args, **kwargs):
         "Write a checkpoint, or warn: after the first epoch has begun it is better to train on than to stop"
         try: self._write(*args, **kwargs)
-        except (OSError, TypeError, ValueError, RuntimeError) as e: warn(f'{e}; training goes on without', stacklevel=2)
+        except (OSError, TypeError, ValueError, RuntimeError) as e: warn_user(f'{e}; training goes on without')
 
 def of_this_process(
     state:dict, # What a checkpoint holds
@@ -193,7 +194,7 @@ def _load_finished(learn, plan, state, reset_opt):
     "Leave `learn` as the finished run did"
     # As `fit` would
     learn.model.to(getattr(learn.dls, 'device', default_device()))
-    if learn.opt is None or reset_opt: learn.create_opt()
+    if learn.opt is None or reset_opt: renew_opt(learn)
     restore(learn, state)
     # As `fit` leaves them
     for p in learn.model.parameters(): p.grad = None

@@ -1,7 +1,6 @@
 "A plan, run: what ran is what was planned"
 __all__ = []
 
-from warnings import warn
 
 from fastai.learner import Learner
 from fastcore.basics import patch
@@ -10,11 +9,14 @@ from fastcore.foundation import L
 from ..callbacks.base import is_kind
 from ..callbacks.discriminative import DiscriminativeLR
 from ..callbacks.unfreezing import Unfreezing
-from ..checks import check_data
+from ..checks import check_data, check_names
+from ..groups.by_hand import check_some_train
 from ..groups.labels import group_labels
 from ..groups.layer_groups import check_groups
 from ..optional import if_loaded
+from ..plan.passed_over import pass_over_in_plan
 from ..plan.plan import Plan
+from ..user_warning import warn_user
 from .checkpoint_file import check_checkpoint
 from .loss_guard import N_LOSSES, LossGuard
 from .plan_loop import plan_loop
@@ -44,15 +46,21 @@ def check_plan(
     if len(groups) != plan.n_groups:
         raise ValueError(f'the plan is for {plan.n_groups} layer groups ({", ".join(plan.names)}), the learner has {len(groups)} '
                          f'({", ".join(group_labels(learn, groups))}): make the plan from this learner, or give it the plan\'s splitter')
-    deciding = DiscriminativeLR,Unfreezing,if_loaded('fastai.callback.schedule', 'ParamScheduler')
     for cb in [*learn.cbs, *L(cbs)]:
-        if is_kind(cb, deciding):
+        if _says_what_the_plan_says(cb):
             name = cb.__name__ if isinstance(cb, type) else type(cb).__name__
-            raise ValueError(f'{name} together with a plan, which says every rate and what trains: expected none; '
+            raise ValueError(f'{name} together with a plan, which says every rate, momentum and what trains: expected none; '
                              'leave it out, or `learn.remove_cb` it')
     _check_monitors(learn, plan)
     check_data(learn)
     plan.timeline(len(learn.dls.train))
+
+def _says_what_the_plan_says(cb):
+    "Tell whether a callback decides, or would in vain, what a plan does: rates, momentum, what trains"
+    if is_kind(cb, (DiscriminativeLR, Unfreezing, if_loaded('fastai.callback.tracker', 'ReduceLROnPlateau'))): return True
+    if not is_kind(cb, if_loaded('fastai.callback.schedule', 'ParamScheduler')): return False
+    # Weight decay, and what else an optimiser has, is left to whoever schedules it. What is not known yet may be anything
+    return not {'lr', 'mom'}.isdisjoint(getattr(cb, 'scheds', {'lr'}))
 
 def _check_monitors(learn, plan):
     "Raise unless the learner measures what phases watch"
@@ -71,10 +79,11 @@ def _warn_of_one_step(plan, n_iter):
         share = (plan.phase_lrs(i, timeline)/plan.phases[i].lrs).max()
         if share < LOW_SHARE: low[i+1] = share
     if low:
-        warn(f'phases {", ".join(map(str, low))}: each has one step, at {100*min(low.values()):.0f} % of its peak rates, as its cycle only '
-             'begins: give the learner smaller batches, or the phases more epochs, as by `epochs=5`', stacklevel=3)
+        warn_user(f'phases {", ".join(map(str, low))}: each has one step, at {100*min(low.values()):.0f} % of its peak rates, as its cycle '
+                  'only begins: give the learner smaller batches, or the phases more epochs, as by `epochs=5`')
 
 @patch
+@check_names
 def fit_plan(self:Learner,
     plan:Plan, # What to do
     cbs=None, # One callback, many, or a class
@@ -92,6 +101,7 @@ def fit_plan(self:Learner,
     from .plan_callbacks import PlanScheduler, PlanUnfreezing
     check_checkpoint(checkpoint, checkpoint_every, start_epoch)
     check_plan(self, plan, cbs, reset_opt)
+    plan = pass_over_in_plan(plan, check_some_train(self, check_groups(self, reset_opt)))
     _warn_of_one_step(plan, len(self.dls.train))
     saving,begin = L(),(start_epoch, 0)
     if checkpoint is not None:

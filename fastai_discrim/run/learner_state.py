@@ -35,7 +35,8 @@ def learner_state(
     scaler = getattr(learn, 'scaler', None)
     return dict(
         model=to_plain(dict(model.state_dict())), opt=to_plain(learn.opt.state_dict()), random=to_plain(random_states()),
-        trains=[p.requires_grad for p in params], grads=[_grad(p) for p in params], modes=[m.training for m in model.modules()],
+        frozen_idx=getattr(learn.opt, 'frozen_idx', 0), trains=[p.requires_grad for p in params],
+        grads=[_grad(p) for p in params], modes=[m.training for m in model.modules()],
         memory={n: _memory(m) for n,m in _resettable(model).items()}, scaler=to_plain(scaler.state_dict()) if scaler else None,
         callbacks=[[cb.name, callback_state(cb, a, lost)] for cb,a in zip(learn.cbs, args) if in_checkpoint(cb)],
         metrics=[plain_attrs(m) for m in learn.metrics], **{k: to_plain(getattr(learn, k, None)) for k in COUNTS})
@@ -54,6 +55,7 @@ def set_learner_state(
     for m,mode in zip(model.modules(), state['modes']): m.training = mode
     # A copy: the optimiser changes its tensors in place, and a state is restored twice where batches are skipped
     learn.opt.load_state_dict(to_device(deepcopy(state['opt']), device))
+    learn.opt.frozen_idx = state['frozen_idx']
     for n,m in _resettable(model).items(): set_attrs(m, to_device(state['memory'].get(n, {}), device))
     _set_callbacks(learn, state['callbacks'])
     if state['scaler'] and getattr(learn, 'scaler', None): learn.scaler.load_state_dict(state['scaler'])

@@ -16,7 +16,7 @@ class PlanUnfreezing(Unfreezing):
     def __init__(self, plan:Plan): self.plan,self.train_bn = plan,plan.train_bn
     # The rest has been checked by `check_plan`
     def check_fit(self, fit): self.check_callbacks(fit.cbs)
-    def fill(self, n_groups, n_epoch): return [(p.epochs, p.groups) for p in self.plan.phases]
+    def fill(self, n_groups, n_epoch, dead=()): return [(p.epochs, p.groups) for p in self.plan.phases]
 
     def enter(self, phase):
         super().enter(phase)

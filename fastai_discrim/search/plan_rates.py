@@ -3,7 +3,7 @@ __all__ = []
 
 from fastai.learner import Learner
 
-from ..checks import check_number
+from ..checks import as_rate, check_number
 from ..groups.layer_groups import own_lr
 from ..plan.origin import BodyLR, HeadLR, lr_and_origin
 from .body_prior import HEAD_RATIO, body_prior
@@ -17,17 +17,23 @@ def plan_rates(
     factor:float, # The paper's ratio of the two
 ) -> dict: # Fields of a `Plan`: both rates, and where they came from; no `body_lr` where the paper's ratio holds
     "Return the rates of the head and of the group below it, and where they came from"
-    if lr is None: origin = dict(lr=own_lr(learn), lr_from='learn.lr')
-    else: _,origin = lr_and_origin(lr)
+    origin = dict(lr=own_lr(learn), lr_from='learn.lr') if lr is None else _lr(lr)
     check_number(origin['lr'], 'lr')
     body_lr,body_lr_from = _body_lr(learn, groups, lr, origin['lr']/factor, body_lr)
     if body_lr is None: return origin
     return origin | _lowered(lr, body_lr) | dict(body_lr=body_lr, body_lr_from=body_lr_from)
 
+def _lr(lr):
+    "Return η_L, and where it came from, also where that is `learn.lr_find`"
+    if isinstance(lr, HeadLR): return lr_and_origin(lr)[1]
+    origin = lr_and_origin(as_rate(lr))[1]
+    if hasattr(lr, '_fields'): origin['lr_from'] = f'lr_find, {"valley" if "valley" in lr._fields else lr._fields[0]}'
+    return origin
+
 def _body_lr(learn, groups, lr, papers_lr, body_lr):
     "Return the rate of the group below the head, or None for the paper's; and where it came from"
     if isinstance(body_lr, BodyLR): return body_lr.lr,f'body_lr_find, {body_lr.how}'
-    if body_lr is not None: return body_lr,'given'
+    if body_lr is not None: return as_rate(body_lr, 'body_lr'),'given'
     prior = body_prior(learn, groups)
     if prior.lr is None: return None,''
     if isinstance(lr, HeadLR): return prior.lr,f'what is usual for {prior.kind}'

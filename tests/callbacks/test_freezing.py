@@ -11,9 +11,10 @@ from fastai.optimizer import SGD, Adam, OptimWrapper, ranger
 from plan.restated import phase_ends
 from torch import nn
 
-from fastai_discrim.callbacks.freezing import BY_HAND, freeze_all_but, frozen_norms, keep_norm_stats, sync_lookahead
+from fastai_discrim.callbacks.freezing import freeze_all_but, frozen_norms, keep_norm_stats, sync_lookahead
 from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing
 from fastai_discrim.data_state import data_state, set_data_state
+from fastai_discrim.groups.by_hand import BY_HAND
 from fastai_discrim.plan.phase import Phase
 from fastai_discrim.plan.plan import Plan
 
@@ -201,7 +202,7 @@ class TestByHand:
 
     def test_it_is_said_once(self, tmp_path):
         learn = self.learner(tmp_path)
-        with pytest.warns(UserWarning, match=r'1 parameters are frozen in a layer group .* stay so \(2.bias\)') as said:
+        with pytest.warns(UserWarning, match=r'1 parameters are frozen by hand, and stay so \(2.bias\)\. `learn.unfreeze') as said:
             watched(learn, GradualUnfreezing(1), 5)
             watched(learn, GradualUnfreezing(1), 5)
         assert len([w for w in said if 'stay so' in str(w.message)]) == 1
@@ -280,12 +281,33 @@ class TestByHand:
         assert moved(learn, before) == in_groups(learn, range(3))
 
 def test_which_norms_are_frozen():
-    m = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm2d(2, affine=False), nn.LayerNorm(2), nn.Sequential(nn.BatchNorm3d(2)))
+    m = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm2d(2, track_running_stats=False), nn.LayerNorm(2), nn.Sequential(nn.BatchNorm3d(2)),
+                      nn.SyncBatchNorm(2), nn.InstanceNorm1d(2, affine=True, track_running_stats=True), nn.InstanceNorm1d(2, affine=True))
     assert frozen_norms(m) == set()
     for p in m.parameters(): p.requires_grad_(False)
-    assert frozen_norms(m) == {m[0], m[3][0]}
+    with_stats = {m[0], m[3][0], m[4], m[5]}
+    assert frozen_norms(m) == with_stats
     keep_norm_stats(m)
-    assert [o.training for o in (m[0], m[1], m[2], m[3], m[3][0])] == [False, True, True, True, False]
+    assert {o for o in m.modules() if not o.training} == with_stats
+
+def test_a_norm_without_weights_goes_with_what_it_is_in_or_with_the_layer_before_it():
+    def _norm(): return nn.BatchNorm1d(2, affine=False)
+    flat = nn.Sequential(nn.Linear(2, 2), _norm(), nn.Linear(2, 2), _norm(), nn.ReLU(), nn.Sequential(_norm()), nn.Linear(2, 2))
+    flat[:2].requires_grad_(False)
+    assert frozen_norms(flat) == {flat[1]}
+    flat[2].requires_grad_(False)
+    assert frozen_norms(flat) == {flat[1], flat[3], flat[5][0]}
+    # Before the layer of its own block
+    blocks = nn.Sequential(*[nn.Sequential(nn.Sequential(_norm(), nn.Linear(2, 2))) for _ in range(3)])
+    for i in range(2): blocks[i].requires_grad_(False)
+    assert frozen_norms(blocks) == {blocks[0][0][0], blocks[1][0][0]}
+    # A layer that trains in part trains
+    flat.requires_grad_(True)
+    flat[2].bias.requires_grad_(False)
+    assert frozen_norms(flat) == set()
+    alone = nn.Sequential(_norm(), nn.Linear(2, 2), nn.Linear(2, 2))
+    alone[1].requires_grad_(False)
+    assert frozen_norms(alone) == set()
 
 def test_lookahead_is_pulled_to_where_the_weights_are(tmp_path):
     learn = trained(make_mlp(tmp_path, opt_func=ranger))

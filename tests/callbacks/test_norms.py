@@ -4,11 +4,15 @@ import torch
 from conftest import make_mlp
 from fastai.callback.core import Callback
 from fastai.callback.training import BnFreeze
+from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from plan.restated import phase_ends
+from torch import nn
 
 from fastai_discrim.callbacks.discriminative import DiscriminativeLR
 from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing, Unfreezing
+from fastai_discrim.groups.norms import norm_ids
+from fastai_discrim.groups.split import layerwise_split
 from fastai_discrim.plan.phase import Phase
 from fastai_discrim.plan.plan import Plan
 
@@ -190,3 +194,45 @@ def test_the_mode_that_someone_else_set_stays_when_a_group_opens(tmp_path, train
         def before_batch(self): seen.append(self.model[3].training)
     with learn.no_bar(),learn.no_logging(): learn.fit(1, 1e-2, cbs=[GradualUnfreezing(.25, train_bn=train_bn), Eval(), Mode()])
     assert seen == [False]*8
+
+class Stats(nn.Module):
+    "A norm layer of one's own"
+    def __init__(self):
+        super().__init__()
+        self.register_buffer('running_power', torch.ones(8))
+    def forward(self, x):
+        if self.training: self.running_power.lerp_(x.detach().pow(2).mean((0, 2)), .1)
+        return x/self.running_power.sqrt()[:,None]
+
+KINDS = {'batch': lambda: nn.BatchNorm1d(8), 'without weights': lambda: nn.BatchNorm1d(8, affine=False),
+         'instance': lambda: nn.InstanceNorm1d(8, affine=True, track_running_stats=True),
+         'instance without weights': lambda: nn.InstanceNorm1d(8, track_running_stats=True), 'own': Stats}
+
+def with_norm(tmp_path, kind):
+    norm = KINDS[kind]()
+    layers = nn.Unflatten(1, (2, 2)),nn.Conv1d(2, 8, 1),norm,nn.ReLU(),nn.Conv1d(8, 8, 1),nn.Flatten(),nn.Linear(16, 2)
+    learn = make_mlp(tmp_path)
+    return Learner(learn.dls, nn.Sequential(*layers), loss_func=learn.loss_func, splitter=layerwise_split, path=tmp_path),norm
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('fit', [lambda learn: learn.fit(2, 1e-2, cbs=GradualUnfreezing(down_to=1, train_bn=False)),
+                                 lambda learn: learn.fit_ulmfit(2, 1e-2, down_to=1, train_bn=False)], ids=['callback', 'plan'])
+def test_statistics_of_any_kind_stay_as_they_are(tmp_path, kind, fit):
+    learn,norm = with_norm(tmp_path, kind)
+    before = [b.clone() for b in norm.buffers()]
+    with learn.no_bar(),learn.no_logging(): fit(learn)
+    assert before and all(map(torch.equal, before, norm.buffers()))
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_statistics_of_any_kind_go_on_when_their_layer_opens_within_an_epoch(tmp_path, kind):
+    learn,norm = with_norm(tmp_path, kind)
+    seen = []
+    class Mode(Callback):
+        run_valid,order = False,100
+        def before_batch(self): seen.append(norm.training)
+    with learn.no_bar(),learn.no_logging(): learn.fit(1, 1e-2, cbs=[GradualUnfreezing(.25, train_bn=False), Mode()])
+    assert seen == [False]*4 + [True]*4
+
+def test_layers_that_several_processes_share_are_norm_layers():
+    m = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+    assert norm_ids(m) == {id(m[1].weight), id(m[1].bias)}

@@ -56,7 +56,7 @@ def test_a_head_that_is_declared_early_leaves_the_last_list_to_the_body():
     assert ids(layerwise_split(Net(layer1=a, layer2=b))) == ids(map(params, [*a, b]))
 
 def test_what_is_declared_before_the_body_that_a_model_names_is_its_head():
-    pool,bs = nn.Linear(2, 2),blocks(2)
+    pool,bs = nn.Bilinear(2, 2, 2),blocks(2)
     m = Net(pool=pool, bert=Net(emb=nn.Embedding(3, 2), layer=bs))
     assert ids(layerwise_split(m)) == ids([params(pool)+params(m.bert.emb), *map(params, bs)])
     m.base_model_prefix = 'bert'

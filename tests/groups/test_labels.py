@@ -4,9 +4,10 @@ import transformers
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
+from fastai.vision.learner import vision_learner
 from groups.small_models import Net
 from torch import nn
-from torchvision.models import resnet18
+from torchvision.models import resnet18, vgg11
 
 from fastai_discrim.groups.labels import group_labels, group_names
 from fastai_discrim.groups.layer_groups import check_groups
@@ -58,3 +59,17 @@ def test_labels_keep_what_names_have_in_common_after_the_first_difference(tmp_pa
     m = Net(x=Net(a=part(), b=part()), fc=nn.Linear(2, 2))
     groups = [[*m.x.a.m.parameters()], [*m.x.b.m.parameters()], [*m.x.a.n.parameters(), *m.x.b.n.parameters(), *m.fc.parameters()]]
     assert group_labels(empty_learner(m, tmp_path), groups) == ['a.m', 'b.m', 'head']
+
+def test_labels_of_a_cut_body_are_those_of_the_model_that_it_was_cut_from(tmp_path):
+    dls = DataLoaders([], [])
+    learn = vision_learner(dls, resnet18, pretrained=False, n_out=2, n_in=1, loss_func=CrossEntropyLossFlat(), splitter=layerwise_split,
+                           normalize=False, path=tmp_path)
+    blocks = [f'layer{i}.{j}' for i in range(1, 5) for j in range(2)]
+    assert group_labels(learn, check_groups(learn)) == ['conv1 .. bn1', *blocks, 'head']
+    # The table names what can be looked up in the model
+    assert group_names(learn, check_groups(learn))[1] == ['0.4.0']
+    # Not where the body is another
+    learn.arch = vgg11
+    assert group_labels(learn, check_groups(learn))[1] == '0.4.0'
+    learn.arch = 'no function'
+    assert group_labels(learn, check_groups(learn))[1] == '0.4.0'

@@ -155,7 +155,7 @@ def test_regroup_gives_a_learner_without_groups_its_layers(tmp_path):
     learn.model[0].requires_grad_(False)
     learn.create_opt()
     learn.regroup()
-    assert len(learn.opt.param_lists) == 3 and learn.opt.frozen_idx == 1 and not learn.model[0].weight.requires_grad
+    assert len(learn.opt.param_lists) == 3 and learn.opt.frozen_idx == 0 and not learn.model[0].weight.requires_grad
 
 def test_regroup_gives_lookahead_what_it_did_not_have(tmp_path):
     learn = make_mlp(tmp_path, splitter=trainable_params, opt_func=ranger)
@@ -195,7 +195,7 @@ def test_regroup_in_the_middle_of_unfreezing_leaves_no_layer_frozen_for_good(tmp
         # The head, and the three layers above the lowest two, of which two had opened
         assert [all(p.requires_grad for p in g) for g in learn.opt.param_lists] == [False, False, True]
         assert [p.requires_grad for p in learn.opt.param_lists[1]] == [True]*3 + [False]
-        with pytest.warns(UserWarning, match=r'1 parameters are frozen in a layer group .* stay so \(4.bias\)'): learn.fit_ulmfit(3, 1e-2)
+        with pytest.warns(UserWarning, match=r'1 parameters are frozen by hand, and stay so \(4.bias\)'): learn.fit_ulmfit(3, 1e-2)
     assert [n for n,p in model.named_parameters() if not p.requires_grad] == ['4.bias']
 
 def test_regroup_opens_the_whole_of_a_group_that_trains_in_part_but_for_what_was_frozen_by_hand(tmp_path):

@@ -13,7 +13,8 @@ def towers(a, b): return Net(user=tower(a), item=tower(b), head=nn.Linear(16, 2)
 
 REFUSED = {
     'no blocks': (lambda: Net(stem=nn.Linear(2, 2), head=nn.Linear(2, 2)), r'of Net, in which no repeated blocks follow each other '
-                  r'\(its children: stem \(Linear\), head \(Linear\)\): write a splitter, `lambda m: L\('),
+                  r'\(its children: stem \(Linear\), head \(Linear\)\): let a run tell, .*, or write a '
+                  r'splitter, `lambda m: L\('),
     'one layer': (lambda: nn.LSTM(2, 2), r'of LSTM, in which no repeated blocks follow each other \(its children: none\)'),
     'two towers': (lambda: towers(3, 5), 'as user, item may stand side by side'),
     'equal towers': (lambda: towers(8, 8), 'as user, item may stand side by side'),
@@ -29,6 +30,8 @@ REFUSED = {
     'a decoder first': (lambda: Net(decoder=tower(8), encoder=tower(8)), 'as decoder, encoder may stand side by side'),
     'parts of layers': (lambda: Net(attentions=blocks(3), norms=nn.ModuleList([nn.LayerNorm(2) for _ in range(3)]), fc=nn.Linear(2, 2)),
                         'as attentions, norms may stand side by side'),
+    'towers whose widths divide': (lambda: Net(user=tower(4), item=tower(16), head=nn.Linear(16, 2)), 'as user, item may stand side by'),
+    'towers that are put together': (lambda: Net(user=tower(4), item=tower(8), head=nn.Linear(16, 2)), 'as user, item may stand side by'),
     'no parameters': (lambda: nn.Sequential(nn.ReLU()), 'Sequential has no parameters'),
 }
 

@@ -9,7 +9,8 @@ from conftest import StopAt, make_mlp
 from fastai.callback.core import Callback
 from fastai.callback.mixup import MixUp
 from fastai.callback.rnn import ModelResetter, RNNCallback
-from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, SaveModelCallback
+from fastai.callback.schedule import ParamScheduler, SchedLin
+from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.callback.training import GradientClip
 from fastai.metrics import AccumMetric, F1Score, accuracy
 from run.resumed import check, outcome, plan_of
@@ -21,7 +22,7 @@ from fastai_discrim.run.plain_data import from_plain
 
 @pytest.mark.parametrize('cbs', [lambda: [SaveModelCallback()], lambda: [SaveModelCallback(monitor='accuracy', every_epoch=2)],
                                  lambda: [EarlyStoppingCallback(min_delta=-.2, patience=3)], lambda: [GradientClip(.5)],
-                                 lambda: [MixUp()], lambda: [ReduceLROnPlateau()]],
+                                 lambda: [MixUp()], lambda: [ParamScheduler({'wd': SchedLin(.1, 0.)})]],
                          ids=['best', 'every second', 'early', 'clip', 'mixup', 'plateau'])
 @pytest.mark.parametrize('every', [None, 3])
 def test_callbacks(tmp_path, cbs, every): check(lambda: make_mlp(tmp_path), [(1, 4), (2, 6)], every=every, cbs=cbs)

@@ -12,8 +12,8 @@ from conftest import StopAt, in_groups, make_clas, make_mlp, same, snapshot, tra
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import CSVLogger
-from fastai.callback.schedule import ParamScheduler
-from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
+from fastai.callback.schedule import ParamScheduler, SchedLin
+from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, SaveModelCallback
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.optimizer import SGD, OptimWrapper, ranger
 from fastai.torch_core import set_seed
@@ -350,3 +350,22 @@ def test_accumulation_over_phases_of_a_part_of_an_epoch(mlp):
     with mlp.no_bar(), mlp.no_logging(): mlp.fit_plan(PARTS, cbs=[GradientAccumulation(24), steps])
     assert steps.moved == [in_groups(mlp, g) if i%3 == 2 else set() for i,g in enumerate(steps.opened)]
     assert_ran(mlp, PARTS)
+
+@pytest.mark.parametrize('hyper', ['wd', 'sqr_mom', 'eps'])
+def test_what_a_plan_does_not_say_may_be_scheduled(mlp, hyper):
+    seen = []
+    class Seen(Callback):
+        def before_step(self): seen.append(self.opt.hypers[0][hyper])
+    with mlp.no_bar(): mlp.fit_plan(GRADUAL, cbs=[ParamScheduler({hyper: SchedLin(.1, .05)}), Seen()])
+    np.testing.assert_allclose(seen, np.linspace(.1, .05, len(seen), endpoint=False), rtol=1e-3)
+    assert_ran(mlp, GRADUAL)
+
+@pytest.mark.parametrize('cb', [lambda: ReduceLROnPlateau(), lambda: ReduceLROnPlateau, lambda: ParamScheduler({'mom': SchedLin(.9, .8)}),
+                                lambda: ParamScheduler({'wd': SchedLin(.1, 0.), 'lr': SchedLin(.1, 0.)}), lambda: ParamScheduler])
+@pytest.mark.parametrize('added', [False, True])
+def test_what_a_plan_says_may_not(mlp, cb, added):
+    cb = cb()
+    if added: mlp.add_cb(cb)
+    with pytest.raises(ValueError, match='(ReduceLROnPlateau|ParamScheduler) together with a plan, .*: expected none'):
+        mlp.fit_plan(GRADUAL, cbs=None if added else cb)
+    assert mlp.opt is None

@@ -50,7 +50,7 @@ def test_parameters_frozen_by_hand(tmp_path):
         learn = make_clas(tmp_path)
         learn.model[1].layers[-1][0].weight.requires_grad_(False)
         return learn
-    with pytest.warns(UserWarning, match='are frozen in a layer group'): check(make, [(2, 3)], every=2)
+    with pytest.warns(UserWarning, match='1 parameters are frozen by hand, and stay so'): check(make, [(2, 3)], every=2)
 
 def test_in_half_precision(tmp_path):
     def make():

@@ -104,7 +104,7 @@ def test_a_fit_with_callbacks_of_ours(mlp):
     "It is checked for itself, and records for itself"
     seen = []
     def fit(learn):
-        learn.fit_stlr(3, 1e-2, cbs=GradualUnfreezing())
+        learn.fit_stlr(3, 1e-2, cbs=GradualUnfreezing(1))
         seen.append(None)
     fit_plan(mlp, fits := Fits('after_epoch', fit))
     assert seen
