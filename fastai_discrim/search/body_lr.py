@@ -35,8 +35,8 @@ def lower_lr(
     losses_at, # Function from a rate to its `Losses`
     first:float, # Where to begin
 ) -> tuple: # Rates, ascending; their `Losses`; the chosen one
-    """Divide `first` by 3 for as long as the loss gets clearly lower, or isn't finite. Higher rates are not tried: a few steps like them, and
-    many don't (`benchmarks/README.md`)"""
+    """Divide `first` by 3 for as long as the loss gets clearly lower, or isn't finite. Higher rates are not tried: a few steps like them,
+    and many don't (`benchmarks/README.md`)"""
     lrs,losses = [first],losses_at(first)
     while len(lrs) <= MAX_DOWN:
         lrs,losses = [lrs[0]/STEP, *lrs],losses_at(lrs[0]/STEP).joined(losses)
@@ -52,9 +52,9 @@ def body_lr_find(self:Learner,
     wd:float=None, # Weight decay, as in `fit`
     **kwargs, # As in `ulmfit_plan`
 ) -> BodyLR: # The chosen rate, the rates tried and their losses, and how they were found
-    """Find the rate of the group below the head by fits in miniature: the plan of the whole fit in at most 40 steps, once per rate. Begin at
-    what is usual for networks of its kind, the paper's η_L / 2.6 if nothing is, and go down for as long as the validation loss gets clearly
-    lower. Leave no trace on the learner"""
+    """Find the rate of the group below the head by fits in miniature: the plan of the whole fit in at most 40 steps, once per rate. Begin
+    at what is usual for networks of its kind, the paper's η_L / 2.6 if nothing is, and go down for as long as the validation loss gets
+    clearly lower. Leave no trace on the learner"""
     steps = n_steps(n_epoch*len(self.dls.train))
     first = self.ulmfit_plan(n_epoch, lr, **kwargs).phases[0].lrs[-2]
     def _losses_at(body_lr):

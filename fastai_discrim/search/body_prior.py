@@ -7,8 +7,8 @@ from fastai.learner import Learner
 from fastai.torch_core import get_model
 from torch import nn
 
-# Adam on pretrained transformers: 2e-5 to 5e-4 are usual for all layers at once; the lower ones are for more steps than a small data set has
-# (Devlin et al. 2019, appendix A.3; ELECTRA, Clark et al. 2020, table 7: 3e-4 at the top for its small model)
+# Adam on pretrained transformers: 2e-5 to 5e-4 are usual for all layers at once; the lower ones are for more steps than a small data set
+# has (Devlin et al. 2019, appendix A.3; ELECTRA, Clark et al. 2020, table 7: 3e-4 at the top for its small model)
 LAYER_NORM_LR = 3e-4
 # Adam on convolutional networks: fastai's default for all layers
 BATCH_NORM_LR = 1e-3

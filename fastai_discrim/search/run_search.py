@@ -27,6 +27,6 @@ def run_search(
                 with learn.added_cbs(PauseTrackers()): return search()
             except (CancelFitException, CancelEpochException, CancelTrainException, CancelValidException) as e:
                 names = ', '.join(type(cb).__name__ for cb in learn.cbs)
-                raise ValueError(f'a callback called the pass over the data off, one of {names}: expected a whole one, from which {what} is '
-                                 'found; give a rate, or fit without that callback') from e
+                raise ValueError(f'a callback called the pass over the data off, one of {names}: expected a whole one, from which {what} '
+                                 'is found; give a rate, or fit without that callback') from e
     return on_rank0(_search)
