@@ -40,14 +40,21 @@ def _least(lengths):
     "Return the fewest epochs of the phase after those of `lengths`: one where these are whole, any time at all where they are not"
     return 1 if all(float(n).is_integer() for n in lengths) else 0
 
+def _moved_into(end, n_iter, low, high):
+    "Return the end of a phase, in epochs, moved no further than it takes to lie between two steps"
+    step = min(max(step_at(end, n_iter), low), high)
+    return end if step == step_at(end, n_iter) else step/n_iter
+
 def with_own_steps(
     phases:list, # Pairs of epochs and groups, as `fill` gives them
     n_iter:int, # Steps an epoch
 ) -> list: # Pairs of epochs and groups, as many epochs in all
-    "Open several groups at once where the fit has fewer steps for its opening than groups; the first phase has a step, if there are two"
+    """Open several groups at once where the fit has fewer steps for its opening than groups; the first and the last phase have a step, if
+    there are two"""
     ends = list(accumulate(epochs for epochs,_ in phases))
-    # The head has the first step
-    if step_at(ends[0], n_iter) < 1 < step_at(ends[-1], n_iter): ends = [max(end, 1/n_iter) for end in ends]
+    total = step_at(ends[-1], n_iter)
+    # The head has the first step, and all groups the last
+    if total > 1: ends[:-1] = [_moved_into(end, n_iter, 1, total-1) for end in ends[:-1]]
     steps = [0, *(step_at(end, n_iter) for end in ends)]
     last = len(phases)-1
     kept = [i for i in range(last) if steps[i] < steps[i+1] < steps[-1]] + [last]

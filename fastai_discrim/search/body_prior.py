@@ -4,6 +4,7 @@ __all__ = []
 from dataclasses import dataclass
 
 from fastai.learner import Learner
+from fastai.optimizer import OptimWrapper
 from fastai.torch_core import get_model
 from torch import nn
 
@@ -30,9 +31,18 @@ def _is_layer_norm(m): return isinstance(m, nn.LayerNorm) or 'LayerNorm' in type
 
 def _is_batch_norm(m): return isinstance(m, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm))
 
+def _body_modules(m, head):
+    "Yield `m` and the modules in it, but for those that belong to the head: all their parameters are in `head`, by `id`"
+    in_head = [id(p) in head for p in m.parameters()]
+    if in_head and all(in_head): return
+    yield m
+    for c in m.children(): yield from _body_modules(c, head)
+
 def _is_adaptive(learn, group):
     "Tell whether the optimiser scales each step by the gradient's size, as Adam does: only then are rates alike from model to model"
-    opt = learn.opt_func([group], lr=learn.lr) if learn.opt is None else learn.opt
+    opt = learn.opt
+    # One that is there already fastai takes as it is
+    if opt is None: opt = learn.opt_func if isinstance(learn.opt_func, OptimWrapper) else learn.opt_func([group], lr=learn.lr)
     return 'sqr_mom' in opt.hypers[0]
 
 def body_prior(
@@ -41,7 +51,7 @@ def body_prior(
 ) -> BodyPrior:
     "Return what fine-tuning usually takes for a model of its kind, judged by the layers of its body"
     head = {id(p) for p in groups[-1]}
-    modules = [m for m in get_model(learn.model).modules() if not any(id(p) in head for p in m.parameters(recurse=False))]
+    modules = list(_body_modules(get_model(learn.model), head))
     # The paper's rate is for these, and higher ones only seem better in a few steps
     if any(isinstance(m, nn.RNNBase) for m in modules): return BodyPrior(None, 'recurrent networks', is_settled=True)
     if not _is_adaptive(learn, groups[-1]): return BodyPrior(None, 'any network under this optimiser')

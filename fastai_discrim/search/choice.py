@@ -2,6 +2,7 @@
 __all__ = []
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -53,13 +54,30 @@ class Losses:
         other, # `Losses` of other candidates on the same items
     ): # `Losses` of all of them
         "Return these candidates and, after them, those of `other`"
-        return Losses(np.concatenate([self.parts, other.parts]), self.sizes)
+        a,b = on_common_parts([self, other])
+        return Losses(np.concatenate([a.parts, b.parts]), a.sizes)
+
+    def merged(self,
+        ends:np.ndarray, # How many items there are up to the end of each new part
+    ): # `Losses` of fewer parts
+        "Return the same losses over larger parts"
+        starts = np.searchsorted(self.sizes.cumsum(), [0, *ends[:-1]], side='right')
+        sizes = np.add.reduceat(self.sizes, starts)
+        return Losses(np.add.reduceat(self.parts*self.sizes, starts, axis=1)/sizes, sizes)
 
     def at(self,
         order, # Indices of candidates
     ): # `Losses`
         "Return the candidates at `order`"
         return Losses(self.parts[order], self.sizes)
+
+def on_common_parts(
+    several:list, # `Losses` on the same items, each perhaps in other parts
+) -> list: # `Losses`
+    "Merge parts until all have the same: not every candidate's loss can be had for a part of a batch (`part_losses`)"
+    if all(np.array_equal(l.sizes, several[0].sizes) for l in several): return several
+    ends = reduce(np.intersect1d, [l.sizes.cumsum() for l in several])
+    return [l.merged(ends) for l in several]
 
 def joined_parts(
     several:list, # `Losses` of the same candidates on other items
@@ -71,6 +89,7 @@ def mean_losses(
     runs:list, # `Losses` of the same candidates on the same items, each trained otherwise
 ) -> Losses:
     "Return the mean over several trainings of the candidates"
+    runs = on_common_parts(runs)
     return Losses(np.mean([l.parts for l in runs], axis=0), runs[0].sizes)
 
 def lowers(

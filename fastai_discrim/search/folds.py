@@ -18,7 +18,10 @@ def folds(
     if items_in(train) + items_in(valid) >= FEW_ITEMS: return [(train, valid)]
     size = max(find_bs(targets) for _,*targets in train)
     held_out = [_cut_all(valid, size), *_dealt(_cut_all(train, size), N_FOLDS-1)]
-    return [([b for other in held_out if other is not fold for b in other], fold) for fold in held_out if fold]
+    # A batch norm can't train on a single item, such as the last of a validation set
+    can_train = [[b for b in fold if items_in([b]) >= min(size, 2)] for fold in held_out]
+    sets = [([b for j,other in enumerate(can_train) if j != i for b in other], fold) for i,fold in enumerate(held_out)]
+    return [(train, valid) for train,valid in sets if train and valid]
 
 def _dealt(batches, n):
     "Deal batches out to `n` lists"

@@ -1,11 +1,14 @@
 "A fit in miniature: its plan in a few steps, and the validation loss after them"
 __all__ = []
 
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from itertools import islice
+from warnings import catch_warnings, simplefilter
 
-from fastai.callback.core import Callback, CancelValidException
+import numpy as np
+from fastai.callback.core import Callback, CancelFitException, CancelValidException
 from fastai.learner import Learner
 from fastcore.basics import GetAttr
 from torch import nn
@@ -38,33 +41,41 @@ def miniature(
 ) -> Plan:
     "Return `plan` in one epoch of `n_steps` steps: the same shares, rates and schedule"
     shares = [(p.epochs/plan.n_epoch, i) for i,p in enumerate(plan.phases)]
-    begun,phases = None,[]
+    begun,phases = set(),[]
     for epochs,i in with_own_steps(shares, n_steps):
         phase = replace(plan.phases[i], epochs=epochs, early_stop=None)
         # The phase that begins the cycle may have no step
-        if phase.sched is None and begun is None: phase = replace(phase, sched=plan.phases[0].sched, moms=plan.phases[0].moms)
-        begun = phase.sched or begun
+        leader = max(j for j in range(i+1) if plan.phases[j].sched is not None)
+        if leader not in begun: phase = replace(phase, sched=plan.phases[leader].sched, moms=plan.phases[leader].moms)
+        begun.add(leader)
         phases.append(phase)
     return replace(plan, phases=phases)
 
-class FreshNormStats(Callback):
-    """Average the running statistics of batch norms over the second half of the steps: after a few steps, those of a low momentum are still
-    the pretrained ones"""
-    def before_train(self):
-        norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-        self.momenta = [(m, m.momentum) for m in norms]
+def _batch_norms(model):
+    "List the batch norms that keep running statistics"
+    return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
 
+class FreshNormStats(Callback):
+    """Average the running statistics of batch norms over the second half of the steps, as a fit of many steps does: after a few steps,
+    those with a low momentum are still the pretrained ones"""
     def before_batch(self):
         if not self.training or self.iter != len(self.dls.train)//2: return
-        for m,_ in self.momenta:
+        for m in _batch_norms(self.model):
+            # In a frozen group it may keep its statistics
+            if not m.training: continue
             m.reset_running_stats()
             # The average of all that follow
             m.momentum = None
 
-    def after_train(self):
-        for m,momentum in self.momenta: m.momentum = momentum
-        self.momenta = []
-    after_cancel_fit = after_train
+@contextmanager
+def same_momentum(
+    model:nn.Module, # The model, whose batch norms may get another momentum inside
+):
+    "Put back the momentum of batch norms, which is no part of their state"
+    before = [(m, m.momentum) for m in _batch_norms(model)]
+    try: yield
+    finally:
+        for m,momentum in before: m.momentum = momentum
 
 class NoValidation(Callback):
     "Leave out the validation at the end of an epoch"
@@ -85,11 +96,20 @@ def miniature_losses(
     n_items:int, # Validation items at most, in whole batches
     wd:float=None, # Weight decay, as in `fit`
 ) -> Losses: # Of one candidate
-    "Fit `plan` in `n_steps` steps, and return the validation losses after them"
+    "Fit `plan` in `n_steps` steps, and return the validation losses after them; raise `CancelFitException` where a callback calls it off"
     train,*others = learn.dls.loaders
     learn.dls = copy(learn.dls)
-    learn.dls.loaders = [FirstBatches(train, n_steps), *others]
-    learn.fit_plan(miniature(plan, n_steps), wd=wd, cbs=[FreshNormStats(), NoValidation()], reset_opt=True)
-    losses = ValidLosses(n_items)
-    learn.validate(dl=shuffled(others[0] if others and len(others[0]) else train, n_items), cbs=losses)
-    return gather_losses([losses.batches])
+    valid = others[0] if others and len(others[0]) else train
+    learn.dls.loaders = [FirstBatches(train, n_steps), valid]
+    with same_momentum(learn.model),catch_warnings():
+        # What holds for the whole fit is said when it runs
+        simplefilter('ignore')
+        learn.fit_plan(miniature(plan, n_steps), wd=wd, cbs=[FreshNormStats(), NoValidation()], reset_opt=True)
+    n_done,losses = learn.train_iter,ValidLosses(n_items)
+    learn.validate(dl=shuffled(valid, n_items), cbs=losses)
+    # Neither `fit` nor `validate` tells
+    if not losses.batches: raise CancelValidException()
+    res = gather_losses([losses.batches])
+    # It also ends early where the loss isn't finite
+    if n_done < n_steps and np.isfinite(res.mean).all(): raise CancelFitException()
+    return res

@@ -2,8 +2,9 @@
 __all__ = []
 
 import math
+from functools import reduce
 
-import torch
+import numpy as np
 from fastai.torch_core import find_bs
 
 from .choice import Losses
@@ -38,12 +39,10 @@ def part_losses(
 def gather_losses(
     batches:list, # For each candidate, what `part_losses` gave for each batch
 ) -> Losses:
-    "Put the losses of candidates together; parts are those of whole batches unless all candidates have the same"
-    sizes = [[size for _,size in candidate] for candidate in batches]
-    if any(s != sizes[0] for s in sizes): batches = [[_whole(*batch) for batch in candidate] for candidate in batches]
-    parts = [[loss for losses,_ in candidate for loss in losses] for candidate in batches]
-    return Losses(torch.tensor(parts, dtype=torch.float64).numpy(), torch.tensor(_flat(size for _,size in batches[0])).double().numpy())
+    "Put the losses of candidates together, on the parts that all of them have"
+    return reduce(Losses.joined, map(_of_one, batches))
 
-def _whole(losses, sizes): return [sum(l*k for l,k in zip(losses, sizes))/sum(sizes)],[sum(sizes)]
-
-def _flat(lists): return [o for part in lists for o in part]
+def _of_one(batches):
+    "Return the `Losses` of one candidate"
+    losses,sizes = [[o for lists in part for o in lists] for part in zip(*batches)]
+    return Losses(np.array([losses], dtype=float), np.array(sizes, dtype=float))

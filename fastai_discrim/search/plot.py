@@ -23,7 +23,9 @@ def plot_search(
     if np.isfinite(res.untrained): ax.axhline(res.untrained, color='grey', ls=':', label=f'untrained: {res.untrained:.3g}')
     ax.set(xscale='log', xlabel=f'learning rate of the {of}', ylabel=ylabel, title=f'Search for the rate of the {of}')
     # Where the loss diverges says little, and would flatten the rest
-    lowest,at_low_rates = np.nanmin(res.losses),np.nanmax([*res.losses[:len(res.losses)//2], res.untrained])
-    top = min(ax.get_ylim()[1], lowest + 2*(at_low_rates-lowest))
-    if top > lowest: ax.set_ylim(lowest - 0.1*(top-lowest), top)
+    at_low_rates = [*res.losses[:len(res.losses)//2], res.untrained]
+    if np.isfinite(res.losses).any() and np.isfinite(at_low_rates).any():
+        lowest = np.nanmin(res.losses)
+        top = min(ax.get_ylim()[1], lowest + 2*(np.nanmax(at_low_rates)-lowest))
+        if top > lowest: ax.set_ylim(lowest - 0.1*(top-lowest), top)
     ax.legend()

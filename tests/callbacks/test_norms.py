@@ -36,7 +36,8 @@ def moves(learn, fit):
     return cb.seen
 
 FITS = {
-    'callback': lambda train_bn: lambda learn: learn.fit_one_cycle(3, 1e-2, cbs=[GradualUnfreezing(1, train_bn=train_bn), DiscriminativeLR()]),
+    'callback': lambda train_bn: lambda learn: learn.fit_one_cycle(
+        3, 1e-2, cbs=[GradualUnfreezing(1, train_bn=train_bn), DiscriminativeLR()]),
     'plan': lambda train_bn: lambda learn: learn.fit_plan(learn.ulmfit_plan(3, 1e-2, train_bn=train_bn)),
     'fit_ulmfit': lambda train_bn: lambda learn: learn.fit_ulmfit(3, 1e-2, train_bn=train_bn),
 }

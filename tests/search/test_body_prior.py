@@ -1,0 +1,106 @@
+"What is known of the body's rate is judged by the layers of the body and by the optimiser"
+from functools import partial
+
+import pytest
+import torch
+from conftest import everything, make_clas, make_lm, make_mlp
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.optimizer import SGD, Adam, OptimWrapper, RMSProp, ranger
+from fastai.torch_core import params
+from fastcore.foundation import L
+from torch import nn
+
+from fastai_discrim.search.body_prior import BATCH_NORM_LR, LAYER_NORM_LR, body_prior
+
+
+class LlamaRMSNorm(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n))
+    def forward(self, x): return x*self.weight
+
+class LayerNorm2d(LlamaRMSNorm): pass
+
+def learner(*body, top=None, **kwargs):
+    "A learner of two groups"
+    ds = [(torch.randn(4), torch.tensor(0))]*4
+    dls = DataLoaders.from_dsets(ds, ds, bs=2, device='cpu', num_workers=0)
+    model = nn.Sequential(nn.Sequential(nn.Linear(4, 4), *body), top or nn.Linear(4, 2))
+    return Learner(dls, model, splitter=lambda m: L(m[0], m[1]).map(params), loss_func=CrossEntropyLossFlat(), **kwargs)
+
+def prior(learn): return body_prior(learn, L(learn.splitter(learn.model)).map(list))
+
+def head(first): return nn.Sequential(first, nn.Linear(4, 2))
+
+@pytest.mark.parametrize('body,top,lr,is_limit', [
+    ([nn.LayerNorm(4)], None, LAYER_NORM_LR, True), ([LlamaRMSNorm(4)], None, LAYER_NORM_LR, True),
+    ([LayerNorm2d(4)], None, LAYER_NORM_LR, True),
+    ([nn.LayerNorm(4, elementwise_affine=False)], None, LAYER_NORM_LR, True),
+    ([nn.BatchNorm1d(4)], None, BATCH_NORM_LR, False), ([nn.SyncBatchNorm(4)], None, BATCH_NORM_LR, False),
+    ([nn.GroupNorm(2, 4)], None, BATCH_NORM_LR, False), ([nn.BatchNorm1d(4, affine=False)], None, BATCH_NORM_LR, False),
+    # Transformers that begin with convolutions
+    ([nn.BatchNorm1d(4), nn.LayerNorm(4)], None, LAYER_NORM_LR, True), ([nn.LayerNorm(4), nn.BatchNorm1d(4)], None, LAYER_NORM_LR, True),
+    ([], None, None, False), ([nn.ReLU()], None, None, False),
+    # Of the head nothing is known
+    ([], head(nn.LayerNorm(4)), None, False), ([], head(nn.BatchNorm1d(4)), None, False),
+    ([nn.BatchNorm1d(4)], head(nn.LayerNorm(4)), BATCH_NORM_LR, False),
+    ([], head(nn.LayerNorm(4, elementwise_affine=False)), None, False), ([], head(nn.BatchNorm1d(4, affine=False)), None, False)])
+def test_it_is_known_by_the_bodys_norm_layers(body, top, lr, is_limit):
+    res = prior(learner(*body, top=top))
+    assert (res.lr, res.is_limit, res.is_settled) == (lr, is_limit, False)
+
+def test_the_kind_is_named():
+    kinds = [prior(learner(*body)).kind for body in ([nn.LayerNorm(4)], [nn.BatchNorm1d(4)], [], [nn.LSTM(4, 4)])]
+    assert kinds == ['networks with layer norms', 'networks with batch norms', 'networks without norm layers', 'recurrent networks']
+
+@pytest.mark.parametrize('rnn', [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize('opt', [Adam, SGD])
+def test_of_recurrent_networks_it_is_settled(rnn, opt):
+    res = prior(learner(rnn(4, 4), nn.LayerNorm(4), opt_func=opt))
+    assert res.lr is None and res.is_settled
+    res = prior(learner(nn.LayerNorm(4), top=head(rnn(4, 4)), opt_func=Adam))
+    assert res.lr == LAYER_NORM_LR and not res.is_settled
+
+@pytest.mark.parametrize('make', [make_clas, make_lm])
+def test_fastais_text_models_are_recurrent(tmp_path, make): assert prior(make(tmp_path)).is_settled
+
+TORCH = {k: partial(OptimWrapper, opt=getattr(torch.optim, k)) for k in ('AdamW', 'RAdam', 'RMSprop', 'SGD')}
+OPTS = dict(adam=(Adam, True), rms=(RMSProp, True), ranger=(ranger, True), partial=(partial(Adam, sqr_mom=.9), True), sgd=(SGD, False),
+            momentum=(partial(SGD, mom=.9), False), adamw=(TORCH['AdamW'], True), radam=(TORCH['RAdam'], True),
+            rmsprop=(TORCH['RMSprop'], True), sgd_torch=(TORCH['SGD'], False))
+
+@pytest.mark.parametrize('made', [False, True], ids=['no optimiser yet', 'an optimiser'])
+@pytest.mark.parametrize('opt,is_adaptive', OPTS.values(), ids=OPTS)
+def test_rates_are_alike_under_optimisers_that_scale_their_steps(opt, is_adaptive, made):
+    learn = learner(nn.LayerNorm(4), opt_func=opt)
+    if made: learn.create_opt()
+    res = prior(learn)
+    assert (res.lr, res.is_limit) == ((LAYER_NORM_LR, True) if is_adaptive else (None, False)) and not res.is_settled
+
+def test_an_optimiser_that_is_there_already():
+    "fastai takes it as it is"
+    for opt,lr in ((torch.optim.AdamW, LAYER_NORM_LR), (torch.optim.SGD, None)):
+        learn = learner(nn.LayerNorm(4))
+        learn.opt_func = OptimWrapper(opt=opt([{'params': list(g)} for g in learn.splitter(learn.model)], lr=.1))
+        assert prior(learn).lr == lr and learn.opt is None
+        learn.create_opt()
+        assert prior(learn).lr == lr
+
+@pytest.mark.parametrize('opt', [{}, dict(opt_func=TORCH['AdamW']), dict(opt_func=SGD)])
+@pytest.mark.parametrize('state', ['new', 'trained', 'frozen'])
+def test_nothing_is_changed(tmp_path, opt, state):
+    learn = make_mlp(tmp_path, norm=True, **opt)
+    if state != 'new':
+        with learn.no_bar(): learn.fit(1, 1e-2)
+    if state == 'frozen': learn.freeze()
+    before = everything(learn)
+    prior(learn)
+    assert everything(learn) == before
+
+def test_a_model_in_a_wrapper():
+    learn = learner(nn.LayerNorm(4))
+    groups = L(learn.splitter(learn.model)).map(list)
+    learn.model = nn.DataParallel(learn.model)
+    assert body_prior(learn, groups).lr == LAYER_NORM_LR
