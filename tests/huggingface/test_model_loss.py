@@ -89,3 +89,28 @@ def test_accumulated():
     learn = smoothed()
     quiet(learn, learn.fit, 1, 1e-3, cbs=GradientAccumulation(16))
     assert len(learn.recorder.losses) == 4
+
+# The search
+
+@pytest.mark.filterwarnings('ignore:no rate')
+def test_the_search_goes_by_it():
+    learn = smoothed()
+    found = quiet(learn, learn.head_lr_find, show_plot=False)
+    assert found.how == 'range test of the head, as another loss than `loss_func` trains'
+    # The losses are those of the model, seven times as high
+    assert found.losses[0] == pytest.approx(7*1.1, abs=0.7)
+
+@pytest.mark.filterwarnings('ignore:no rate')
+def test_the_search_runs_heads_alone_where_it_is_the_usual_one():
+    def _found(**kwargs):
+        learn = make_learner(**kwargs)
+        set_seed(2)
+        return quiet(learn, learn.head_lr_find, show_plot=False)
+    found,own = _found(),_found(model_loss=True)
+    assert own.how.startswith('validation loss of the head') and own.lr == pytest.approx(found.lr)
+
+@pytest.mark.filterwarnings('ignore:no rate')
+def test_one_line():
+    learn = smoothed()
+    quiet(learn, learn.fit_ulmfit, 6)
+    assert learn.recorder.plan.lr_from.startswith('head_lr_find, range test of the head')

@@ -65,7 +65,7 @@ def test_a_plan_runs(glue, tmp_path):
     assert np.array_equal(learn.recorder.group_lrs, learn.recorder.plan.lrs(4)) and len(moved(learn, before)) > 40
 
 @pytest.mark.filterwarnings('ignore:.*no rate lowers')
-@pytest.mark.parametrize('glue', [of_tuples, of_a_wrapper])
+@pytest.mark.parametrize('glue', [of_fastxtend, of_tuples, of_a_wrapper])
 def test_the_rate_is_found(glue, tmp_path):
     set_seed(0)
     dls,wrap,kwargs = glue()
