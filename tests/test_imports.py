@@ -17,7 +17,7 @@ PACKAGE = Path(find_spec('fastai_discrim').origin).parent
 FILES = {'.'.join(p.relative_to(PACKAGE).with_suffix('').parts).removesuffix('.__init__'): p for p in sorted(PACKAGE.rglob('*.py'))}
 FILES.pop('__init__')
 # A script, and what it runs
-SCRIPTS = '__main__', 'demo.ulmfit_demo'
+SCRIPTS = '__main__',*(f'demo.{m}' for m in ('command', 'docstring_task', 'transformer_demo', 'ulmfit_demo'))
 MODULES = [m for m in FILES if m not in SCRIPTS]
 # What an extra needs: whoever imports it asks for texts, and for another's package
 EXTRAS = {'huggingface': 'from fastai.text.all import *; import transformers, torch.utils.data'}
@@ -136,8 +136,8 @@ def ours(module, everywhere=True):
     return [m.removeprefix('fastai_discrim.') for m,_ in imports(module, everywhere) if m.split('.')[0] == 'fastai_discrim' and '.' in m]
 
 # Each may import those before it, and of its own folder; those on one line don't import each other
-RANKS = [['checks', 'distributed', 'data_state', 'optional'], ['plan'], ['groups'], ['callbacks'], ['search', 'run'], ['ulmfit', 'recipes', 'huggingface'],
-         ['all'], ['demo'], ['__main__']]
+RANKS = [['checks', 'distributed', 'data_state', 'optional'], ['plan'], ['groups'], ['callbacks'], ['search', 'run'],
+         ['ulmfit', 'recipes', 'huggingface'], ['all'], ['demo'], ['__main__']]
 RANK = {folder: i for i,folders in enumerate(RANKS) for folder in folders}
 # Depends on nothing of ours, though it lies in a higher folder
 LOW = {'demo.docstrings'}

@@ -23,8 +23,8 @@ def test_one_line_is_better_than_chance_by_40_points(tmp_path):
     df = few_labels()
     set_seed(0)
     folder = minilm.get_model_path()
-    dls = HFTextDataLoaders.from_df(df, folder, path=tmp_path, text_col='text', label_col='label', valid_col='is_valid', bs=16, max_length=64,
-                                    num_workers=0, device='cpu')
+    dls = HFTextDataLoaders.from_df(df, folder, path=tmp_path, text_col='text', label_col='label', valid_col='is_valid', bs=8,
+                                    max_length=64, num_workers=0, device='cpu')
     learn = hf_text_classifier_learner(dls, folder, metrics=accuracy)
     with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(2)
     chance = df.label[df.is_valid].value_counts(normalize=True).max()

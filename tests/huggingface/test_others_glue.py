@@ -16,6 +16,7 @@ from transformers import DataCollatorWithPadding
 import fastai_discrim.huggingface  # noqa: F401, beside which it is to work
 from fastai_discrim.all import layerwise_split
 
+
 def items():
     "Tokens by name, with a label"
     df,tokenizer = make_df(),make_tokenizer()
