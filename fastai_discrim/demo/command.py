@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.epochs is None: args.epochs = 6 if args.model == AWD else 4
     if args.epochs < 2: parser.error(f'--epochs {args.epochs}: expected at least 2')
-    if min(args.labels) < 20: parser.error(f'--labels {min(args.labels)}: expected at least 20')
+    if min(args.labels) < 40: parser.error(f'--labels {min(args.labels)}: expected at least 40')
     return args
 
 def main():

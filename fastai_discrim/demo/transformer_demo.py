@@ -18,8 +18,10 @@ from .docstring_task import CLASSES, bag_of_words, count_errors, error_table, sa
 
 # sha256 of the weights in the package
 SHA256 = '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'
-# Tokens of a text at most, batch size, and the texts that validate for each that has a label
-MAX_LENGTH,BS,VALID = 64,16,0.5
+# Tokens of a text at most, and the texts that validate for each that has a label
+MAX_LENGTH,VALID = 64,0.5
+# Of few texts larger batches would make few steps
+BS,BS_FEW,FEW = 16,8,200
 # What the one line is given besides the epochs
 ONE_LINE = dict(body_lr=2e-4, decay=0.9, epochs=0.125)
 N_TEST = 600
@@ -56,7 +58,8 @@ def classifier(
     from ..huggingface import HFTextDataLoaders, hf_text_classifier_learner
     set_seed(0)
     df = df[df.split != 'test'].assign(is_valid=lambda d: d.split == 'valid')
-    dls = HFTextDataLoaders.from_df(df, model, path=path, text_col='text', label_col='package', valid_col='is_valid', bs=BS,
+    bs = BS_FEW if (~df.is_valid).sum() < FEW else BS
+    dls = HFTextDataLoaders.from_df(df, model, path=path, text_col='text', label_col='package', valid_col='is_valid', bs=bs,
                                     max_length=MAX_LENGTH, num_workers=0)
     return hf_text_classifier_learner(dls, model, metrics=accuracy)
 

@@ -29,7 +29,7 @@ def test_a_transformer_unless_the_paper_is_asked_for(runs, tmp_path):
     assert (module, args.epochs) == (ulmfit_demo, 6)
 
 @pytest.mark.parametrize('args,match', [(['--epochs', '1'], '--epochs 1: expected at least 2'),
-                                        (['--labels', '5'], '--labels 5: expected at least 20')])
+                                        (['--labels', '5'], '--labels 5: expected at least 40')])
 def test_too_little(runs, capsys, args, match):
     with pytest.raises(SystemExit) as e: runs(*args)
     assert e.value.code == 2 and match in capsys.readouterr().err

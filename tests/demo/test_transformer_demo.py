@@ -16,7 +16,7 @@ from functools import partial
 from fastai_discrim.demo import command, docstring_task, transformer_demo as demo
 
 docstring_task.CLASSES,demo.CLASSES = [['fsspec', 'jinja2']]*2
-demo.target_docs = partial(demo.target_docs, n=100, words=12)
+demo.target_docs = partial(demo.target_docs, n=200, words=12)
 command.main()
 """
 
@@ -27,15 +27,15 @@ def test_the_demo(tmp_path):
     from tiny import MODELS, make_tokenizer
     MODELS['bert'][1](2).save_pretrained(tmp_path/'model')
     make_tokenizer().save_pretrained(tmp_path/'model')
-    args = ['--model', str(tmp_path/'model'), '--out', str(tmp_path/'out'), '--labels', '30', '60']
+    args = ['--model', str(tmp_path/'model'), '--out', str(tmp_path/'out'), '--labels', '40', '60']
     root = Path(fastai_discrim.__file__).parents[1]
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONIOENCODING': 'utf-8', 'HF_HUB_OFFLINE': '1'}
     run = subprocess.run([sys.executable, '-c', SMALL, *args], cwd=root, env=env, capture_output=True, text=True, encoding='utf-8')
     assert run.returncode == 0, run.stderr
-    for o in ('30 texts have labels, 15 others validate', 'bert.encoder.layer.1', 'Plan: 4 epochs', 'tf-idf'): assert o in run.stdout, o
+    for o in ('40 texts have labels, 20 others validate', 'bert.encoder.layer.1', 'Plan: 4 epochs', 'tf-idf'): assert o in run.stdout, o
     table = run.stdout[run.stdout.rindex('test error'):]
     assert [table.count(o) for o in ('learn.fit_ulmfit(4)', 'learn.fine_tune(3)', 'tf-idf, logistic regression')] == [2, 2, 2]
-    assert {p.name for p in (tmp_path/'out').glob('*.png')} == {f'{kind}_{n}.png' for kind in ('plan', 'rates') for n in (30, 60)}
+    assert {p.name for p in (tmp_path/'out').glob('*.png')} == {f'{kind}_{n}.png' for kind in ('plan', 'rates') for n in (40, 60)}
 
 def test_texts_with_labels_are_drawn_from_their_splits():
     df = pd.DataFrame(dict(split=['train']*50 + ['valid']*20 + ['test']*30, text='x', package='p'))
