@@ -27,14 +27,17 @@ def _columns(name, n): return [name] if n == 1 else [f'{name}_{i}' for i in rang
 
 @dispatch
 def show_batch(x:TensorTokenIds, y, samples, ctxs=None, max_n=9, trunc_at=TRUNC_AT, **kwargs):  # noqa: F811
+    "Show texts and targets"
     return _show_rows(samples, ['text', *_columns('target', len(samples[0])-1)], max_n, trunc_at)
 
 @dispatch
 def show_results(x:TensorTokenIds, y, samples, outs, ctxs=None, max_n=9, trunc_at=TRUNC_AT, **kwargs):  # noqa: F811
+    "Show texts, targets and predictions"
     n_targets,samples = len(samples[0])-1,[(*s, *o) for s,o in zip(samples, outs)]
     return _show_rows(samples, ['text', *_columns('target', n_targets), *_columns('prediction', len(outs[0]))], max_n, trunc_at)
 
 @dispatch
 def plot_top_losses(x:TensorTokenIds, y, samples, outs, raws, losses, trunc_at=TRUNC_AT, **kwargs):  # noqa: F811
+    "Show the texts with the highest losses"
     samples = [(*s, *o, TitledFloat(raw.max().item()), TitledFloat(loss.item())) for s,o,raw,loss in zip(samples, outs, raws, losses)]
     return _show_rows(samples, ['text', 'target', 'prediction', 'probability', 'loss'], None, trunc_at)
