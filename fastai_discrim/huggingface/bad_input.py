@@ -14,38 +14,34 @@ from .model import HFModel, base_of, n_positions
 from .tokens import HFTokenize
 
 
-def check_columns(
+def names_of_columns(
     df:pd.DataFrame, # The items
-    **cols, # Columns by argument: a name, a number, a list of these, or None
-):
-    "Raise `ValueError` if a column isn't there"
-    for arg,col in cols.items():
-        for c in L(col):
-            there = 0 <= c < df.shape[1] if isinstance(c, int) and c not in df.columns else c in df.columns
-            if not there: raise ValueError(f'{arg}={col!r}: expected columns of the data frame, which are {list(df.columns)}')
-
-def column(
-    df:pd.DataFrame, # The items
-    col, # A name or a number
-) -> pd.Series:
-    "Return a column as fastai's `ColReader` reads it"
-    return df.iloc[:, col] if isinstance(col, int) else df[col]
+    arg:str, # The argument that says which columns, for the error
+    cols, # Columns: names or their numbers, one or a list
+) -> list: # Their names
+    "Return the names of columns, or raise `ValueError` if one isn't there"
+    res = []
+    for c in L(cols):
+        if c in df.columns: res.append(c)
+        elif isinstance(c, int) and 0 <= c < df.shape[1]: res.append(df.columns[c])
+        else: raise ValueError(f'{arg}={cols!r}: expected columns of the data frame, which are {list(df.columns)}')
+    return res
 
 def check_rows(
     df:pd.DataFrame, # The items
-    text_col, # Column of the texts, or columns
-    label_col, # Column of the labels, or columns
+    text_cols:list, # Columns of the texts
+    label_cols:list, # Columns of the labels
 ):
     "Raise `ValueError` for a row whose text is missing or empty, or whose label is missing"
-    for col in L(text_col):
-        bad = column(df, col).map(lambda t: not isinstance(t, str) or not t.strip())
+    for col in text_cols:
+        bad = df[col].map(lambda t: not isinstance(t, str) or not t.strip())
         _refuse_rows(df, bad, col, 'text', 'expected a str that is not empty')
-    for col in L(label_col): _refuse_rows(df, column(df, col).isna(), col, 'label', 'expected one')
+    for col in label_cols: _refuse_rows(df, df[col].isna(), col, 'label', 'expected one')
 
 def _refuse_rows(df, bad, col, what, expected):
     if not bad.any(): return
     row = df.index[bad.argmax()]
-    raise ValueError(f'{what} {column(df, col)[bad].iloc[0]!r} in row {row!r}, column {col!r}, and {bad.sum()} such rows in all: '
+    raise ValueError(f'{what} {df[col][bad].iloc[0]!r} in row {row!r}, column {col!r}, and {bad.sum()} such rows in all: '
                      f'{expected}; fill them in or leave them out')
 
 def check_valid_labels(

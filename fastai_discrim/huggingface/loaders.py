@@ -8,10 +8,9 @@ import pandas as pd
 from fastai.data.block import CategoryBlock, DataBlock, MultiCategoryBlock
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import ColReader, ColSplitter, GrandparentSplitter, RandomSplitter, get_text_files, parent_label
-from fastcore.foundation import L
 from fastcore.meta import delegates
 
-from .bad_input import check_columns, check_rows, check_valid_labels
+from .bad_input import check_rows, check_valid_labels, names_of_columns
 from .block import HFTextBlock
 
 
@@ -35,15 +34,16 @@ class HFTextDataLoaders(DataLoaders):
         **kwargs
     ):
         "Make loaders from `df`; raise `ValueError` for a column that isn't there, an empty text, a missing label"
-        check_columns(df, text_col=text_col, label_col=label_col, valid_col=valid_col)
-        check_rows(df, text_col, label_col)
-        multi = label_delim is not None or len(L(label_col)) > 1
-        get_y = ColReader(label_col, label_delim=label_delim)
-        splits = (RandomSplitter(valid_pct, seed=seed) if valid_col is None else ColSplitter(valid_col))(df)
+        texts,labels = names_of_columns(df, 'text_col', text_col),names_of_columns(df, 'label_col', label_col)
+        valid = names_of_columns(df, 'valid_col', valid_col)
+        check_rows(df, texts, labels)
+        multi = label_delim is not None or len(labels) > 1
+        get_y = ColReader(labels, label_delim=label_delim)
+        splits = (ColSplitter(*valid) if valid else RandomSplitter(valid_pct, seed=seed))(df)
         if y_block is None: check_valid_labels(*([l for i in split for l in _labels(get_y(df.iloc[i]), multi)] for split in splits))
         block = DataBlock(blocks=(HFTextBlock(tokenizer, max_length, pad_to_multiple_of),
                                   y_block or (MultiCategoryBlock if multi else CategoryBlock)),
-                          get_x=_TextReader(text_col), get_y=get_y, splitter=_Splits(splits))
+                          get_x=_TextReader(texts), get_y=get_y, splitter=_Splits(splits))
         return cls.from_dblock(block, df, path=path, **kwargs)
 
     @classmethod
@@ -104,5 +104,5 @@ class _Splits:
 
 class _TextReader:
     "Read one text, or a pair of them as a tuple"
-    def __init__(self, cols): self.reader,self.is_pair = ColReader(cols),len(L(cols)) > 1
-    def __call__(self, row): return tuple(self.reader(row)) if self.is_pair else self.reader(row)
+    def __init__(self, cols): self.reader = ColReader(cols)
+    def __call__(self, row): return tuple(self.reader(row)) if len(self.reader.cols) > 1 else self.reader(row)

