@@ -7,14 +7,14 @@ from pathlib import Path
 
 import matplotlib
 
-MINILM,AWD = 'minilm','awd_lstm'
+AWD = 'awd_lstm'
 
 def parse_args() -> argparse.Namespace:
     "Parse the command line"
     parser = argparse.ArgumentParser(prog='python -m fastai_discrim', description=__doc__)
-    about_model = ('minilm, which the extra `demo` brings, a folder, or a model of the hub; or awd_lstm, the paper from beginning to end, '
-                   'with a small AWD-LSTM that is pretrained on the spot')
-    parser.add_argument('--model', default=MINILM, help=about_model)
+    about_model = ('a model of the hub, or a folder; without it MiniLM, which the extra `demo` brings; awd_lstm is the paper from start '
+                   'to end, with a small AWD-LSTM that is pretrained on the spot')
+    parser.add_argument('--model', help=about_model)
     parser.add_argument('--out', type=Path, default=Path('fastai_discrim_demo'), help='folder for models and pictures')
     parser.add_argument('--epochs', type=int, help='epochs of each classifier; 4, or 6 with awd_lstm')
     parser.add_argument('--labels', type=int, nargs='+', default=[100, 500], help='numbers of labelled texts; not with awd_lstm')

@@ -13,7 +13,6 @@ from fastai.torch_core import set_seed
 
 # `all`, as it adds the methods that the demo calls
 from .. import all as _all  # noqa: F401
-from .command import MINILM
 from .docstring_task import CLASSES, bag_of_words, count_errors, error_table, save_figure, target_docs
 
 # sha256 of the weights in the package
@@ -86,7 +85,7 @@ def run(
 ):
     "Train everything, save the pictures and print the table"
     start,path = time.time(),args.out.resolve()
-    model = minilm_folder() if args.model == MINILM else args.model
+    model = minilm_folder() if args.model is None else args.model
     import transformers
     # That the head is new, and how far the weights are loaded
     transformers.logging.set_verbosity_error()

@@ -5,11 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import transformers as tf
+from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.core import DataLoaders
+from fastai.data.transforms import ColReader, ColSplitter
 from test_loaders import write_folder
 from tiny import MODELS, N_POSITIONS, SMALL, WORDS, make_df, make_dls, make_learner, make_tokenizer
 
-from fastai_discrim.huggingface import HFTextDataLoaders, hf_text_classifier_learner
+from fastai_discrim.huggingface import HFTextBlock, HFTextDataLoaders, hf_text_classifier_learner
 
 
 def changed(**values):
@@ -42,6 +44,16 @@ def test_a_label_that_training_has_not():
     with pytest.raises(ValueError, match=r"validation set has the label 'odd', and 1 of 4 that the training set doesn't have.*split"):
         make_dls(df=changed(label='odd'))
     with pytest.raises(ValueError, match=r"has the label 'odd'"): make_dls(df=changed(many='x;odd'), label_col='many', label_delim=';')
+
+def test_with_a_data_block_too():
+    "The loaders look at every text and every label, for their lengths"
+    def _loaders(df):
+        block = DataBlock(blocks=(HFTextBlock(make_tokenizer()), CategoryBlock), get_x=ColReader('text'), get_y=ColReader('label'),
+                          splitter=ColSplitter())
+        return block.dataloaders(df, bs=8, num_workers=0)
+    with pytest.raises(ValueError, match="a text is '': expected one that is not empty"): _loaders(changed(text=''))
+    # As fastai says it
+    with pytest.raises(KeyError, match="Label 'odd' was not included in the training dataset"): _loaders(changed(label='odd'))
 
 @pytest.mark.parametrize('kwargs', [dict(text_col='texts'), dict(label_col=['label', 'labels']), dict(valid_col='valid'), dict(text_col=6)])
 def test_a_column_that_is_not_there(kwargs):
