@@ -16,7 +16,7 @@ from fastai.text.learner import language_model_learner, text_classifier_learner
 from fastai.text.models import AWD_LSTM, awd_lstm_clas_config, awd_lstm_lm_config
 from fastai.torch_core import set_seed
 
-from fastai_discrim.demo.ulmfit_demo import target_docs
+from fastai_discrim.demo.docstring_task import target_docs
 
 SHARED = Path(__file__).resolve().parents[2]/'shared/weights'
 SIZES = dict(emb_sz=200, n_hid=400)

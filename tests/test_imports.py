@@ -17,8 +17,11 @@ PACKAGE = Path(find_spec('fastai_discrim').origin).parent
 FILES = {'.'.join(p.relative_to(PACKAGE).with_suffix('').parts).removesuffix('.__init__'): p for p in sorted(PACKAGE.rglob('*.py'))}
 FILES.pop('__init__')
 # A script, and what it runs
-SCRIPTS = '__main__', 'demo.ulmfit_demo'
+SCRIPTS = '__main__',*(f'demo.{m}' for m in ('command', 'docstring_task', 'transformer_demo', 'ulmfit_demo'))
 MODULES = [m for m in FILES if m not in SCRIPTS]
+# What an extra needs: whoever imports it asks for texts, and for another's package
+EXTRAS = {'huggingface': 'from fastai.text.all import *; import transformers, torch.utils.data'}
+EXTRA = [m for m in MODULES if m.split('.')[0] in EXTRAS]
 
 # Imported only in functions: they build on fastai's callbacks, and importing these changes the default callbacks
 LATE = {'callbacks.cycle_scheduler', 'run.callback_state', 'run.checkpointing', 'run.learner_state', 'run.phase_ending',
@@ -49,7 +52,7 @@ def processes():
 # What importing does
 
 @forks
-@pytest.mark.parametrize('module', MODULES)
+@pytest.mark.parametrize('module', [m for m in MODULES if m not in EXTRA])
 def test_a_module_imported_alone_changes_nothing(processes, module):
     loaded,changed = processes([TORCH, BASICS], 'stock.imports:import_alone', f'from fastai_discrim.{module} import *')
     of_fastai = [m for m in loaded if m.split('.')[0] == 'fastai']
@@ -58,6 +61,20 @@ def test_a_module_imported_alone_changes_nothing(processes, module):
     else: assert changed == of_fastai == []
     assert {m.split('.')[0] for m in loaded} <= ALLOWED | {'fastai'}
     assert f'fastai_discrim.{module}' in loaded
+
+@forks
+@pytest.mark.parametrize('module', EXTRA)
+def test_an_extra_changes_nothing_where_what_it_needs_is_there(processes, module):
+    pytest.importorskip('transformers')
+    first,statement = [TORCH, BASICS, EXTRAS[module.split('.')[0]]],f'from fastai_discrim.{module} import *'
+    _,settings = processes(first, 'stock.imports:import_alone', statement)
+    added,changed = processes(first, 'stock.imports:import_and_compare', statement)
+    assert settings == changed == [] and {owner for owner,_ in added} <= {'fastai.learner.Learner', 'fastai.learner.Recorder'}
+
+@forks
+def test_an_extra_says_how_to_install_what_it_needs(processes):
+    message = processes([TORCH, BASICS], 'stock.imports:import_without', 'transformers', 'from fastai_discrim.huggingface import *')
+    assert "transformers isn't installed" in message and "pip install 'fastai_discrim[transformers]'" in message
 
 @forks
 @pytest.mark.parametrize('module', [m for m in MODULES if m.split('.')[0] == 'plan'])
@@ -122,7 +139,7 @@ def ours(module, everywhere=True):
 # Each may import those before it, and of its own folder; those on one line don't import each other
 RANKS = [['checks', 'distributed', 'data_state', 'optional', 'portable', 'user_warning'],
          ['plan'], ['groups'], ['callbacks'], ['run'], ['search'],
-         ['ulmfit', 'recipes'], ['all'], ['demo'], ['__main__']]
+         ['ulmfit', 'recipes', 'huggingface'], ['all'], ['demo'], ['__main__']]
 RANK = {folder: i for i,folders in enumerate(RANKS) for folder in folders}
 # Depends on nothing of ours, though it lies in a higher folder
 LOW = {'demo.docstrings'}
@@ -165,7 +182,8 @@ def test_late_modules_are_imported_in_functions_only():
 
 @pytest.mark.parametrize('module', MODULES)
 def test_nothing_that_is_optional_is_imported_at_the_top(module):
-    for name,_ in imports(module, everywhere=False): assert name.split('.')[0] in ALLOWED | {'fastai'}, f'{module} imports {name}'
+    allowed = ALLOWED | {'fastai'} | ({'transformers', 'fasttransform'} if module in EXTRA else set())
+    for name,_ in imports(module, everywhere=False): assert name.split('.')[0] in allowed, f'{module} imports {name}'
 
 # Private names
 

@@ -1,1 +1,1 @@
-"A demo that needs no download: docstrings as a corpus, and ULMFiT on it from beginning to end"
+"Demos: docstrings as a corpus that needs no download, a pretrained transformer on few of them, and ULMFiT from beginning to end"

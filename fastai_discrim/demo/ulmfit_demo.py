@@ -1,15 +1,11 @@
 """ULMFiT from beginning to end on the docstrings that are on this machine, in about four minutes on two cores: pretrain a small
 AWD-LSTM on some packages, fine-tune it on others, and tell which of these a docstring is from; against `learn.fine_tune`."""
-__all__ = ['main']
+__all__ = []
 
-import argparse
 import time
-from pathlib import Path
 
 import fastai.callback.schedule  # noqa: F401, for `fit_one_cycle` and `fine_tune`
-import matplotlib
 import matplotlib.pyplot as plt
-import pandas as pd
 from fastai.callback.tracker import SaveModelCallback
 from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.transforms import ColReader, ColSplitter, RandomSplitter
@@ -19,34 +15,17 @@ from fastai.text.learner import language_model_learner, text_classifier_learner
 from fastai.text.models import AWD_LSTM, awd_lstm_clas_config, awd_lstm_lm_config
 from fastai.torch_core import set_seed
 from fastcore.xtras import save_pickle
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 
 # `all`, as it adds the methods that the demo calls
 from ..all import docstrings
+from .docstring_task import CLASSES, bag_of_words, count_errors, error_table, save_figure, target_docs
 
-# The language model is pretrained on none of the packages that are told apart. The docstrings of these have one format
+# The language model is pretrained on none of the packages that are told apart
 PRETRAIN = ['torch', 'sympy', 'beartype', 'torchvision', 'mpmath']
-CLASSES = ['numpy', 'scipy', 'pandas', 'sklearn', 'networkx', 'matplotlib']
 # Sizes of the AWD-LSTM
 SMALL = dict(emb_sz=96, n_hid=192)
 # Layer groups of the classifier, each of which gets a phase
 N_GROUPS = 5
-
-def first_words(text, n):
-    "Return the first `n` words of `text`"
-    return ' '.join(text.split(' ')[:n])
-
-def target_docs(n=600, words=30):
-    "Return the first `words` words of `n` docstrings a package, with a `split`"
-    df = docstrings(CLASSES, n_max=n)
-    df['text'] = [first_words(text, words) for text in df.text]
-    # Docstrings of one module resemble each other, so a module lies in one split
-    module = df.name.str.split('.').str[:3].str.join('.')
-    modules = module.drop_duplicates().sample(frac=1, random_state=0)
-    split = dict(zip(modules, (['train']*3 + ['valid', 'test'])*len(modules)))
-    return df.assign(split=module.map(split))
 
 def lm_loaders(df, path, bs=32):
     "Return the loaders of a language model, a tenth of the texts for validation"
@@ -72,17 +51,6 @@ def classifier(df, vocab, path, encoder='encoder'):
     config = {**awd_lstm_clas_config, **SMALL}
     learn = text_classifier_learner(dls, AWD_LSTM, config=config, drop_mult=0.3, pretrained=False, metrics=accuracy)
     return learn.load_encoder(encoder)
-
-def save_figure(figure, file):
-    "Save `figure` and print where"
-    figure.savefig(file, dpi=110)
-    print(f'saved {file}')
-
-def count_errors(learn, df):
-    "Return the number of wrong answers on the test split, and its size"
-    test = df[df.split == 'test']
-    _,acc = learn.validate(dl=learn.dls.test_dl(test, with_labels=True))
-    return round((1-acc)*len(test)),len(test)
 
 def pretrain(path, n):
     "Train a language model on other text, and save it with its vocabulary as fastai's published ones are"
@@ -136,39 +104,15 @@ def train_stock(df, vocab, path, epochs):
     learn.fine_tune(epochs-1)
     return count_errors(learn, df)
 
-def bag_of_words(df):
-    "Train tf-idf and logistic regression, which need no pretraining, and return the errors"
-    train,test = df[df.split == 'train'],df[df.split == 'test']
-    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10, max_iter=500))
-    model.fit(train.text, train.package)
-    return int((model.predict(test.text) != test.package).sum()),len(test)
-
-def error_table(rows):
-    "Return the table of test errors, each with its 95 % interval, from (name, epochs, wrong answers, size of the test split)"
-    table = pd.DataFrame(rows, columns=['trained', 'epochs', 'wrong', 'of'])
-    error = table.wrong/table.of
-    table['test error'] = error.map('{:.1%}'.format)
-    table['95 % interval'] = (1.96 * (error * (1-error) / table.of)**.5).map('± {:.1%}'.format)
-    return table
-
-def parse_args():
-    "Parse the command line"
-    parser = argparse.ArgumentParser(prog='python -m fastai_discrim', description=__doc__)
-    parser.add_argument('--out', type=Path, default=Path('fastai_discrim_demo'), help='folder for models and pictures')
-    parser.add_argument('--epochs', type=int, default=6, help='epochs of each classifier')
-    parser.add_argument('--pretrain-docs', type=int, default=300, help='docstrings a package to pretrain on')
-    args = parser.parse_args()
+def run(
+    args, # Of the command line
+):
+    "Train everything, save the pictures and print the table"
     if args.epochs < N_GROUPS:
-        parser.error(f'--epochs {args.epochs}: expected at least {N_GROUPS}, one for each layer group of the classifier')
-    return args
-
-def main():
-    "Run the demo: train everything, save the pictures and print the table"
-    args,start = parse_args(),time.time()
-    # Pictures are only saved
-    matplotlib.use('Agg')
-    path,epochs = args.out.resolve(),args.epochs
-    (path/'models').mkdir(parents=True, exist_ok=True)
+        raise SystemExit(f'--epochs {args.epochs}: expected at least {N_GROUPS}, one for each layer group of the classifier')
+    start,path,epochs = time.time(),args.out.resolve(),args.epochs
+    print('The paper from beginning to end, to see how it goes: a language model that is pretrained for a minute has little to transfer. '
+          'What transfer gives is shown without `--model awd_lstm`, and by the tables of README.md')
     set_seed(0)
     df = target_docs()
     pretrain(path, args.pretrain_docs)
@@ -176,12 +120,11 @@ def main():
     head_errors,errors,head_lr = finetune_classifier(df, vocab, path, epochs)
     all_layers_errors = train_all_layers(df, vocab, path, epochs, head_lr)
     stock_errors = train_stock(df, vocab, path, epochs)
-    table = error_table([
-        ('head alone, the first phase', 1, *head_errors),
-        ('the whole sequence', epochs, *errors),
-        ('all layers from the start, gradual=False', epochs, *all_layers_errors),
-        (f'learn.fine_tune({epochs-1})', epochs, *stock_errors),
-        ('for scale: tf-idf, logistic regression', '', *bag_of_words(df))])
+    rows = [('head alone, the first phase', 1, *head_errors),
+            ('the whole sequence', epochs, *errors),
+            ('all layers from the start, gradual=False', epochs, *all_layers_errors),
+            (f'learn.fine_tune({epochs-1})', epochs, *stock_errors),
+            ('for scale: tf-idf, logistic regression', '', *bag_of_words(df))]
     print(f'\nWhich of {len(CLASSES)} packages a docstring is from: one run, on modules that are in no other split\n')
-    print(table.to_string(index=False))
+    print(error_table(rows, ['trained', 'epochs']).to_string(index=False))
     print(f'\n{time.time()-start:.0f} s')

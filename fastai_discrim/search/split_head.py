@@ -49,6 +49,13 @@ def _is_close(a, b, half):
     tol = TOL_HALF if half else TOL_FULL
     return torch.allclose(a.float(), b.float(), rtol=tol, atol=tol*float(b.abs().max()))
 
+@torch.no_grad()
+def _check_loss(learn, half):
+    "Raise if the loss that counts is not `loss_func`, as where the model computes its own: heads that run alone have `loss_func`"
+    loss = learn.loss_func(learn.pred, *learn.yb)
+    # One that is not finite is said later
+    if loss.isfinite().all() and not _is_close(learn.loss, loss, half): raise HeadNotSeparable('another loss than `loss_func` trains')
+
 def _modules_around(model, params):
     "List the modules that have all of `params`, from `model` to the smallest"
     res = [model]
@@ -118,6 +125,7 @@ def split_head(
     batch = _first_items(2, train.one_batch() if hasattr(train, 'one_batch') else first(train))
     calls,pred,half = _trace(learn, batch)
     if not isinstance(pred, Tensor): raise HeadNotSeparable(f'the prediction is a {type(pred).__name__}, not one tensor')
+    _check_loss(learn, half)
     i = _find_entry(calls, model, params)
     _check_features(learn, batch, params, calls, i, half)
     entry,args,kwargs = calls[i]

@@ -31,6 +31,14 @@ def import_alone(statement):
     after = settings()
     return sorted(modules() - loaded),[k for k in before if before[k] != after[k]]
 
+def import_without(package, statement):
+    "Import as if `package` weren't installed, and return what is said"
+    from importlib import machinery
+    find = machinery.PathFinder.find_spec
+    machinery.PathFinder.find_spec = lambda name, *args: None if name == package else find(name, *args)
+    try: exec(statement, {})
+    except ImportError as e: return str(e)
+
 def attributes(prefixes=('fastai', 'fastcore', 'fasttransform')):
     "Return the attributes of all classes and modules of fastai's that are loaded"
     res = {}

@@ -1,0 +1,124 @@
+"What can be wrong with texts, labels, tokenizer and model is said before anything is trained"
+__all__ = []
+
+from warnings import warn
+
+import pandas as pd
+import torch
+from fastai.data.core import DataLoaders
+from fastai.torch_core import to_device
+from fastcore.foundation import L
+from torch import Tensor, nn
+
+from .model import HFModel, base_of, n_positions
+from .tokens import HFTokenize
+
+
+def names_of_columns(
+    df:pd.DataFrame, # The items
+    arg:str, # The argument that says which columns, for the error
+    cols, # Columns: names or their numbers, one or a list
+) -> list: # Their names
+    "Return the names of columns, or raise `ValueError` if one isn't there"
+    res = []
+    for c in L(cols):
+        if c in df.columns: res.append(c)
+        elif isinstance(c, int) and 0 <= c < df.shape[1]: res.append(df.columns[c])
+        else: raise ValueError(f'{arg}={cols!r}: expected columns of the data frame, which are {list(df.columns)}')
+    return res
+
+def check_rows(
+    df:pd.DataFrame, # The items
+    text_cols:list, # Columns of the texts
+    label_cols:list, # Columns of the labels
+):
+    "Raise `ValueError` for a row whose text is missing or empty, or whose label is missing"
+    for col in text_cols:
+        bad = df[col].map(lambda t: not isinstance(t, str) or not t.strip())
+        _refuse_rows(df, bad, col, 'text', 'expected a str that is not empty')
+    for col in label_cols: _refuse_rows(df, df[col].isna(), col, 'label', 'expected one')
+
+def _refuse_rows(df, bad, col, what, expected):
+    if not bad.any(): return
+    row = df.index[bad.argmax()]
+    raise ValueError(f'{what} {df[col][bad].iloc[0]!r} in row {row!r}, column {col!r}, and {bad.sum()} such rows in all: '
+                     f'{expected}; fill them in or leave them out')
+
+def check_valid_labels(
+    train:list, # Labels of the training set
+    valid:list, # Labels of the validation set
+):
+    "Raise `ValueError` for a label that only the validation set has"
+    known = set(train)
+    unknown = list(dict.fromkeys(l for l in valid if l not in known))
+    if unknown:
+        raise ValueError(f'the validation set has the label {unknown[0]!r}, and {len(unknown)} of {len(set(valid))} that the training set '
+                         "doesn't have: expected labels that can be learnt; split the data in another way, or leave those items out")
+
+def hf_tokenize(
+    dls:DataLoaders, # Loaders of texts
+) -> HFTokenize:
+    "Return the transform of `dls` that tokenizes; raise `ValueError` if transformers has no part in it"
+    tls = getattr(getattr(dls, 'train_ds', None), 'tls', [])
+    for t in (tls[0].tfms.fs if len(tls) else []):
+        if isinstance(t, HFTokenize): return t
+    raise ValueError('dls has no tokenizer of transformers: expected loaders of HFTextDataLoaders, or of a DataBlock with HFTextBlock')
+
+def check_classes(
+    dls:DataLoaders, # Loaders of texts
+) -> list: # Names of the classes; empty for a regression
+    "Return the names of the classes, or raise `ValueError` if one is missing"
+    names = list(getattr(dls, 'vocab', []))
+    if missing := [n for n in names if n is None or n != n]:
+        raise ValueError(f'one of the classes is {missing[0]!r}: expected a name; fill in the labels that are missing, or leave '
+                         'those items out')
+    return names
+
+def check_vocabulary(
+    tokenizer, # Tokenizer of the texts
+    hf:nn.Module, # Model of transformers or peft
+):
+    "Raise `ValueError` if the tokenizer has tokens that the model doesn't know"
+    if not hasattr(hf, 'get_input_embeddings'): return
+    n,rows = len(tokenizer),base_of(hf).get_input_embeddings().weight.shape[0]
+    if n > rows:
+        raise ValueError(f'the tokenizer has {n} tokens and the model embeds {rows}: expected the tokenizer of this model; take it from '
+                         f'where the model is from, or, if tokens were added to it, call `model.resize_token_embeddings({n})`')
+
+def fit_to_positions(
+    dls:DataLoaders, # Loaders of texts
+    hf:nn.Module, # Model of transformers or peft
+):
+    "Truncate texts to the positions that the model has, and say so once, if there are such texts"
+    n,tokenize = n_positions(hf),hf_tokenize(dls)
+    if n is None or (tokenize.limit is not None and tokenize.limit <= n): return
+    tokenize.tokenizer.model_max_length = n
+    lengths = [r for dl in dls.loaders for r in getattr(dl, 'res', [])]
+    longer = sum(r > n for r in lengths)
+    if longer:
+        tokenize.say_cuts = False
+        warn(f'{longer} of {len(lengths)} texts are longer than the {n} tokens that the model has positions for, the longest '
+             f'{max(lengths)}: they are truncated; give `max_length={n}`, or less, to say that this is intended', stacklevel=3)
+
+def check_logits(
+    model:HFModel, # The model
+    dls:DataLoaders, # Loaders of texts
+    n_out:int, # Numbers that are wanted for a text
+):
+    "Run one text through the model, and raise `ValueError` unless it gives `n_out` numbers"
+    dl,training,n = dls.train,model.training,n_positions(model.hf)
+    batch,*_ = dl.after_batch(to_device(dl.do_batch([dl.do_item(0)]), next(model.parameters()).device))
+    name,advice = type(base_of(model.hf)).__name__,'give its name or folder, or make it by `AutoModelForSequenceClassification`'
+    # Texts are not yet truncated to what the model takes
+    try:
+        with torch.no_grad(): logits = model.eval()({k: v[:, :n] for k,v in batch.items()})
+    except AttributeError as e:
+        if 'logits' not in str(e): raise
+        raise ValueError(f'{name} gives no logits: expected a model with a classification head; {advice}') from e
+    finally: model.train(training)
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise ValueError(f'{name} gives {tuple(getattr(logits, "shape", ()))} for one text: expected one row of numbers, as from a model '
+                         f'with a classification head; {advice}')
+    if logits.shape[1] != n_out:
+        raise ValueError(f'{name} gives {logits.shape[1]} numbers for a text: expected {n_out}, as the data have; {advice}, with '
+                         f'`num_labels={n_out}`')

@@ -1,0 +1,108 @@
+"Loaders of texts for models of transformers, in the manner of fastai's `TextDataLoaders`"
+__all__ = ['HFTextDataLoaders']
+
+import csv
+from pathlib import Path
+
+import pandas as pd
+from fastai.data.block import CategoryBlock, DataBlock, MultiCategoryBlock
+from fastai.data.core import DataLoaders
+from fastai.data.transforms import ColReader, ColSplitter, GrandparentSplitter, RandomSplitter, get_text_files, parent_label
+from fastcore.meta import delegates
+
+from .bad_input import check_rows, check_valid_labels, names_of_columns
+from .block import HFTextBlock
+
+
+class HFTextDataLoaders(DataLoaders):
+    "Make loaders of texts and labels for a model of transformers from a data frame, a csv file or a folder"
+    @classmethod
+    @delegates(DataLoaders.from_dblock)
+    def from_df(cls,
+        df:pd.DataFrame, # One row a text
+        tokenizer, # The model's tokenizer, or its name or folder
+        path='.', # Where a learner saves
+        valid_pct:float=0.2, # Fraction of the rows that validate, if there is no `valid_col`
+        seed:int=None, # Of the draw of those rows
+        text_col=0, # Column of the texts, its name or number; two columns for pairs of texts
+        label_col=1, # Column of the labels; several columns for several labels or values a text
+        label_delim:str=None, # What separates the labels in `label_col`, where a text has several
+        y_block=None, # Block of the targets, such as `RegressionBlock`; None for one label a text, or several, as `label_col` says
+        valid_col=None, # Column that tells whether a row validates
+        max_length:int=None, # Tokens of a text at most, as in `HFTextBlock`
+        pad_to_multiple_of:int=None, # As in `HFTextBlock`
+        **kwargs
+    ):
+        "Make loaders from `df`; raise `ValueError` for a column that isn't there, an empty text, a missing label"
+        texts,labels = names_of_columns(df, 'text_col', text_col),names_of_columns(df, 'label_col', label_col)
+        valid = names_of_columns(df, 'valid_col', valid_col)
+        check_rows(df, texts, labels)
+        multi = label_delim is not None or len(labels) > 1
+        get_y = ColReader(labels, label_delim=label_delim)
+        splits = (ColSplitter(*valid) if valid else RandomSplitter(valid_pct, seed=seed))(df)
+        if y_block is None: check_valid_labels(*([l for i in split for l in _labels(get_y(df.iloc[i]), multi)] for split in splits))
+        block = DataBlock(blocks=(HFTextBlock(tokenizer, max_length, pad_to_multiple_of),
+                                  y_block or (MultiCategoryBlock if multi else CategoryBlock)),
+                          get_x=_TextReader(texts), get_y=get_y, splitter=_Splits(splits))
+        return cls.from_dblock(block, df, path=path, **kwargs)
+
+    @classmethod
+    @delegates(from_df)
+    def from_csv(cls,
+        path, # Folder of the file, where a learner saves, too
+        tokenizer, # The model's tokenizer, or its name or folder
+        csv_fname='labels.csv', # Its name
+        header='infer', # As in `pd.read_csv`
+        delimiter=',', # As in `pd.read_csv`
+        quoting=csv.QUOTE_MINIMAL, # As in `pd.read_csv`
+        **kwargs
+    ):
+        "Make loaders from the file `path/csv_fname`, as `from_df` does"
+        df = pd.read_csv(Path(path)/csv_fname, header=header, delimiter=delimiter, quoting=quoting)
+        return cls.from_df(df, tokenizer, path=path, **kwargs)
+
+    @classmethod
+    @delegates(DataLoaders.from_dblock)
+    def from_folder(cls,
+        path, # Folder with one of text files for each label, in `train` and `valid`, or anywhere if there is `valid_pct`
+        tokenizer, # The model's tokenizer, or its name or folder
+        train='train', # Name of the folder of the training set
+        valid='valid', # Name of the folder of the validation set
+        valid_pct:float=None, # Fraction of the texts that validate, in place of `train` and `valid`
+        seed:int=None, # Of the draw of those texts
+        vocab:list=None, # Labels, in their order; None for those that there are
+        max_length:int=None, # Tokens of a text at most, as in `HFTextBlock`
+        pad_to_multiple_of:int=None, # As in `HFTextBlock`
+        **kwargs
+    ):
+        "Make loaders from text files in folders named after their labels; raise `ValueError` for an empty file"
+        files = get_text_files(path, folders=[train, valid] if valid_pct is None else None)
+        splits = (GrandparentSplitter(train, valid) if valid_pct is None else RandomSplitter(valid_pct, seed=seed))(files)
+        if not len(files) or not all(map(len, splits)):
+            n_train,n_valid = map(len, splits)
+            raise ValueError(f'{str(path)!r} has {len(files)} text files, of which {n_train} train and {n_valid} validate: expected some '
+                             'of each; name their folders by `train` and `valid`, or give `valid_pct`')
+        for f in files:
+            if not read_text(f).strip(): raise ValueError(f'{str(f)!r} is empty: expected a text; fill it in or leave it out')
+        if vocab is None: check_valid_labels(*([parent_label(files[i]) for i in split] for split in splits))
+        block = DataBlock(blocks=(HFTextBlock(tokenizer, max_length, pad_to_multiple_of), CategoryBlock(vocab=vocab)),
+                          get_x=read_text, get_y=parent_label, splitter=_Splits(splits))
+        return cls.from_dblock(block, files, path=path, **kwargs)
+
+def read_text(
+    path:Path, # A file: the type tells fastai that a text to predict isn't one
+) -> str:
+    "Read a text file"
+    return Path(path).read_text(encoding='utf-8')
+
+def _labels(labels, multi): return labels if multi else [labels]
+
+class _Splits:
+    "A splitter that splits as was drawn before"
+    def __init__(self, splits): self.splits = splits
+    def __call__(self, items): return self.splits
+
+class _TextReader:
+    "Read one text, or a pair of them as a tuple"
+    def __init__(self, cols): self.reader = ColReader(cols)
+    def __call__(self, row): return tuple(self.reader(row)) if len(self.reader.cols) > 1 else self.reader(row)

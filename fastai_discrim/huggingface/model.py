@@ -1,0 +1,76 @@
+"A model of transformers as fastai takes it: a batch goes in by name, logits come out"
+__all__ = []
+
+import inspect
+from pathlib import Path
+
+from fastai.torch_core import get_model
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification
+
+
+class HFModel(nn.Module):
+    "Give a model what it takes of a batch, by name, and return its logits, or all that it returns where the batch has `labels`"
+    def __init__(self,
+        hf:nn.Module, # A model of transformers or peft, or any whose `forward` takes what the tokenizer gives, by the same names
+    ):
+        super().__init__()
+        self.hf,self.takes = hf,taken_names(hf)
+
+    def forward(self,
+        batch:dict, # Tensors by name
+    ):
+        out = self.hf(**{k: v for k,v in batch.items() if self.takes is None or k in self.takes})
+        return out if isinstance(out, Tensor) or 'labels' in batch else out.logits
+
+def base_of(
+    hf:nn.Module, # A model of transformers or peft
+) -> nn.Module:
+    "Return the model that peft has wrapped, or `hf` itself"
+    return hf.get_base_model() if hasattr(hf, 'get_base_model') else hf
+
+def taken_names(
+    hf:nn.Module, # A model of transformers or peft
+) -> list|None: # None for all that there are
+    "List the names of what the model's `forward` takes"
+    names = list(inspect.signature(base_of(hf).forward).parameters)
+    return names if 'input_ids' in names else None
+
+def load_model(
+    model, # The name of a model on the hub, a folder, or a model
+    **config, # For the model's configuration, where it is loaded
+) -> nn.Module:
+    "Load a model with a classification head; raise `ValueError` for a folder that has none, and for one that can't have such a head"
+    if isinstance(model, nn.Module): return model
+    if not isinstance(model, (str, Path)):
+        raise TypeError(f'model={model!r}: expected the name of a model on the hub, a folder, or a model, not a {type(model).__name__}')
+    folder = Path(model)
+    if isinstance(model, Path) and not folder.is_dir():
+        raise ValueError(f'model={str(model)!r}: expected a folder, and there is none of this name; look at the path')
+    if folder.is_dir() and not (folder/'config.json').exists():
+        raise ValueError(f'model={str(model)!r}: expected a folder with a model of transformers, and this one has no config.json; '
+                         'give one that `save_pretrained` wrote')
+    # A head for other classes is replaced by a new one
+    try: return AutoModelForSequenceClassification.from_pretrained(model, ignore_mismatched_sizes=True, **config)
+    except ValueError as e:
+        if 'AutoModelForSequenceClassification' not in str(e): raise
+        raise ValueError(f'model={str(model)!r}: expected a model for which transformers has a classification head '
+                         '(AutoModelForSequenceClassification); put one on top of it, and give the model instead of its name') from e
+
+# What models call the embedding of their positions
+_POSITIONS = 'position_embeddings','wpe','embed_positions'
+
+def n_positions(
+    hf:nn.Module, # A model of transformers or peft
+) -> int|None: # None for a model without a table of positions
+    "Return the number of tokens that the model has positions for"
+    tables = [m for name,m in base_of(hf).named_modules() if name.split('.')[-1] in _POSITIONS and isinstance(m, nn.Embedding)]
+    # RoBERTa begins to count after the padding, OPT after an offset
+    def _usable(m): return m.num_embeddings - getattr(m, 'offset', 0) - (0 if m.padding_idx is None else m.padding_idx+1)
+    return min(map(_usable, tables), default=None)
+
+def hf_model(
+    learn, # A learner whose model is an `HFModel`
+) -> nn.Module:
+    "Return the model of transformers or peft in a learner, also while it is distributed"
+    return get_model(learn.model).hf

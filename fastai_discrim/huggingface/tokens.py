@@ -1,0 +1,126 @@
+"From texts to what a model takes, and back to texts, by transformers' own tokenizer and collator"
+__all__ = []
+
+from copy import deepcopy
+from warnings import warn
+
+from fastai.text.data import SortedDL, TensorText
+from fastai.torch_core import TitledStr
+from fasttransform import ItemTransform, Transform
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedTokenizerBase
+
+# A tokenizer that knows no limit says 1e30
+NO_LIMIT = 10**9
+# Characters of a text that an error shows
+SHOWN = 60
+
+
+def own_tokenizer(
+    tokenizer, # A tokenizer, or the name or folder of one
+    max_length:int=None, # Tokens at most; None for what the tokenizer says
+) -> PreTrainedTokenizerBase:
+    "Return a copy of `tokenizer` that can pad, and that truncates at `max_length`"
+    if not isinstance(tokenizer, PreTrainedTokenizerBase): tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+    tokenizer = deepcopy(tokenizer)
+    if max_length is not None: tokenizer.model_max_length = max_length
+    if tokenizer.pad_token is None:
+        name,eos = type(tokenizer).__name__,tokenizer.eos_token
+        if eos is None:
+            raise ValueError(f'{name} has neither a padding nor an end-of-sequence token: expected one, to pad with; '
+                             "`tokenizer.add_special_tokens({'pad_token': '[PAD]'})`, and the model's `resize_token_embeddings`")
+        tokenizer.pad_token = eos
+        warn(f'{name} has no padding token: its end-of-sequence token, {eos!r}, takes the place of one', stacklevel=3)
+    return tokenizer
+
+class TensorTokenIds(TensorText):
+    "Ids of tokens, padded, of the tokenizer of a model of transformers"
+
+class HFTokenize(ItemTransform):
+    "Turn a text, or a pair of texts, into what the tokenizer gives, by name"
+    def __init__(self,
+        tokenizer:PreTrainedTokenizerBase, # It truncates at its `model_max_length`
+        say_cuts:bool=True, # Warn at the first text that is truncated?
+    ):
+        super().__init__()
+        self.tokenizer,self.say_cuts = tokenizer,say_cuts
+
+    def encodes(self, x):
+        texts = check_texts(x)
+        tokens = dict(self.tokenizer(*texts, truncation=self.limit is not None))
+        if self.say_cuts and len(tokens['input_ids']) == self.limit: self._say_cut(texts)
+        return tokens
+
+    def decodes(self, x:TensorTokenIds):
+        kept = [i for i in x.tolist() if i != self.tokenizer.pad_token_id]
+        return TitledStr(self.tokenizer.decode(kept))
+
+    @property
+    def limit(self) -> int|None:
+        "Tokens at most; None where any number will do"
+        n = self.tokenizer.model_max_length
+        return n if n < NO_LIMIT else None
+
+    def _say_cut(self, texts):
+        "Warn, once, if `texts` have more tokens than are kept"
+        n = len(self.tokenizer(*texts, verbose=False)['input_ids'])
+        if n <= self.limit: return
+        self.say_cuts = False
+        warn(f'a text of {n} tokens, {texts[0][:SHOWN]!r}..., is truncated to the first {self.limit}, which is as many as fit, and so is '
+             f'each that is longer; give `max_length={self.limit}`, or less, to say that this is intended', stacklevel=2)
+
+def check_texts(
+    x, # What an item has
+) -> list: # One text or two
+    "Return the texts of an item, or raise if one is missing or empty"
+    texts = [x] if isinstance(x, str) or not hasattr(x, '__iter__') else list(x)
+    for t in texts:
+        if not isinstance(t, str):
+            raise TypeError(f'a text is {t!r}, of type {type(t).__name__}: expected a str; fill it in or leave it out')
+        if not t.strip(): raise ValueError(f'a text is {t!r}: expected one that is not empty; fill it in or leave it out')
+    if not 0 < len(texts) < 3: raise ValueError(f'an item has {len(texts)} texts, {texts!r}: expected one, or a pair')
+    return texts
+
+class HFPad(Transform):
+    "Pad the items of a batch to the longest of them, as `DataCollatorWithPadding` does"
+    def __init__(self,
+        tokenizer:PreTrainedTokenizerBase, # It says on which side, and by which token
+        pad_to_multiple_of:int=None, # Make lengths a multiple of this
+    ):
+        super().__init__()
+        self.collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=pad_to_multiple_of)
+
+    def __call__(self, samples, **kwargs):
+        tokens,*rest = zip(*samples)
+        batch = self.collator(list(tokens))
+        return list(zip(({k: v[i] for k,v in batch.items()} for i in range(len(tokens))), *rest))
+
+class HFIds(Transform):
+    "Take the ids out of a batch that is to be shown"
+    def __init__(self,
+        pad_id:int, # Id of the padding token
+    ):
+        super().__init__()
+        self.pad_id = pad_id
+
+    def decodes(self, x:dict):
+        ids = x['input_ids']
+        # Batches of several lengths, as `get_preds(with_input=True)` gives them, are a list of items
+        if not isinstance(ids, Tensor): ids = pad_sequence(list(ids), batch_first=True, padding_value=self.pad_id)
+        return TensorTokenIds(ids)
+
+def n_tokens(
+    sample:tuple, # An item: tokens by name, and maybe a target
+) -> int:
+    "Count the tokens of an item"
+    return len(sample[0]['input_ids'])
+
+class HFTextDL(SortedDL):
+    "Make batches of texts of similar length"
+    def __init__(self, dataset, sort_func=n_tokens, **kwargs):
+        super().__init__(dataset, sort_func=sort_func, **kwargs)
+
+    def get_idxs(self):
+        # There is nothing to sort in one batch, and `Interpretation` takes its few items in the order in which it gave them
+        return list(range(self.n)) if self.n <= self.bs and not self.shuffle else super().get_idxs()
