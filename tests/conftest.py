@@ -30,12 +30,16 @@ from fastcore.basics import noop
 from fastcore.foundation import L
 from torch import nn
 
-from fastai_discrim.all import layerwise_split
+from fastai_discrim.all import GradualUnfreezing, layerwise_split
 
 SMALL = dict(emb_sz=8, n_hid=12)
 
 # Tensors this small are slower on two threads than on one
 torch.set_num_threads(1)
+
+class GroupAnEpoch(GradualUnfreezing):
+    "`GradualUnfreezing(1)` as a class, as callbacks are often given"
+    def __init__(self): super().__init__(1)
 
 def make_mlp(path, n=64, bs=8, norm=False, **kwargs):
     "A 3-group MLP on two classes of points; `splitter`, `opt_func` and the like go to `Learner`"

@@ -1,7 +1,7 @@
 "Find the head's rate, η_L, by fine-tuning the head alone (ULMFiT, section 3.2)"
 __all__ = []
 
-from warnings import warn
+
 
 import numpy as np
 from fastai.learner import Learner
@@ -15,6 +15,7 @@ from ..data_state import random_states, set_random
 from ..groups.layer_groups import check_groups
 from ..plan.origin import HeadLR
 from ..plan.schedules import STLR, Schedule
+from ..user_warning import warn_user
 from .choice import N_FIRST, about_as_good, joined_parts, lowers, mean_losses, search_lrs
 from .plot import plot_search
 from .run_search import run_search
@@ -125,6 +126,6 @@ def head_lr_find(self:Learner,
         return _head_lr(self, n_groups, lrs, n_epoch=n_epoch, n_batch=n_batch, runs=runs, sched=sched, moms=moms, wd=wd)
     res,caution = run_search(self, _search, 'η_L')
     if rank_distrib() != 0: return res
-    if caution: warn(caution, stacklevel=2)
+    if caution: warn_user(caution)
     if show_plot: plot_search(res, 'head', 'training loss, smoothed' if res.how.startswith('range test') else 'validation loss')
     return res

@@ -126,7 +126,7 @@ def test_callbacks_work_by_themselves_where_fit_is_not_ours(mlp, tmp_path):
     with mlp.no_bar(), other.no_bar():
         for _ in range(2):
             stock_fit(mlp, 3, 1e-2, cbs=[cb, DiscriminativeLR])
-            other.fit(3, 1e-2, cbs=[GradualUnfreezing, DiscriminativeLR])
+            other.fit(3, 1e-2, cbs=[GradualUnfreezing(1), DiscriminativeLR])
             assert not cb.checked and '_step' not in vars(mlp)
     assert same([list(weights(mlp).values())], [list(weights(other).values())])
 

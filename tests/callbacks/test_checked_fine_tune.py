@@ -1,7 +1,7 @@
 "`fine_tune` under a strategy: its frozen fit is for the head alone, and what can't be done is said before it"
 import pytest
 from callbacks.watch import Opened, Steps, names
-from conftest import in_groups, make_mlp, moved, trains, weights
+from conftest import GroupAnEpoch, in_groups, make_mlp, moved, trains, weights
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 from plan.restated import phase_ends
@@ -11,7 +11,7 @@ from fastai_discrim.callbacks.discriminative import DiscriminativeLR
 from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing
 
 
-@pytest.mark.parametrize('cb', [GradualUnfreezing, GradualUnfreezing(1)], ids=['class', 'instance'])
+@pytest.mark.parametrize('cb', [GroupAnEpoch, GradualUnfreezing(1)], ids=['class', 'instance'])
 @pytest.mark.parametrize('freeze_epochs', [1, 2, 4])
 @pytest.mark.parametrize('added', [False, True])
 def test_fine_tune(mlp, cb, freeze_epochs, added):
@@ -22,7 +22,7 @@ def test_fine_tune(mlp, cb, freeze_epochs, added):
 
 def test_fine_tune_without_frozen_epochs(mlp):
     opened = Opened()
-    with mlp.no_bar(): mlp.fine_tune(4, 1e-2, freeze_epochs=0, cbs=[GradualUnfreezing, opened])
+    with mlp.no_bar(): mlp.fine_tune(4, 1e-2, freeze_epochs=0, cbs=[GroupAnEpoch, opened])
     assert opened.seen == [(2,), (1, 2), (0, 1, 2), (0, 1, 2)]
 
 def test_fine_tune_says_what_it_can_not_do_before_it_begins(mlp):
@@ -53,7 +53,7 @@ def test_groups_open_in_the_middle_of_an_epoch_of_the_second_fit(mlp, cb, epochs
                                   lambda l, cb: l.fine_tune(4, 1e-2, 1, 100, 0.3, 5.0, cbs=cb)], ids=['position', 'name', 'all positions'])
 def test_arguments_by_position_and_by_name(mlp, call):
     opened = Opened()
-    with mlp.no_bar(): call(mlp, [GradualUnfreezing, opened])
+    with mlp.no_bar(): call(mlp, [GroupAnEpoch, opened])
     assert opened.seen == [(2,), (2,), (1, 2), (0, 1, 2), (0, 1, 2)]
 
 def test_without_epochs_it_fails_as_in_stock(mlp):
@@ -81,7 +81,7 @@ def test_what_is_refused_leaves_the_callback_for_the_next_call(mlp):
     assert opened.seen == [(2,)] + [(2,), (1, 2), (0, 1, 2)]*2
 
 def test_no_epochs_are_refused_but_for_the_frozen_ones(mlp):
-    with pytest.raises(ValueError, match='n_epoch=0: expected at least 3'), mlp.no_bar(): mlp.fine_tune(0, cbs=GradualUnfreezing)
+    with pytest.raises(ValueError, match='n_epoch=0: expected at least 3'), mlp.no_bar(): mlp.fine_tune(0, cbs=GroupAnEpoch)
     with pytest.raises(ValueError, match='n_epoch=0: expected at least 1'), mlp.no_bar(): mlp.fit(0, cbs=GradualUnfreezing)
 
 def test_by_hand_in_both_fits(tmp_path):

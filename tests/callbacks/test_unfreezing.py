@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from callbacks.watch import Steps, Watch, chain, gradual, names, watched
-from conftest import in_groups, lr_find, make_clas, make_mlp, moved, trains, weights
+from conftest import GroupAnEpoch, in_groups, lr_find, make_clas, make_mlp, moved, trains, weights
 from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
 from fastai.callback.progress import CSVLogger, ShowGraphCallback
@@ -60,7 +60,7 @@ FITS = {
 
 @pytest.mark.parametrize('added', [False, True], ids=['cbs', 'add_cb'])
 @pytest.mark.parametrize('fit', FITS.values(), ids=FITS)
-@pytest.mark.parametrize('cbs', [[GradualUnfreezing], [ChainThaw], [GradualUnfreezing, DiscriminativeLR], [ChainThaw, DiscriminativeLR]],
+@pytest.mark.parametrize('cbs', [[GroupAnEpoch], [ChainThaw], [GroupAnEpoch, DiscriminativeLR], [ChainThaw, DiscriminativeLR]],
                          ids=lambda cbs: '+'.join(c.__name__ for c in cbs))
 def test_drops_into_every_fit(mlp, cbs, fit, added):
     watch = Watch()
