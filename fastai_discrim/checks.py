@@ -11,9 +11,11 @@ from numbers import Integral, Real
 import numpy as np
 from torch import Tensor
 
+FALL = 'say how they fall by `span=`, the highest rate divided by the lowest, or by `factor=`, from group to group'
+
 # What other libraries and methods call the arguments of ours
-ALIASES = dict(lr_max='lr', max_lr='lr', base_lr='lr', learning_rate='lr', lrs='lr', head_lr='lr', epoch='n_epoch', num_epochs='n_epoch',
-               pct_start='cut_frac', div='ratio', freeze_epochs='epochs', callbacks='cbs', weight_decay='wd')
+ALIASES = dict(lr='lr_max', lr_max='lr', max_lr='lr', base_lr='lr', learning_rate='lr', lrs='lr', head_lr='lr', epoch='n_epoch',
+               num_epochs='n_epoch', pct_start='cut_frac', div='ratio', freeze_epochs='epochs', callbacks='cbs', weight_decay='wd')
 
 def plain_number(
     v, # Any value
@@ -40,6 +42,7 @@ def check_number(
 def as_rate(
     lr, # A number, or what `learn.lr_find` gave
     name:str='lr', # What it is called
+    advice:str=FALL, # What to do instead of giving several rates
 ): # A number, or what is to be refused as none
     "Return one rate: of what `learn.lr_find` gave the valley; raise `TypeError` for several rates"
     fields = getattr(lr, '_fields', ())
@@ -47,8 +50,7 @@ def as_rate(
     if len(fields) == 1: return plain_number(lr[0])
     if fields: raise TypeError(f'{name}={lr!r}: expected one number; give one of them, such as `{name}=res.{fields[0]}`')
     if isinstance(lr, slice) or isinstance(lr, Iterable) and not isinstance(lr, (str, bytes)) and getattr(lr, 'ndim', 1):
-        raise TypeError(f'{name}={lr!r}: expected one number, from which the rates of all groups follow: say how they fall by `span=`, the '
-                        'highest rate divided by the lowest, or by `factor=`, from group to group')
+        raise TypeError(f'{name}={lr!r}: expected one number, from which the rates of all groups follow: {advice}')
     return plain_number(lr)
 
 def check_names(

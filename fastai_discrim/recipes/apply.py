@@ -9,11 +9,12 @@ from fastcore.foundation import L
 
 from ..callbacks.base import is_kind
 from ..checks import as_rate, check_names
-from ..groups.by_hand import renew_opt
+from ..groups.by_hand import check_some_train, renew_opt
 from ..groups.labels import group_labels
 from ..groups.layer_groups import check_groups
 from ..groups.text_models import is_language_model
 from ..plan.origin import HeadLR
+from ..plan.passed_over import pass_over_in_plan
 from ..run.checkpoint_file import check_checkpoint
 from ..run.fit_plan import check_plan
 from ..user_warning import warn_user
@@ -59,11 +60,13 @@ def apply_recipe(self:Learner,
     "Fit as `recipe` says: its plan, clipping, β1, β2 and weight decay, which stay with the optimiser. Model and data are left as built"
     if not isinstance(recipe, Recipe): raise TypeError(f'recipe={recipe!r}: expected a Recipe, such as `recipes.paper_clas`')
     check_checkpoint(checkpoint, checkpoint_every, start_epoch)
-    plan = recipe.plan(n_epoch, lr if lr is None or isinstance(lr, HeadLR) else as_rate(lr))
+    if not isinstance(lr, HeadLR | None): lr = as_rate(lr, advice='give the highest; the recipe says the others')
+    plan = recipe.plan(n_epoch, lr)
     _check_kind(self, recipe)
     check_plan(self, plan, cbs, reset_opt)
     clipping = _clipping(self, recipe, cbs)
-    plan = replace(plan, names=group_labels(self, check_groups(self, reset_opt)))
+    groups = check_groups(self, reset_opt)
+    plan = pass_over_in_plan(replace(plan, names=group_labels(self, groups)), check_some_train(self, groups))
     if checkpoint is not None:
         from ..run.checkpointing import check_run
         check_run(self, plan, checkpoint, recipe.wd, reset_opt)

@@ -194,3 +194,29 @@ def test_the_plan_names_the_learners_groups(tmp_path):
     learn.splitter = split
     with learn.no_bar(), learn.no_logging(): learn.apply_recipe(recipes.paper_clas, 5)
     assert learn.recorder.plan.names == ('encoder', 'rnns.0 .. rnns.1', 'rnns.2', 'layers.0', 'head')
+
+def test_one_rate_or_what_lr_find_gave(clas):
+    with pytest.raises(TypeError, match=r'lr=slice.*: expected one number, .*: give the highest; the recipe says the others'):
+        clas.apply_recipe(recipes.paper_clas, 5, slice(1e-3))
+    with clas.no_bar(),clas.no_logging():
+        res = clas.lr_find(num_it=20, show_plot=False)
+        clas.apply_recipe(recipes.paper_clas, 5, res)
+    assert clas.recorder.plan.lr == res.valley
+
+def test_a_group_that_is_frozen_by_hand_is_passed_over_when_a_run_goes_on_too(tmp_path):
+    class Stop(Callback):
+        def before_batch(self):
+            if self.epoch == 2: raise KeyboardInterrupt
+    def _run(name, *cbs):
+        learn = make_clas(tmp_path)
+        for m in (learn.model[0].module.encoder, learn.model[0].module.encoder_dp): m.requires_grad_(False)
+        set_seed(4)
+        with learn.no_bar(),learn.no_logging():
+            try: learn.apply_recipe(recipes.table7_chain_thaw, 6, cbs=cbs, checkpoint=name)
+            except KeyboardInterrupt: pass
+        return learn
+    whole = _run('whole')
+    _run('stopped', Stop())
+    resumed = _run('stopped')
+    assert all(map(torch.equal, whole.model.state_dict().values(), resumed.model.state_dict().values()))
+    assert resumed.recorder.plan.passed_over == ('encoder',)
