@@ -15,6 +15,7 @@ NAMES = dict(floor='tf-idf, logistic regression', scratch='from scratch', fine_t
              one_cycle='`fit_one_cycle(n)`, unfrozen', fine_tune_found="`fine_tune(n-1, lr)`, `lr_find`'s",
              one_cycle_found="`fit_one_cycle(n, lr)`, unfrozen, `lr_find`'s",
              adamw_best='AdamW, best of five by validation loss', ulmfit='`fit_ulmfit(n)`', ulmfit_at_once='`fit_ulmfit(n, gradual=False)`')
+NAMES |= {f'adamw_{lr}': f'AdamW at {lr}' for lr in ('2e-5', '5e-5', '1e-4', '2e-4', '5e-4')}
 # What costs one run, and needs nothing but a number of epochs; and how far below chance level a run counts as having learnt
 ONE_LINERS,MARGIN = ('fine_tune', 'one_cycle', 'fine_tune_found', 'one_cycle_found', 'adamw_5e-5'),0.1
 N_RATES = 5
@@ -108,6 +109,16 @@ def lost(runs) -> str:
     n = sum(r.get('diverged', False) for r in runs.values())
     return f', {n} diverged' if n else ''
 
+# Columns of the summary
+SUMMARY = 'floor','fine_tune','one_cycle','adamw_2e-4','adamw_5e-4','ulmfit'
+
+def summary(res) -> str:
+    "Make one table of all cells in which `fit_ulmfit` was run: test error, %, of what people would do instead"
+    arms = [o for o in SUMMARY if any(o in c and 'ulmfit' in c for c in res.values())]
+    rows = [(f'{MODELS[CELLS[k].model]}, {title(k)}', CELLS[k].epochs, *(shown(errors(c[o])) if o in c else '' for o in arms),
+             signed(minus(c['ulmfit'], c.get('fine_tune', {})))) for k,c in res.items() if 'ulmfit' in c]
+    return markdown(('model, data, labels', 'epochs', *(NAMES.get(o, o) for o in arms), 'minus `fine_tune`'), *rows)
+
 def targets(res) -> str:
     "For each model and arm: in how many cells it is better than, or not worse by more than chance than others"
     head = ('model', 'arm', 'cells', 'runs at chance', 'lower mean than `fine_tune`', 'worse than it beyond chance',
@@ -135,7 +146,8 @@ def best_other(arm, arms) -> str:
 def report(folder) -> str:
     "Make the tables as Markdown"
     res = read(folder)
-    return '\n\n'.join(['', *tables(res), 'Against the others, cell by cell', targets(res)]) if res else f'no results in {folder}'
+    parts = ['', 'Test error, %', summary(res), *tables(res), 'Against the others, cell by cell', targets(res)]
+    return '\n\n'.join(parts) if res else f'no results in {folder}'
 
 def plot(folder, file):
     "Plot test error against labelled examples, one panel a model and data set (the paper's Figure 3)"

@@ -13,9 +13,9 @@ from torch import nn
 LAYER_NORM_LR = 3e-4
 # Adam on convolutional networks: fastai's default for all layers
 BATCH_NORM_LR = 1e-3
-# The head's rate that is found with the body frozen is too high beside a body that moves: the higher it is, the more the logits move with
-# the features. It is at most this times the rate below it (the paper's is 2.6 times)
-HEAD_RATIO = 10
+# Where the head's rate, found with the body frozen, may lie beside the rate below it. The higher it is, the more the logits move with the
+# features of a body that trains; with few labels and many epochs it is found so low that the body would have to fit them alone
+HEAD_RATIO = 1/2.6,10
 # Each block's rate is that of the block above times this (Clark et al. 2020: 0.8 for small models, 0.9 for large ones)
 BLOCK_DECAY = 0.9
 

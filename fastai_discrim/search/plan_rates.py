@@ -6,6 +6,7 @@ from fastai.learner import Learner
 from ..checks import as_rate, check_number
 from ..groups.layer_groups import own_lr
 from ..plan.origin import BodyLR, HeadLR, lr_and_origin
+from ..plan.rates import FACTOR
 from .body_prior import HEAD_RATIO, body_prior
 
 
@@ -21,7 +22,7 @@ def plan_rates(
     check_number(origin['lr'], 'lr')
     body_lr,body_lr_from = _body_lr(learn, groups, lr, origin['lr']/factor, body_lr)
     if body_lr is None: return origin
-    return origin | _lowered(lr, body_lr) | dict(body_lr=body_lr, body_lr_from=body_lr_from)
+    return origin | _beside(lr, body_lr) | dict(body_lr=body_lr, body_lr_from=body_lr_from)
 
 def _lr(lr):
     "Return η_L, and where it came from, also where that is `learn.lr_find`"
@@ -41,7 +42,10 @@ def _body_lr(learn, groups, lr, papers_lr, body_lr):
     if prior.is_limit and prior.lr < papers_lr: return prior.lr,f'lowered from {papers_lr:.1e} to the limit for {prior.kind}'
     return None,''
 
-def _lowered(lr, body_lr):
-    "Return η_L and where it came from, where it was found with the body frozen and is too high beside this `body_lr`; else nothing"
-    if not isinstance(lr, HeadLR) or lr.lr <= HEAD_RATIO*body_lr: return {}
-    return dict(lr=HEAD_RATIO*body_lr, lr_from=f'{HEAD_RATIO} times the rate below it, at most; head_lr_find: {lr.lr:.1e}, {lr.how}')
+def _beside(lr, body_lr):
+    "Return η_L and where it came from, where it was found with the body frozen and is too high or low beside this `body_lr`; else nothing"
+    if not isinstance(lr, HeadLR): return {}
+    lowest,highest = body_lr*HEAD_RATIO[0],body_lr*HEAD_RATIO[1]
+    if lowest <= lr.lr <= highest: return {}
+    bound,what = (highest, f'at most {HEAD_RATIO[1]}') if lr.lr > highest else (lowest, f'at least 1/{FACTOR}')
+    return dict(lr=bound, lr_from=f'{what} times the rate below it; head_lr_find: {lr.lr:.1e}, {lr.how}')

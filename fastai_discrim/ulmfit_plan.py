@@ -1,0 +1,113 @@
+"Plan the whole sequence of ULMFiT"
+__all__ = []
+
+from fastai.learner import Learner
+from fastcore.basics import ifnone, patch
+
+from .callbacks.unfreezing import GradualUnfreezing, Unfreezing
+from .checks import check_count, check_flag, check_names, check_train_bn, plain_number
+from .groups.by_hand import check_some_train
+from .groups.labels import group_labels
+from .groups.layer_groups import check_groups
+from .groups.modules import own_params
+from .groups.norms import keeps_stats, norm_ids
+from .groups.text_models import is_language_model
+from .plan.opening import with_own_steps
+from .plan.origin import BodyLR, HeadLR
+from .plan.passed_over import pass_over
+from .plan.phase import EarlyStop, Phase
+from .plan.plan import Plan
+from .plan.rates import FACTOR, check_fall, discriminative_lrs
+from .plan.schedules import STLR, Schedule
+from .search.body_prior import BLOCK_DECAY
+from .search.plan_rates import plan_rates
+from .user_warning import warn_user
+
+# The paper's classifier has so many layer groups: its factor would leave the lowest of more groups as if frozen
+PAPER_GROUPS = 5
+
+
+def _strategy(unfreezing, epochs, down_to):
+    "Return the strategy that decides what trains when"
+    if unfreezing is None: return GradualUnfreezing(epochs, down_to)
+    if isinstance(unfreezing, type) or not isinstance(unfreezing, Unfreezing):
+        raise TypeError(f'unfreezing={unfreezing!r}: expected a strategy, such as GradualUnfreezing() or ChainThaw()')
+    if epochs is not None or down_to:
+        raise ValueError(f'epochs={epochs} and down_to={down_to} with unfreezing={unfreezing!r}: expected one of the two ways; '
+                         'give them to the strategy')
+    return unfreezing
+
+def _shape(sched, cut_frac, ratio):
+    "Return the schedule of each phase"
+    if sched is None: return STLR(cut_frac, ratio)
+    if not isinstance(sched, Schedule): raise TypeError(f'sched={sched!r}: expected a Schedule, such as STLR() or OneCycle()')
+    if STLR(cut_frac, ratio) != STLR():
+        raise ValueError(f'cut_frac={cut_frac} and ratio={ratio} with sched={sched}: expected one of the two ways; give them to `sched`')
+    return sched
+
+def _norms_freeze(model, groups, phases):
+    "Tell whether a norm layer is ever in a frozen group; one without weights may be, where any group is"
+    norms = norm_ids(model)
+    frozen = {i for _,training in phases for i in range(len(groups)) if i not in training}
+    if frozen and any(keeps_stats(m) and not own_params(m) for m in model.modules()): return True
+    return any(id(p) in norms for i in frozen for p in groups[i])
+
+def _early_stops(early_stop, phases, whole):
+    """Return what may end each phase early: nothing where it ends in the middle of an epoch, as losses are measured at its end, or where a
+    cycle goes on"""
+    ends = [sum(n for n,_ in phases[:i+1]) for i in range(len(phases))]
+    stops = [early_stop if float(round(end, 6)).is_integer() else None for end in ends]
+    return [None]*(len(stops)-1) + stops[-1:] if whole else stops
+
+def _phases(learn, n_groups, dead, n_epoch, strategy, gradual, down_to):
+    "Return pairs of epochs and groups, without the `dead` ones"
+    if not gradual: return [(n_epoch, pass_over([(n_epoch, tuple(range(down_to, n_groups)))], dead)[-1][1])]
+    phases = strategy.fill(n_groups, n_epoch, dead)
+    return with_own_steps(phases, len(learn.dls.train)) if strategy.in_shares else phases
+
+@patch
+@check_names
+def ulmfit_plan(self:Learner,
+    n_epoch:int, # Epochs in all; the last phase has what the others leave
+    lr:float|HeadLR=None, # Peak rate of the head, η_L, or what `head_lr_find` gave, which the plan then says; None for `learn.lr`
+    body_lr:float|BodyLR=None, # Peak rate of the group below the head, from which those below it fall; None for a rule by kind of network
+    factor:float=None, # Each group's rate is that of the group above divided by this; None for 2.6, or 1/0.9 with more than 5 groups
+    cut_frac:float=0.1, # Fraction of each phase in which the rate rises
+    ratio:float=32, # Each phase starts and ends at its peak rates divided by this
+    epochs=None, # Epochs before each next group opens, one or a list, head first, a cycle a phase; None for 8 % of the fit, in one cycle
+    down_to:int=0, # The lowest group that ever trains
+    gradual:bool=None, # Open one group after the other? None: yes, but for a language model (section 3.2)
+    moms:tuple=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
+    early_stop:EarlyStop=None, # What may end a phase that ends with an epoch early; None for nothing
+    min_scale:float=0., # For deep models: no group's rate is lower than the head's times this
+    span:float=None, # Instead of `factor`: the head's rate divided by the lowest group's, for any number of groups
+    decay:float=None, # Instead of `factor`: each group's rate is that of the group above times this
+    train_bn:bool=None, # Do norm layers of frozen groups train? False also keeps their running statistics; None for `learn.train_bn`
+    sched:Schedule=None, # Shape of the rate in each phase, any of our schedules; None for `STLR(cut_frac, ratio)`
+    unfreezing:Unfreezing=None, # Which groups train when, any strategy; None for `GradualUnfreezing(epochs, down_to)`
+) -> Plan: # Made, not run: `learn.fit_plan(plan)` does that
+    "Plan gradual unfreezing, discriminative rates and slanted triangles, one a phase (ULMFiT, sections 3.2 and 3.3)"
+    n_epoch,epochs,factor = check_count(n_epoch),plain_number(epochs),plain_number(factor)
+    check_train_bn(train_bn)
+    check_flag(gradual, 'gradual', 'to open a language model whole')
+    groups,strategy,sched = check_groups(self),_strategy(unfreezing, epochs, down_to),_shape(sched, cut_frac, ratio)
+    n,dead = len(groups),check_some_train(self, groups)
+    if gradual is None: gradual = unfreezing is not None or not is_language_model(self)
+    if not gradual:
+        if epochs is not None:
+            warn_user(f'epochs={epochs} is ignored, as there is one phase: leave it out, or open the groups one by one by `gradual=True`')
+        if unfreezing is not None: raise ValueError(f'gradual=False with unfreezing={unfreezing!r}: expected one of the two')
+    phases = _phases(self, n, dead, n_epoch, strategy, gradual, down_to)
+    if factor is span is decay is None: factor = FACTOR if n <= PAPER_GROUPS else 1/BLOCK_DECAY
+    factor = ifnone(factor, FACTOR)
+    check_fall(factor, min_scale, span, decay)
+    rates = plan_rates(self, groups, lr, body_lr, factor)
+    lrs = discriminative_lrs(rates['lr'], n, factor, min_scale, span, decay, rates.get('body_lr'))
+    # Where no norm layer is ever in a frozen group there is nothing to say
+    if not _norms_freeze(self.model, groups, phases): train_bn = None
+    elif train_bn is None: train_bn = self.train_bn
+    stops = _early_stops(early_stop, phases, strategy.in_shares)
+    phases = [Phase(length, training, lrs, sched, moms, stop) for (length,training),stop in zip(phases, stops)]
+    names = group_labels(self, groups)
+    plan = Plan(phases, names, **rates, passed_over=[names[i] for i in dead], train_bn=train_bn)
+    return plan.under(sched, whole=True) if strategy.in_shares else plan
