@@ -18,6 +18,9 @@ from .timm_models import is_timm_model, timm_layers
 # A norm after the last block that is declared before the blocks has one of these words in its name
 LAST_NORM_NAME = re.compile('final|last|after|post')
 
+# What has one of these words in its name, and is declared before the blocks, is of the input
+INPUT_NAME = re.compile('emb|patch|stem')
+
 class NoLayerOrder(ValueError):
     "Say why the layers of a model can't be put in order"
 
@@ -150,6 +153,7 @@ class Blocks:
         "Return those of `names`, declared before the body, that run after it; refuse what can't be known"
         late,left = {},[n for n in children if n in names or n in trunk]
         for n in names:
+            if INPUT_NAME.search(n): continue
             following = next(o for o in left[left.index(n)+1:] if o in trunk or not is_norm(children[o]))
             after = [children[o] for o in list(children)[list(children).index(n)+1:]]
             late[n] = runs_late(children[n], after, children[following], children[trunk[-1]])

@@ -6,7 +6,7 @@ from itertools import pairwise
 from fastcore.basics import first
 from torch import nn
 
-from .modules import children_with_params, is_embedding, is_norm, is_plain_list, own_params, without_number
+from .modules import children_with_params, is_embedding, is_norm, is_plain_list, without_number
 
 # A module with a child of one of these names is a model by itself. Only exact names count: `fc1` may be part of a block
 MODEL_HEADS = {'head', 'classifier', 'fc', 'score', 'lm_head'}
@@ -24,14 +24,13 @@ def widths(m):
     n_in,n_out = _ints(m, 'in_features', 'in_channels', 'input_size'),_ints(m, *GIVES)
     return (n_in[0], n_out[-1]) if n_in and n_out else (None, None)
 
-def _fits(ms):
-    "Tell for each two neighbours in `ms` whether the second can take what the first gives: True, False, or None if it is unknown"
+def _fits(ms, multiple=False):
+    """Tell for each two neighbours in `ms` whether the second can take what the first gives, or with `multiple` several tokens of it: True,
+    False, or None if it is unknown"""
     res = []
     for a,b in pairwise(ms):
         (_,n_out),(n_in,_) = widths(a),widths(b)
-        # A single layer may take several tokens put together
-        is_single = sum(1 for o in b.modules() if own_params(o)) == 1
-        res.append(takes(n_in, n_out, a) or is_single and n_in % n_out == 0 if n_out and n_in else None)
+        res.append(takes(n_in, n_out, a) or multiple and n_in % n_out == 0 if n_out and n_in else None)
     return res
 
 def takes(
@@ -45,9 +44,9 @@ def takes(
     layers = [o for o in m.modules() if any(isinstance(getattr(o, a, None), int) for a in GIVES)]
     return n_in % n_out == 0 and not isinstance(layers[-1], nn.Linear)
 
-def _do_follow(ms):
+def _do_follow(ms, multiple):
     "Tell whether the widths say that each of `ms` takes what the one before it gives"
-    return all(_fits(ms))
+    return all(_fits(ms, multiple))
 
 def _may_follow(ms):
     "Tell whether no width forbids that each of `ms` takes what the one before it gives"
@@ -59,7 +58,7 @@ def is_parallel(
     "Tell whether the members of `m` stand side by side: none of them takes what the one before it gives"
     if isinstance(m, nn.Sequential): return False
     members = [c for c in children_with_params(m).values() if not is_norm(c)]
-    fits = _fits(members)
+    fits = _fits(members, multiple=True)
     if not fits or set(fits) != {False}: return False
     # The first and the last layer of a block may be on a side path, so the widths of blocks don't tell
     return _are_heads(members) or all(map(_is_flat, members)) or any(map(_has_head, members))
@@ -99,8 +98,10 @@ def _order_is_known(children, trunk, holders):
     if len(holders) == 2 and 'encoder' in holders[0] and 'decoder' in holders[1]: return True
     names = list(children)
     between = [children[n] for n in names[names.index(trunk[0]):names.index(trunk[-1])+1]]
+    # What connects two parts may put several tokens of the first together
+    multiple = len(between) > len(holders)
     # Towers of one width follow each other in either order
-    return _do_follow(between) and not _do_follow(between[::-1])
+    return _do_follow(between, multiple) and not _do_follow(between[::-1], multiple)
 
 def _parts_of_layers(children, holders):
     "List lists of equal length, such as `attentions` and `norms`: each may have a part of every layer"
