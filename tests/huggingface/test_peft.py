@@ -57,3 +57,14 @@ def test_the_exported_learner_too(lora, tmp_path):
     learn.export('model.pkl')
     again = load_learner(tmp_path/'model.pkl')
     assert all(torch.equal(again.predict(t)[2], learn.predict(t)[2]) for t in TEXTS)
+
+def test_a_plan_trains_no_more(lora, tmp_path):
+    learn,base = lora
+    free = {n for n,p in learn.model.named_parameters() if p.requires_grad}
+    before = weights(learn)
+    with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(8, 1e-2)
+    assert moved(learn, before) == free == {n for n,p in learn.model.named_parameters() if p.requires_grad}
+    again = peft.PeftModel.from_pretrained(base, learn.save_pretrained(tmp_path/'adapter')).eval()
+    batch = learn.dls.tokenizer(TEXTS, padding=True, return_tensors='pt')
+    with torch.no_grad(): logits = again(**batch).logits
+    assert torch.equal(learn.get_preds(dl=learn.dls.test_dl(TEXTS), act=lambda x: x)[0], logits)
