@@ -18,7 +18,7 @@ from ..plan.passed_over import pass_over_in_plan
 from ..plan.plan import Plan
 from ..user_warning import warn_user
 from .checkpoint_file import check_checkpoint
-from .loss_guard import N_LOSSES, LossGuard
+from .loss_guard import LossGuard
 from .plan_loop import plan_loop
 from .run_record import RunRecorder
 
@@ -111,7 +111,5 @@ def fit_plan(self:Learner,
     with plan_loop(self, plan, *begin) as loop:
         for point in saving: point.loop = loop
         ending = [PhaseEnding(plan, loop)] if any(p.early_stop for p in plan.phases) else []
-        # What a checkpoint holds has been looked at
-        guard = LossGuard(plan, min(checkpoint_every or N_LOSSES, N_LOSSES))
-        running = [PlanUnfreezing(plan), PlanScheduler(plan, loop), RunRecorder(plan), guard, *ending]
+        running = [PlanUnfreezing(plan), PlanScheduler(plan, loop), RunRecorder(plan), LossGuard(plan, checkpoint_every), *ending]
         self.fit(plan.n_epoch, lr=list(plan.phases[0].lrs), wd=wd, cbs=running+L(cbs)+saving, reset_opt=reset_opt, start_epoch=start_epoch)

@@ -8,6 +8,7 @@ import torch
 from fastai.callback.core import CancelFitException
 
 from ..callbacks.base import FitCallback
+from ..distributed import all_gather
 from ..plan.plan import Plan
 
 # Losses are looked at so many at a time: each look waits for the device
@@ -23,13 +24,14 @@ class LossGuard(FitCallback):
 
     def __init__(self,
         plan:Plan, # The plan that runs
-        every:int=N_LOSSES, # Steps between two looks
-    ): self.plan,self.every,self.losses,self.first,self.warned = plan,every,[],None,False
+        checkpoint_every:int=None, # Steps between checkpoints within an epoch: what these hold has been looked at
+    ): self.plan,self.checkpoint_every,self.losses,self.first,self.warned = plan,checkpoint_every,[],None,False
 
     def after_batch(self):
         if not self.training: return
         self.losses.append(self.learn.loss.detach())
-        if len(self.losses) >= self.every: self.check()
+        is_written = self.checkpoint_every and self.train_iter % self.checkpoint_every == 0
+        if len(self.losses) >= N_LOSSES or is_written: self.check()
 
     # No tensor is left: an exported learner would have it
     def after_train(self): self.check()
@@ -40,7 +42,8 @@ class LossGuard(FitCallback):
         if not self.losses: return
         losses = torch.stack([l.float().reshape(()) for l in self.losses]).cpu().numpy()
         self.losses = []
-        mean = float(losses.mean())
+        # The same in all processes, as all have to end together
+        mean = float(np.mean(all_gather(float(losses.mean()))))
         if not np.isfinite(mean):
             warn(f'the training loss is not finite {self._where()}: the fit ends here; {self._advice()}', stacklevel=2)
             raise CancelFitException()

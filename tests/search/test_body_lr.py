@@ -1,0 +1,338 @@
+"The body's rate is found by fits in miniature, and nothing is left of the search"
+import warnings
+from functools import partial
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from conftest import MAKERS, everything, make_clas, make_mlp, moved, weights
+from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException, CancelValidException
+from fastai.callback.mixup import MixUp
+from fastai.callback.progress import CSVLogger
+from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
+from fastai.callback.training import GradientAccumulation, GradientClip
+from fastai.data.core import DataLoaders
+from fastai.losses import CrossEntropyLossFlat
+from fastai.optimizer import SGD, OptimWrapper, ranger
+from fastai.torch_core import set_seed
+from torch import nn
+
+from fastai_discrim.callbacks.discriminative import DiscriminativeLR
+from fastai_discrim.callbacks.unfreezing import GradualUnfreezing
+from fastai_discrim.plan.origin import BodyLR, HeadLR
+from fastai_discrim.search import body_lr
+from fastai_discrim.search.body_lr import lower_lr, n_steps
+from fastai_discrim.search.body_prior import BATCH_NORM_LR
+from fastai_discrim.search.choice import Losses
+
+# The way down
+
+def steps_down(values, sizes=(16,)):
+    "Return what `lower_lr` gives for the losses at 1, 1/3, 1/9 and so on, and the rates that it asks for"
+    asked = []
+    def losses_at(lr):
+        asked.append(lr)
+        value = values[len(asked)-1]
+        return value if isinstance(value, Losses) else Losses(np.full((1, len(sizes)), float(value)), np.array(sizes, dtype=float))
+    return (*lower_lr(losses_at, 1.), asked)
+
+NAN,INF = float('nan'),float('inf')
+
+@pytest.mark.parametrize('values,n,down', [
+    # It stays, where it is as good or better
+    ([1, 1], 2, 0), ([1, 2], 2, 0), ([1, NAN], 2, 0),
+    ([2, 1, 1], 3, 1), ([2, 1, 9], 3, 1), ([3, 2, 1, 1], 4, 2), ([4, 3, 2, 1, 1], 5, 3), ([5, 4, 3, 2, 1], 5, 4), ([5, 4, 3, 2, 2], 5, 3),
+    # Where it isn't finite it goes down anyway
+    ([NAN, 1, 1], 3, 1), ([INF, 1, 1], 3, 1), ([NAN, NAN, 2, 1, 1], 5, 3), ([NAN, INF, NAN, 2, 2], 5, 3), ([NAN, NAN, NAN, NAN, 9], 5, 4),
+    ([NAN]*5, 5, 4), ([3, NAN], 2, 0), ([-1, -2, -2], 3, 1)])
+@pytest.mark.parametrize('sizes', [(16,), (3, 5)], ids=['one part', 'parts'])
+def test_down_for_as_long_as_the_loss_gets_lower(values, n, down, sizes):
+    lrs,losses,chosen,asked = steps_down(values, sizes)
+    np.testing.assert_allclose(asked, [3.**-i for i in range(n)])
+    np.testing.assert_array_equal(lrs, asked[::-1])
+    assert chosen == asked[down]
+    np.testing.assert_array_equal(losses.mean, [v if np.isfinite(v) else NAN for v in values[:n]][::-1])
+
+def parts(*values): return Losses(np.array([values], dtype=float), np.full(len(values), 2.))
+
+@pytest.mark.parametrize('lower,down', [((0, .9), 1), ((-.2, 1.1), 0)])
+def test_only_what_is_clearly_lower_is_followed(lower, down):
+    "Both are lower by .55; the differences of 1 and .1 have a standard error of .45, those of 1.2 and -.1 one of .65"
+    _,_,chosen,asked = steps_down([parts(1, 1), parts(*lower), parts(9, 9)])
+    assert chosen == asked[down]
+
+def test_the_parts_need_not_be_the_same():
+    "A weighted loss, which is that of whole batches, but in parts where it is not finite"
+    lrs,losses,chosen,asked = steps_down([parts(NAN, NAN, NAN, NAN), Losses(np.array([[2.]]), np.array([8.])), parts(1, 1, 2, 2),
+                                          parts(1, 1, 2, 2)])
+    assert chosen == asked[2] and losses.sizes.tolist() == [8] and len(lrs) == 4
+
+@pytest.mark.parametrize('n_fit,want', [(1, 1), (2, 1), (3, 1), (30, 15), (79, 39), (80, 40), (200, 40), (201, 15), (500, 20), (1000, 40),
+                                        (10**6, 40)])
+def test_how_many_steps_a_miniature_has(n_fit, want): assert n_steps(n_fit) == want
+
+@pytest.mark.parametrize('n_fit', range(201, 2000, 100))
+def test_two_miniatures_of_a_long_fit_take_less_than_a_sixth_of_it(n_fit): assert 2*n_steps(n_fit) <= n_fit/6
+
+# Nothing is left of it
+
+OPTS = dict(adam={}, sgd=dict(opt_func=partial(SGD, mom=.9)), ranger=dict(opt_func=ranger),
+            torch=dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW)))
+
+def find(learn, n_epoch=4, lr=1e-2, **kw):
+    with learn.no_bar(),learn.no_logging(): return learn.body_lr_find(n_epoch, lr, **{'show_plot': False, **kw})
+
+def check_no_trace(before, after):
+    for k in before: assert before[k] == after[k], k
+
+MAKE = {**MAKERS, 'norm': partial(make_mlp, norm=True)}
+
+@pytest.mark.parametrize('state', ['new', 'trained', 'frozen'])
+@pytest.mark.parametrize('make', MAKE.values(), ids=MAKE)
+def test_it_leaves_no_trace(tmp_path, make, state):
+    learn = make(tmp_path)
+    if state != 'new':
+        with learn.no_bar(): learn.fit(2, 1e-2)
+    if state == 'frozen': learn.freeze()
+    before,dls,momenta = everything(learn),learn.dls,[getattr(m, 'momentum', None) for m in learn.model.modules()]
+    loaders = list(dls.loaders)
+    find(learn)
+    check_no_trace(before, everything(learn))
+    assert learn.dls is dls and all(a is b for a,b in zip(dls.loaders, loaders)) and not hasattr(learn, 'phase')
+    assert [getattr(m, 'momentum', None) for m in learn.model.modules()] == momenta
+
+@pytest.mark.parametrize('make,opt,trained', [(make, opt, trained) for make in ('norm', 'lm') for opt in OPTS for trained in (False, True)
+                                              if make == 'norm' or (opt, trained) == ('adam', True)])
+def test_the_training_that_follows_is_what_it_would_have_been(tmp_path, make, opt, trained):
+    a,b = (MAKE[make](tmp_path, **OPTS[opt]) for _ in range(2))
+    for learn in (a, b):
+        set_seed(5)
+        with learn.no_bar():
+            if trained: learn.fit(1, 1e-2)
+            if learn is a: find(learn)
+            learn.fit_one_cycle(2, 1e-2)
+    assert not moved(a, weights(b)) and a.recorder.losses == b.recorder.losses
+
+class Stop(Callback):
+    "Break off the `n`th batch that it sees"
+    def __init__(self, ex, n): self.ex,self.n = ex,n
+    def after_pred(self):
+        self.n -= 1
+        if not self.n: raise self.ex('stop')
+
+# In the first half of the steps, in the second one and in the validation
+@pytest.mark.parametrize('n', [1, 12, 17])
+@pytest.mark.parametrize('ex', [KeyboardInterrupt, ZeroDivisionError])
+def test_also_when_it_is_broken_off(tmp_path, ex, n):
+    learn = make_mlp(tmp_path, norm=True)
+    with learn.no_bar(): learn.fit(1, 1e-2)
+    learn.add_cb(Stop(ex, n))
+    before = everything(learn)
+    with pytest.raises(ex): find(learn)
+    after = everything(learn)
+    # Left behind by fastai's `no_logging`, as after any fit
+    before['attrs'].pop('logger'), after['attrs'].pop('logger')
+    check_no_trace(before, after)
+    assert learn.model[3].momentum == .1
+
+@pytest.mark.parametrize('cb', [GradientAccumulation(16), GradientClip(.1), MixUp(), EarlyStoppingCallback(), SaveModelCallback()])
+def test_with_fastais_callbacks_attached(tmp_path, cb):
+    learn = make_mlp(tmp_path, cbs=cb)
+    before,files = everything(learn),sorted(tmp_path.rglob('*'))
+    assert np.isfinite(find(learn).losses).all()
+    check_no_trace(before, everything(learn))
+    assert sorted(tmp_path.rglob('*')) == files
+
+def test_loggers_are_paused(tmp_path):
+    learn = make_mlp(tmp_path, cbs=CSVLogger())
+    with learn.no_bar(): learn.fit(1, 1e-2)
+    log = (learn.path/'history.csv').read_text()
+    find(learn)
+    assert (learn.path/'history.csv').read_text() == log
+
+@pytest.mark.parametrize('cb', [GradualUnfreezing(), DiscriminativeLR()])
+def test_what_a_plan_refuses_it_refuses(mlp, cb):
+    mlp.add_cb(cb)
+    before = everything(mlp)
+    with pytest.raises(ValueError, match='together with a plan'): find(mlp)
+    before['attrs'].pop('logger'), (after := everything(mlp))['attrs'].pop('logger')
+    check_no_trace(before, after)
+
+def test_nothing_is_printed_or_warned_of_without_bar_and_logging(tmp_path, capsys):
+    learn = make_mlp(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        find(learn, lr=1e3, n_epoch=10, epochs=.05)
+    assert not capsys.readouterr().out.strip()
+
+def test_metrics_that_cost_time_are_left_out(mlp):
+    def never(pred, y): raise AssertionError('called')
+    mlp.metrics = never
+    find(mlp)
+    assert len(mlp.metrics) == 1
+
+# What it finds
+
+def pretrained(path, **kwargs):
+    "A network that has learnt what makes the classes, under a new head"
+    learn = make_mlp(path, n=256, **kwargs)
+    with learn.no_bar(),learn.no_logging(): learn.fit_one_cycle(20, 1e-2)
+    set_seed(1)
+    learn.model[-1].reset_parameters()
+    learn.opt = None
+    return learn
+
+def test_it_goes_down_from_what_destroys_the_network(tmp_path):
+    learn = pretrained(tmp_path)
+    res = find(learn, lr=1.)
+    assert res.lr <= res.lrs[-1]/3 and res.lrs[-1] == pytest.approx(1/2.6) and (np.diff(res.lrs) > 0).all()
+    assert len(res.lrs) == len(res.losses) >= 3 and res.losses[-1] > 10*res.losses[list(res.lrs).index(res.lr)]
+    # It is what `lower_lr` makes of the losses
+    assert res.lr in res.lrs[:2]
+
+def test_it_stays_where_nothing_is_lower(tmp_path):
+    res = find(pretrained(tmp_path), lr=1e-3)
+    assert res.lr == res.lrs[-1] == pytest.approx(1e-3/2.6) and len(res.lrs) == 2
+
+def test_what_it_returns(mlp):
+    res = find(mlp)
+    assert isinstance(res, BodyLR) and isinstance(res.lr, float) and isinstance(res.lrs, np.ndarray) and isinstance(res.losses, np.ndarray)
+    assert np.isnan(res.untrained) and res.accepted == ()
+    # Of 4 epochs of 8 steps half
+    assert res.how == f'validation loss after 16 steps of the plan in miniature, at {len(res.lrs)} rates'
+    assert repr(res) == f'BodyLR(lr={res.lr:.2e}, by {res.how})'
+
+def test_the_same_twice(tmp_path):
+    for make in ('norm', 'clas'):
+        learn = MAKE[make](tmp_path)
+        a,b = find(learn),find(learn)
+        assert a.lr == b.lr and np.array_equal(a.losses, b.losses) and np.array_equal(a.lrs, b.lrs)
+
+def test_where_the_heads_rate_was_found_it_begins_at_what_is_usual(tmp_path):
+    learn = make_mlp(tmp_path, norm=True)
+    found = HeadLR(1e-2, np.array([1e-2]), np.array([.5]), 'as told')
+    assert find(learn, lr=found).lrs[-1] == BATCH_NORM_LR
+    # A rate that somebody chose has its own
+    assert find(learn, lr=1e-2).lrs[-1] == pytest.approx(1e-2/2.6)
+    assert find(learn, lr=1e-2, factor=5).lrs[-1] == pytest.approx(1e-2/5)
+
+@pytest.fixture
+def seen(monkeypatch):
+    "The plans, steps and weight decay of the miniatures, each a third better than the one before"
+    seen = []
+    def losses(learn, plan, n_steps, n_items, wd=None):
+        seen.append((plan, n_steps, n_items, wd))
+        return Losses(np.full((1, 1), 3.**-len(seen)), np.ones(1))
+    monkeypatch.setattr(body_lr, 'miniature_losses', losses)
+    return seen
+
+@pytest.mark.parametrize('lr', [1e-2, HeadLR(.3, np.array([.3]), np.array([.5]), 'as told')], ids=['number', 'found'])
+def test_the_miniatures_are_of_the_plans_that_would_run(tmp_path, seen, lr):
+    learn = make_mlp(tmp_path, norm=True)
+    kwargs = dict(cut_frac=.3, moms=(.7, .6, .7), decay=.5, epochs=2, train_bn=False)
+    res = find(learn, 10, lr, wd=.2, **kwargs)
+    assert len(seen) == 5 and res.lr == res.lrs[0]
+    for (plan,steps,n_items,wd),body in zip(seen, res.lrs[::-1]):
+        want = learn.ulmfit_plan(10, lr, body, **kwargs)
+        assert plan == want and plan.phases[0].lrs[-2] == body and (steps, n_items, wd) == (40, 500, .2)
+        # A found rate of the head is lowered with the body's
+        assert plan.phases[0].lrs[-1] == (1e-2 if lr == 1e-2 else min(.3, 10*body))
+
+def test_weight_decay_and_schedule_matter(tmp_path):
+    learn = make_mlp(tmp_path)
+    losses = [tuple(find(learn, lr=3e-2, **kw).losses) for kw in ({}, dict(wd=.5), dict(cut_frac=.9), dict(gradual=False))]
+    assert len(set(losses)) == 4
+
+def test_a_loss_that_is_finite_at_low_rates_only(tmp_path):
+    learn = make_mlp(tmp_path)
+    stock = learn.loss_func
+    learn.loss_func = lambda p,y: stock(p, y) if p.abs().max() < 20 else (p*NAN).sum()
+    res = find(learn, lr=1., factor=.01, unfreezing=None)
+    assert np.isnan(res.losses[-1]) and np.isfinite(res.lr)
+    learn.loss_func = lambda p,y: p.sum()*NAN
+    res = find(learn)
+    assert np.isnan(res.losses).all() and len(res.lrs) == 5 and res.lr == res.lrs[0]
+
+def test_a_weighted_loss(tmp_path):
+    learn = make_mlp(tmp_path)
+    learn.loss_func = CrossEntropyLossFlat(weight=torch.tensor([1., 5.]))
+    stock = learn.loss_func
+    res = find(learn, lr=1.)
+    assert np.isfinite(res.losses).all()
+    # Not finite at first: then it is in parts
+    learn.loss_func = lambda p,y: stock(p, y) if p.abs().max() < 20 else (p*NAN).sum()
+    assert np.isnan(find(learn, lr=1., factor=.01).losses[-1])
+
+# The data
+
+def test_the_first_batches_are_those_that_a_fit_would_see(tmp_path):
+    "Of a loader that is in order: the first ones, and again from the start"
+    xs = []
+    class See(Callback):
+        def before_batch(self):
+            if self.training: xs.append(self.x[0].tolist())
+    learn = make_mlp(tmp_path, n=24, cbs=See())
+    learn.dls = DataLoaders.from_dsets(learn.dls.train_ds, learn.dls.valid_ds, bs=8, shuffle=False, device='cpu', num_workers=0)
+    res = find(learn, 4)
+    batches = [x[0].tolist() for x,_ in learn.dls.train]
+    assert xs == (batches*2)*len(res.lrs)
+
+def test_without_a_validation_set_the_training_set_validates(mlp):
+    mlp.dls = DataLoaders(mlp.dls.train, device='cpu')
+    assert np.isfinite(find(mlp).losses).all()
+
+@pytest.mark.parametrize('n_epoch', [1, 2])
+def test_fits_of_few_steps(tmp_path, n_epoch):
+    learn = make_mlp(tmp_path, n=8)
+    assert f'after {n_epoch//2 or 1} steps' in find(learn, n_epoch).how
+
+# What is refused
+
+@pytest.mark.parametrize('args,kw', [((0, 1e-2), {}), ((1.5, 1e-2), {}), ((4, 0), {}), ((4, -1), {}), ((4, 'a'), {}),
+                                     ((4, 1e-2), dict(decay=2)), ((4, 1e-2), dict(epochs=9)), ((4, 1e-2), dict(sched='STLR'))])
+def test_bad_input(mlp, args, kw):
+    before = everything(mlp)
+    with pytest.raises((ValueError, TypeError), match='expected'): mlp.body_lr_find(*args, show_plot=False, **kw)
+    assert before == everything(mlp)
+
+def test_one_group_and_no_batch(tmp_path):
+    with pytest.raises(ValueError, match='1 layer group'): find(make_mlp(tmp_path, splitter=lambda m: [list(m.parameters())]))
+    with pytest.raises(ValueError, match='batch'): find(make_clas(tmp_path, n=6))
+
+@pytest.mark.parametrize('train', [True, False], ids=['train', 'valid'])
+@pytest.mark.parametrize('ex', [CancelFitException, CancelEpochException, CancelTrainException, CancelValidException])
+def test_a_callback_that_calls_it_off_is_said(mlp, ex, train):
+    class CallOff(Callback):
+        def after_pred(self):
+            if self.training == train: raise ex()
+    mlp.add_cb(CallOff())
+    before = everything(mlp)
+    with pytest.raises(ValueError, match="a callback called .* off, one of .*CallOff.*the body's rate"),mlp.no_bar():
+        mlp.body_lr_find(4, 1e-2, show_plot=False)
+    check_no_trace(before, everything(mlp))
+
+# The plot
+
+def test_plot(mlp):
+    with mlp.no_bar(): res = mlp.body_lr_find(4, 1e-2)
+    ax = plt.gca()
+    assert ax.get_xlabel() == 'learning rate of the group below the head' and ax.get_ylabel() == 'validation loss'
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), res.lrs)
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), res.losses)
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == [f'chosen: {res.lr:.2e}']
+    plt.close('all')
+    find(mlp)
+    assert not plt.get_fignums()
+
+def test_a_progress_bar_is_the_one_it_was(mlp):
+    cbs = list(mlp.cbs)
+    mlp.body_lr_find(2, 1e-2, show_plot=False)
+    assert [id(cb) for cb in mlp.cbs] == [id(cb) for cb in cbs] and all(cb.learn is mlp for cb in mlp.cbs)
+
+def test_norm_layers_in_the_head_do_not_matter(tmp_path):
+    "What goes into the search is the whole network"
+    learn = make_mlp(tmp_path)
+    learn.model[4] = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 2))
+    learn.splitter = lambda m: [list(m[0].parameters()), list(m[2].parameters()), list(m[4].parameters())]
+    assert find(learn, lr=HeadLR(1e-2, np.array([1e-2]), np.array([.5]), 'as told')).lrs[-1] == pytest.approx(1e-2/2.6)
