@@ -21,9 +21,8 @@ SHA256 = '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'
 MAX_LENGTH,VALID = 64,0.5
 # Of few texts larger batches would make few steps
 BS,BS_FEW,FEW = 16,8,200
-# What the one line is given besides the epochs
-ONE_LINE = dict(body_lr=2e-4, decay=0.9, epochs=0.125)
 N_TEST = 600
+
 
 def minilm_folder() -> Path:
     "Find the pretrained MiniLM, and check that it is the one that is meant; exit, and say what to install, if it isn't there"
@@ -66,7 +65,7 @@ def one_line(df, model, path, epochs, n) -> tuple:
     "Fine-tune as ULMFiT does; print plan and layers, save the pictures, and return the errors"
     print(f'\n== {n} labels: `learn.fit_ulmfit({epochs})`')
     learn = classifier(df, model, path)
-    learn.fit_ulmfit(epochs, **ONE_LINE)
+    learn.fit_ulmfit(epochs)
     plan = learn.recorder.plan
     print(plan)
     save_figure(plan.plot()[0].figure, path/f'plan_{n}.png')

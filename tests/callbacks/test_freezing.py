@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 import torch
 from callbacks.watch import Steps, chain, gradual, names, watched
-from conftest import MAKERS, in_groups, lr_find, make_clas, make_lm, make_mlp, moved, trains, weights
+from conftest import MAKERS, GroupAnEpoch, in_groups, lr_find, make_clas, make_lm, make_mlp, moved, trains, weights
 from fastai.callback.core import Callback
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.optimizer import SGD, Adam, OptimWrapper, ranger
@@ -20,9 +20,9 @@ from fastai_discrim.plan.plan import Plan
 
 OPTS = dict(adam=Adam, sgd=partial(SGD, mom=0.9), ranger=ranger, torch=partial(OptimWrapper, opt=torch.optim.AdamW))
 
-CBS = dict(gradual=GradualUnfreezing, chain=ChainThaw)
+CBS = dict(gradual=GroupAnEpoch, chain=ChainThaw)
 
-def by_epoch(cb, n_groups, n_epoch): return (gradual if cb is GradualUnfreezing else chain)(n_groups, n_epoch)
+def by_epoch(cb, n_groups, n_epoch): return (gradual if cb is GroupAnEpoch else chain)(n_groups, n_epoch)
 
 @pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS)
 @pytest.mark.parametrize('opt', OPTS.values(), ids=OPTS)
