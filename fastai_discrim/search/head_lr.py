@@ -93,6 +93,8 @@ def _head_lr(learn, n_groups, lrs, **trial_args):
     from .range_test import range_test
     # They cost time, and may fail for a few items
     learn.metrics = []
+    # Hooks see nothing of a compiled model; its parameters are the same
+    if hasattr(learn.model, '_orig_mod'): learn.model = learn.model._orig_mod
     if learn.opt is None: learn.create_opt()
     freeze_all_but(learn, (n_groups-1,))
     try:

@@ -1,6 +1,8 @@
 "Train copies of one head on frozen features, each at its own rate, all in one fit"
 __all__ = []
 
+from numbers import Number
+
 import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelValidException
@@ -8,7 +10,7 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
-from fastcore.basics import ifnone
+from fastcore.basics import ifnone, listify
 from fastcore.imports import noop
 from torch import nn
 
@@ -63,6 +65,10 @@ def _loader(batches, device, shuffle=False):
     "Make a loader whose items are whole batches"
     return DataLoader(batches, bs=None, shuffle=shuffle, num_workers=0, device=device, create_batch=noop, retain=lambda res,b: res)
 
+def _of_head(wd):
+    "Return the weight decay of the last layer group, where there is one a group"
+    return wd if wd is None or isinstance(wd, Number) else listify(wd)[-1]
+
 def trial_losses(
     learn:Learner, # The learner whose head it is: its loss, optimiser and weight decay are used, not its callbacks
     head:SplitHead, # Its head
@@ -80,9 +86,9 @@ def trial_losses(
     dls.n_inp = 1
     # The copies are the layer groups
     tuner = Learner(dls, Heads([head.copy() for _ in lrs]), loss_func=SumLoss(learn.loss_func), opt_func=learn.opt_func, path=learn.path,
-                    splitter=lambda m: [h.trainable() for h in m.heads], wd=learn.wd, wd_bn_bias=learn.wd_bn_bias)
+                    splitter=lambda m: [h.trainable() for h in m.heads], wd=_of_head(learn.wd), wd_bn_bias=learn.wd_bn_bias)
     tuner.create_opt()
     scheds = usable_scheds(tuner.opt, sched, np.array(lrs), ifnone(moms, learn.moms))
     losses = HeadLosses()
-    with tuner.no_bar(),tuner.no_logging(): tuner.fit(n_epoch, wd=wd, cbs=[ParamScheduler(scheds), losses])
+    with tuner.no_bar(),tuner.no_logging(): tuner.fit(n_epoch, wd=_of_head(wd), cbs=[ParamScheduler(scheds), losses])
     return losses.losses

@@ -10,14 +10,19 @@ import numpy as np
 from fastai.learner import Learner
 from fastai.torch_core import get_model
 from fastcore.foundation import L
-from torch import Tensor, strided
+from torch import Tensor, nn, strided
 
 from ..data_state import loader_state, random_states, set_loader, set_random
 
 
 def _containers(o, seen):
-    "Yield the lists, deques, dictionaries, sets, arrays and tensors that `o` is, and those in it, each once"
+    "Yield the lists, deques, dictionaries, sets, arrays and tensors that `o` is, and those in it, each once; of a module what it holds"
     if isinstance(o, L): o = o.items
+    if isinstance(o, nn.Module):
+        if id(o) in seen: return
+        seen.add(id(o))
+        for held in (o._parameters, o._buffers, o._modules): yield from _containers(held, seen)
+        return
     if not isinstance(o, (list, deque, dict, set, np.ndarray, Tensor)) or id(o) in seen: return
     seen.add(id(o))
     yield o
@@ -84,7 +89,8 @@ def restored(
             stack.callback(_set_attrs, opt, dict(vars(opt)))
         # `no_bar` leaves another progress bar
         stack.callback(_set_cbs, learn, list(learn.cbs))
-        seen = set()
+        # The model is put back as a whole
+        seen = set(map(id, model.modules()))
         for v in chain.from_iterable(_containers(v, seen) for o in holders for v in vars(o).values()):
             if _is_writable(v): stack.callback(_set_content, v, _copy(v))
         for o in holders: stack.callback(_set_attrs, o, dict(vars(o)))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import product
 
 import torch
+from fastai.callback.core import CancelBatchException, CancelEpochException, CancelFitException, CancelTrainException, CancelValidException
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import get_model
@@ -17,6 +18,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from ..groups.modules import own_params
 from .frozen_head import SplitHead, list_tensors, map_tensors, module_inputs
 
+# Raised by callbacks, to call a fit or a validation off
+CANCELLED = CancelFitException, CancelEpochException, CancelTrainException, CancelValidException, CancelBatchException
 # Relative difference that rounding may make, in half precision and in full
 TOL_HALF,TOL_FULL = 2e-2,1e-4
 AT_WORK_EARLY = 'the head is also at work before the end of the model'
@@ -41,6 +44,16 @@ def _trace(learn, batch):
         for m in model.modules(): hooks.enter_context(m.register_forward_pre_hook(_note, with_kwargs=True))
         learn.validate(dl=[batch])
     return calls,learn.pred,any(half)
+
+def _trace_items(learn, batch, whole):
+    "Run two items as `_trace` does; raise `HeadNotSeparable` where they can't be run, but the `whole` batch can"
+    try: return _trace(learn, batch)
+    except CANCELLED: raise
+    except Exception as e:
+        # What is wrong with the whole batch is said as stock fastai says it
+        _trace(learn, whole)
+        raise HeadNotSeparable(f'two items of a batch can not be run alone ({type(e).__name__}), as where items are not its first '
+                               'dimension') from e
 
 def _is_close(a, b, half):
     "Tell whether the tensors `a` and `b` are the same but for rounding, which is coarse in `half` precision"
@@ -122,8 +135,9 @@ def split_head(
     if isinstance(learn.opt_func, OptimWrapper): raise HeadNotSeparable('the optimiser can not be created again for the head')
     train,model,params = learn.dls.train,get_model(learn.model),frozenset(params)
     # Without worker processes, where the loader is fastai's
-    batch = _first_items(2, train.one_batch() if hasattr(train, 'one_batch') else first(train))
-    calls,pred,half = _trace(learn, batch)
+    whole = train.one_batch() if hasattr(train, 'one_batch') else first(train)
+    batch = _first_items(2, whole)
+    calls,pred,half = _trace_items(learn, batch, whole)
     if not isinstance(pred, Tensor): raise HeadNotSeparable(f'the prediction is a {type(pred).__name__}, not one tensor')
     _check_loss(learn, half)
     i = _find_entry(calls, model, params)

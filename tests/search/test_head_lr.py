@@ -19,9 +19,11 @@ from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import SGD, OptimWrapper, ranger
 from fastai.torch_core import set_seed
 from fastcore.foundation import L
+from torch import nn
 from torch.utils.data import DataLoader as TorchLoader
 from torch.utils.data import IterableDataset
 
@@ -256,6 +258,91 @@ def test_an_optimiser_that_is_there_already_gets_a_range_test(tmp_path):
     groups = [{'params': list(g)} for g in learn.splitter(learn.model)]
     learn.opt_func = OptimWrapper(opt=torch.optim.SGD(groups, lr=.1))
     assert 'the optimiser' in find(learn).how
+
+# Learners of other kinds
+
+def test_a_weight_decay_for_each_group(tmp_path):
+    a,b = make_mlp(tmp_path),make_mlp(tmp_path)
+    kw = dict(lrs=[1e-3, 1e-1], n_epoch=4)
+    set_seed(1); one = find(a, wd=.5, **kw)
+    set_seed(1); several = find(b, wd=[0., .1, .5], **kw)
+    set_seed(1); other = find(b, wd=[.5, .1, 0.], **kw)
+    assert np.array_equal(one.losses, several.losses) and not np.array_equal(one.losses, other.losses)
+    b.wd = [0., .1, .5]
+    set_seed(1)
+    assert np.array_equal(find(b, **kw).losses, one.losses)
+
+def test_a_compiled_model(tmp_path):
+    plain,learn = make_mlp(tmp_path),make_mlp(tmp_path)
+    compiled = learn.model = torch.compile(learn.model, backend='eager')
+    set_seed(1); want = find(plain)
+    set_seed(1); got = find(learn)
+    assert np.array_equal(want.losses, got.losses) and got.how.startswith('validation loss') and learn.model is compiled
+    with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(2)
+
+class SequenceFirst(nn.Module):
+    "Takes batches of shape [sequence, items], as torch's own recurrent layers do"
+    def __init__(self):
+        super().__init__()
+        self.emb,self.rnn,self.head = nn.Embedding(20, 8),nn.GRU(8, 8),nn.Linear(8, 2)
+    def forward(self, x): return self.head(self.rnn(self.emb(x))[0][-1])
+
+class Bags(nn.Module):
+    "Takes the tokens of all items in one row, and where each item begins"
+    def __init__(self):
+        super().__init__()
+        self.emb,self.mid,self.head = nn.EmbeddingBag(20, 8),nn.Linear(8, 8),nn.Linear(8, 2)
+    def forward(self, x, offsets): return self.head(self.mid(self.emb(x, offsets)).relu())
+
+def _sequence_first(items):
+    xs,ys = zip(*items)
+    return torch.stack(xs, 1),torch.stack(ys)
+
+def _bags(items):
+    xs,ys = zip(*items)
+    return torch.cat(xs),6*torch.arange(len(xs)),torch.stack(ys)
+
+@pytest.mark.parametrize('model,collate', [(SequenceFirst, _sequence_first), (Bags, _bags)])
+def test_items_that_are_not_the_first_dimension_get_a_range_test(model, collate):
+    set_seed(0)
+    x = torch.randint(0, 20, (64, 6))
+    ds = list(zip(x, (x.float().mean(1) > 9.5).long()))
+    dls = DataLoaders(TorchLoader(ds, 8, shuffle=True, collate_fn=collate), TorchLoader(ds[:16], 8, collate_fn=collate), device='cpu')
+    learn = Learner(dls, model(), loss_func=CrossEntropyLossFlat(), splitter=lambda m: [list(c.parameters()) for c in m.children()])
+    assert 'two items of a batch can not be run alone' in find(learn).how
+    with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(2)
+
+def test_what_the_whole_batch_raises_is_raised(mlp):
+    def forward(x): raise ZeroDivisionError
+    mlp.model[0].forward = forward
+    with pytest.raises(ZeroDivisionError): find(mlp)
+
+class Average(Callback):
+    "Averages the weights, from where the learner is made"
+    def __init__(self, model): self.average = torch.optim.swa_utils.AveragedModel(model)
+    def after_step(self): self.average.update_parameters(self.model)
+
+def test_an_average_of_weights_in_a_callback_is_as_it_was(lm):
+    lm.add_cb(cb := Average(lm.model))
+    before = {k: v.clone() for k,v in cb.average.state_dict().items()}
+    assert 'range test' in find(lm).how
+    assert all(torch.equal(v, before[k]) for k,v in cb.average.state_dict().items())
+
+def test_a_loss_that_learns_is_as_it_was(lm):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Sequential(nn.BatchNorm1d(1))
+            self.seen = []
+        def forward(self, p, y):
+            self.seen.append(1)
+            loss = CrossEntropyLossFlat()(p, y)
+            self.inner(loss.detach().reshape(1, 1).expand(2, 1) + torch.tensor([[0.], [1.]]))
+            return loss
+    lm.loss_func = Scaled()
+    before = {k: v.clone() for k,v in lm.loss_func.state_dict().items()}
+    find(lm)
+    assert all(torch.equal(v, before[k]) for k,v in lm.loss_func.state_dict().items()) and lm.loss_func.seen == []
 
 # The plot
 
