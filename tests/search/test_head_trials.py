@@ -16,6 +16,7 @@ from fastai.torch_core import set_seed
 from fastai_discrim.plan.schedules import OneCycle
 from fastai_discrim.search.head_trials import Heads
 
+
 @pytest.fixture(autouse=True)
 def no_folds(monkeypatch):
     "The sets are as they are, few items as they have"
