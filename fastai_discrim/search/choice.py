@@ -116,6 +116,10 @@ def lrs_beyond(
     else: return None
     return more if LR_LOWEST <= more[0] and more[-1] <= LR_HIGHEST else None
 
+def _is_below(losses, untrained):
+    "Tell whether the best candidate is clearly below an untrained head, which is what ever lower rates end at"
+    return losses.joined(untrained).is_clearly_lower(np.nanargmin(losses.mean), len(losses.mean))
+
 def search_lrs(
     losses_at, # Function from an array of rates to their `Losses`
     lrs:np.ndarray=None, # The rates to try, ascending; None for the first ones, and on beyond the ends
@@ -127,7 +131,7 @@ def search_lrs(
     losses = losses.at(slice(-1))
     while lrs is None and np.isfinite(losses.mean).any():
         more = lrs_beyond(tried, losses)
-        if more is None: break
+        if more is None or (more[0] < tried[0] and not _is_below(losses, untrained)): break
         tried,losses = np.concatenate([tried, more]),losses.joined(losses_at(more))
         order = np.argsort(tried)
         tried,losses = tried[order],losses.at(order)

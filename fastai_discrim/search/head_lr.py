@@ -85,7 +85,7 @@ def _by_trials(learn, head, lrs, n_batch, runs, n_epoch, **fit_args):
     *means,untrained = losses.mean
     how = f'validation loss of the head, {n_epoch} epoch{"s" if n_epoch > 1 else ""} at each of {len(tried)} rates'
     if len(sets) > 1: how += f', {len(sets)}-fold cross-validation'
-    return HeadLR(float(tried[good[0]]), tried, np.array(means), how, untrained, tried[good]),caution
+    return HeadLR(float(tried[good[0]]), tried, np.array(means), how, untrained, tuple(map(float, tried[good]))),caution
 
 def _head_lr(learn, n_groups, lrs, **trial_args):
     "Return the `HeadLR` of `learn`, and a warning, or None; `learn` is changed"

@@ -98,10 +98,14 @@ def test_noise_and_negative_losses_are_no_explosion(mlp, factors, offset):
 
 def test_a_validation_in_the_middle_of_a_fit_is_not_looked_at(mlp):
     class InTheMiddle(Callback):
-        steps = 0
-        def before_step(self):
+        order,run_valid,steps = 100,False,0
+        def after_batch(self):
             self.steps += 1
-            if self.iter == 3: self.learn.validate(cbs=Bad())
+            if self.iter != 3: return
+            self.learn.validate(cbs=Bad())
+            # fastai leaves the learner as in validation
+            self.learn.training = True
+            self.model.train()
     class Bad(Callback):
         def after_loss(self): self.learn.loss = self.learn.loss*float('nan')
     cb = InTheMiddle()

@@ -173,12 +173,23 @@ def test_few_items_can_not_tell(n_items, goes_on):
     def f(lrs):
         noise = np.stack([np.random.default_rng(int(-1000*np.log10(lr)) + 10**6).normal(size=n_items) for lr in lrs])
         noise -= noise.mean(1, keepdims=True)
-        return Losses(.7 + .1*np.log10(lrs)[:,None]/7 + noise, np.ones(n_items))
+        return Losses(np.where(lrs < 1e-9, 1., .7 + .1*np.log10(lrs)/7)[:,None] + noise, np.ones(n_items))
     lrs,losses = search_lrs(f)
     assert (lrs.min() < 1e-5) == goes_on
     # All are about as good, or only the lowest ones are
     good = about_as_good(losses.at(slice(-1)))
     assert good[0] == 0 and (lrs[good[-1]] == lrs[-1]) == (not goes_on)
+
+def test_it_looks_no_lower_where_nothing_is_better_than_an_untrained_head():
+    "Ever lower rates end there, and would train nothing"
+    lrs,losses = search_lrs(one_part(lambda lrs: 1+lrs))
+    assert lrs[0] == pytest.approx(1e-3) and losses.mean[0] > losses.mean[-1]
+    # Higher ones may yet be better
+    lrs,_ = search_lrs(one_part(lambda lrs: np.where(lrs < 1e-9, 0., 3-np.log10(lrs))))
+    assert lrs[-1] > 100
+    # Where an untrained head has no finite loss, nothing speaks against lower ones
+    lrs,_ = search_lrs(one_part(lambda lrs: np.where(lrs < 1e-9, np.inf, 1+lrs)))
+    assert lrs[0] < 1e-6
 
 def test_later_rates_may_have_coarser_parts():
     "A weighted loss has the mean over items where all of them have the same loss, as with an untrained head; elsewhere it hasn't"

@@ -16,6 +16,12 @@ from fastai.torch_core import set_seed
 from fastai_discrim.plan.schedules import OneCycle
 from fastai_discrim.search.head_trials import Heads
 
+
+@pytest.fixture(autouse=True)
+def no_folds(monkeypatch):
+    "The sets are as they are, few items as they have"
+    monkeypatch.setattr('fastai_discrim.search.folds.FEW_ITEMS', 0)
+
 # fastai fails at a `weight_p` of 0
 NO_DROPOUT = {**awd_lstm_clas_config, **SMALL, **{k: 0. for k in awd_lstm_clas_config if k.endswith('_p')}, 'weight_p': 1e-12}
 
