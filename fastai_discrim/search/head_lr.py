@@ -28,6 +28,8 @@ from .split_head import HeadNotSeparable, split_head
 MAX_STEPS = 400
 # A large head, as one with convolutions, is to take no longer than a range test of the whole network has steps
 LARGE_HEAD,RANGE_TEST_STEPS = 100_000,100
+# A higher η_L is that of outputs of thousands, which no rate of the body suits
+HIGHEST_USUAL = 10
 
 
 def _check_lrs(lrs):
@@ -82,6 +84,9 @@ def _by_trials(learn, head, lrs, n_batch, runs, n_epoch, **fit_args):
     tried,losses = search_lrs(losses_at, lrs)
     caution = _caution(losses)
     good = about_as_good(losses.at(slice(-1)))
+    if not caution and tried[good[0]] > HIGHEST_USUAL:
+        caution = (f'η_L = {tried[good[0]]:.2g}: expected at most {HIGHEST_USUAL}; a higher one means that the targets are far from what the '
+                   'network gives; scale them to a mean of 0 and a standard deviation of 1')
     *means,untrained = losses.mean
     how = f'validation loss of the head, {n_epoch} epoch{"s" if n_epoch > 1 else ""} at each of {len(tried)} rates'
     if len(sets) > 1: how += f', {len(sets)}-fold cross-validation'

@@ -19,7 +19,7 @@ from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
-from fastai.losses import CrossEntropyLossFlat
+from fastai.losses import CrossEntropyLossFlat, MSELossFlat
 from fastai.optimizer import SGD, OptimWrapper, ranger
 from fastai.torch_core import set_seed
 from fastcore.foundation import L
@@ -29,10 +29,12 @@ from torch.utils.data import IterableDataset
 
 from fastai_discrim.callbacks.discriminative import DiscriminativeLR
 from fastai_discrim.callbacks.unfreezing import GradualUnfreezing
+from fastai_discrim.groups.split import layerwise_split
 from fastai_discrim.plan.origin import HeadLR
 from fastai_discrim.plan.schedules import CLRBeta, Flat
 from fastai_discrim.search.choice import Losses
 from fastai_discrim.search.frozen_features import items_in
+from fastai_discrim.search.split_head import HeadNotSeparable
 
 OPTS = dict(adam={}, sgd=dict(opt_func=partial(SGD, mom=.9)), ranger=dict(opt_func=ranger),
             torch=dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW)))
@@ -317,15 +319,28 @@ def test_what_the_whole_batch_raises_is_raised(mlp):
     mlp.model[0].forward = forward
     with pytest.raises(ZeroDivisionError): find(mlp)
 
+def test_targets_on_another_scale(tmp_path):
+    "The search goes on for as long as losses fall, however little, and says what to do"
+    set_seed(0)
+    x = torch.randn(600, 4)
+    ds = list(zip(x, 80_000 + 10_000*x.sum(1, keepdim=True)))
+    def make(): return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    learn = Learner(DataLoaders.from_dsets(ds[:500], ds[500:], bs=50, device='cpu', num_workers=0), make(), loss_func=MSELossFlat(),
+                    splitter=layerwise_split)
+    with pytest.warns(UserWarning, match='η_L = .*: expected at most 10; .* scale them'): res = find(learn)
+    assert res.lr > 10 and np.nanmin(res.losses) < .9*res.untrained
+
 class Average(Callback):
     "Averages the weights, from where the learner is made"
     def __init__(self, model): self.average = torch.optim.swa_utils.AveragedModel(model)
     def after_step(self): self.average.update_parameters(self.model)
 
-def test_an_average_of_weights_in_a_callback_is_as_it_was(lm):
-    lm.add_cb(cb := Average(lm.model))
+def test_an_average_of_weights_in_a_callback_is_as_it_was(mlp, monkeypatch):
+    def not_alone(*args): raise HeadNotSeparable('as told')
+    monkeypatch.setattr('fastai_discrim.search.head_lr.split_head', not_alone)
+    mlp.add_cb(cb := Average(mlp.model))
     before = {k: v.clone() for k,v in cb.average.state_dict().items()}
-    assert 'range test' in find(lm).how
+    assert find(mlp).how == 'range test of the head, as as told'
     assert all(torch.equal(v, before[k]) for k,v in cb.average.state_dict().items())
 
 def test_a_loss_that_learns_is_as_it_was(lm):
