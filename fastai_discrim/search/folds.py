@@ -3,8 +3,7 @@ __all__ = []
 
 from fastai.torch_core import find_bs
 
-from .frozen_features import items_in
-from .frozen_head import items, list_tensors
+from .frozen_head import items, items_in, list_tensors
 
 # With fewer items a validation set of a fifth decides by chance
 FEW_ITEMS,N_FOLDS = 500,5

@@ -7,13 +7,12 @@ from math import inf
 from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.progress import ProgressCallback
 from fastai.learner import Learner
-from fastai.torch_core import find_bs
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..checks import count_items
 from ..distributed import log_rank0
-from .frozen_head import SplitHead, map_tensors, module_inputs
+from .frozen_head import SplitHead, items_in, map_tensors, module_inputs
 
 # One item validates for so many that train; without a validation set, one batch is held out of so many
 TRAIN_PER_VALID,BATCHES_PER_HELD_OUT = 4,5
@@ -40,12 +39,6 @@ class FeatureRecorder(Callback):
         targets = map_tensors(lambda t: t.as_subclass(Tensor), self.yb)
         self.batches.append((features, *targets))
         if len(self.batches) >= self.n_batch or items_in(self.batches) >= self.n_items: raise CancelValidException()
-
-def items_in(
-    batches:list, # What `frozen_features` gave
-) -> int:
-    "Count the items in `batches`"
-    return sum(find_bs(targets) for _,*targets in batches)
 
 def frozen_features(
     learn:Learner, # The learner whose body runs; its callbacks run

@@ -5,6 +5,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
+from fastai.torch_core import find_bs
 from torch import Tensor, nn
 
 
@@ -27,6 +28,12 @@ def items(
 ):
     "Return some of the items in `o`"
     return map_tensors(lambda t: t[start:stop], o)
+
+def items_in(
+    batches:list, # What `frozen_features` gave
+) -> int:
+    "Count the items in `batches`"
+    return sum(find_bs(targets) for _,*targets in batches)
 
 def module_inputs(
     m:nn.Module, # The module that is called

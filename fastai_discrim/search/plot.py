@@ -8,6 +8,8 @@ from ..plan.origin import BodyLR, HeadLR
 
 # Beside each other, the points of more rates are a thick line
 MAX_MARKERS = 50
+# All of so few rates are shown
+FEW = 4
 
 
 def plot_search(
@@ -27,5 +29,5 @@ def plot_search(
     if np.isfinite(res.losses).any() and np.isfinite(at_low_rates).any():
         lowest = np.nanmin(res.losses)
         top = min(ax.get_ylim()[1], lowest + 2*(np.nanmax(at_low_rates)-lowest))
-        if top > lowest: ax.set_ylim(lowest - 0.1*(top-lowest), top)
+        if top > lowest and len(res.lrs) > FEW: ax.set_ylim(lowest - 0.1*(top-lowest), top)
     ax.legend()

@@ -7,7 +7,6 @@ from dataclasses import replace
 from itertools import product
 
 import torch
-from fastai.callback.core import CancelBatchException, CancelEpochException, CancelFitException, CancelTrainException, CancelValidException
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import get_model
@@ -18,8 +17,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from ..groups.modules import own_params
 from .frozen_head import SplitHead, list_tensors, map_tensors, module_inputs
 
-# Raised by callbacks, to call a fit or a validation off
-CANCELLED = CancelFitException, CancelEpochException, CancelTrainException, CancelValidException, CancelBatchException
+# What layers, losses and compiled code raise where they get other shapes than they are for
+CANNOT_RUN = RuntimeError, ValueError, IndexError, TypeError, AssertionError
 # Relative difference that rounding may make, in half precision and in full
 TOL_HALF,TOL_FULL = 2e-2,1e-4
 AT_WORK_EARLY = 'the head is also at work before the end of the model'
@@ -48,8 +47,7 @@ def _trace(learn, batch):
 def _trace_items(learn, batch, whole):
     "Run two items as `_trace` does; raise `HeadNotSeparable` where they can't be run, but the `whole` batch can"
     try: return _trace(learn, batch)
-    except CANCELLED: raise
-    except Exception as e:
+    except CANNOT_RUN as e:
         # What is wrong with the whole batch is said as stock fastai says it
         _trace(learn, whole)
         raise HeadNotSeparable(f'two items of a batch can not be run alone ({type(e).__name__}), as where items are not its first '

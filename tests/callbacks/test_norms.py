@@ -38,8 +38,8 @@ def moves(learn, fit):
 FITS = {
     'callback': lambda train_bn: lambda learn: learn.fit_one_cycle(
         3, 1e-2, cbs=[GradualUnfreezing(1, train_bn=train_bn), DiscriminativeLR()]),
-    'plan': lambda train_bn: lambda learn: learn.fit_plan(learn.ulmfit_plan(3, 1e-2, train_bn=train_bn)),
-    'fit_ulmfit': lambda train_bn: lambda learn: learn.fit_ulmfit(3, 1e-2, train_bn=train_bn),
+    'plan': lambda train_bn: lambda learn: learn.fit_plan(learn.ulmfit_plan(3, 1e-2, epochs=1, train_bn=train_bn)),
+    'fit_ulmfit': lambda train_bn: lambda learn: learn.fit_ulmfit(3, 1e-2, epochs=1, train_bn=train_bn),
 }
 
 WHOLE = (True,)*3
@@ -85,7 +85,7 @@ def test_it_ends_as_stock_fastai_does_with_everything_frozen_by_hand(tmp_path):
     class Eval(Callback):
         def before_train(self): self.model[3].eval()
     set_seed(5)
-    with a.no_bar(),a.no_logging(): a.fit_plan(Plan(a.ulmfit_plan(3, 1e-2, train_bn=False).phases[:1], train_bn=False))
+    with a.no_bar(),a.no_logging(): a.fit_plan(Plan(a.ulmfit_plan(3, 1e-2, epochs=1, train_bn=False).phases[:1], train_bn=False))
     set_seed(5)
     b.freeze()
     with b.no_bar(),b.no_logging(): b.fit_stlr(1, 1e-2, cbs=Eval())

@@ -145,7 +145,7 @@ def test_one_open_phase_is_fit_stlr_bit_for_bit(tmp_path):
 
 def test_a_plan_trains_as_the_fits_by_hand_do(tmp_path):
     a,b = make_clas(tmp_path),make_clas(tmp_path)
-    plan = a.ulmfit_plan(6, 1e-2)
+    plan = a.ulmfit_plan(6, 1e-2, epochs=1)
     set_seed(1)
     with a.no_bar(): a.fit_plan(plan)
     b.create_opt()
@@ -295,7 +295,7 @@ def test_an_attached_callback_is_refused_too(mlp):
 def test_a_phase_that_never_comes_near_its_rate_is_said(tmp_path, n, sched, whole, said):
     "A triangle of one step is all corner"
     learn = make_mlp(tmp_path, n=n, bs=8)
-    plan = learn.ulmfit_plan(8, 1e-2)
+    plan = learn.ulmfit_plan(8, 1e-2, epochs=1)
     if sched: plan = plan.under(sched, whole=whole)
     with warnings.catch_warnings(record=True) as got, learn.no_bar():
         warnings.simplefilter('always')
@@ -361,7 +361,7 @@ def test_what_a_plan_does_not_say_may_be_scheduled(mlp, hyper):
     assert_ran(mlp, GRADUAL)
 
 @pytest.mark.parametrize('cb', [lambda: ReduceLROnPlateau(), lambda: ReduceLROnPlateau, lambda: ParamScheduler({'mom': SchedLin(.9, .8)}),
-                                lambda: ParamScheduler({'wd': SchedLin(.1, 0.), 'lr': SchedLin(.1, 0.)}), lambda: ParamScheduler])
+                                lambda: ParamScheduler({'wd': SchedLin(.1, 0.), 'lr': SchedLin(.1, 0.)})])
 @pytest.mark.parametrize('added', [False, True])
 def test_what_a_plan_says_may_not(mlp, cb, added):
     cb = cb()

@@ -8,7 +8,8 @@ from fastai.data.core import DataLoaders
 from search.split_models import Bert, Siblings, images, split, table, tokens
 from torch.amp import GradScaler
 
-from fastai_discrim.search.frozen_features import frozen_features, items_in, train_and_valid_features
+from fastai_discrim.search.frozen_features import frozen_features, train_and_valid_features
+from fastai_discrim.search.frozen_head import items_in
 
 
 @pytest.mark.parametrize('n,kw', [(3, dict(n_batch=3)), (2, dict(n_items=9)), (2, dict(n_items=16)), (8, {})])
