@@ -19,8 +19,7 @@ def section(title, of='benchmarks/README.md'):
     "Rows of the tables in a section of benchmarks/README.md, or of another file"
     return rows((TOP/of).read_text().split(f'\n## {title}\n')[1].split('\n## ')[0])
 
-@pytest.mark.parametrize('title, studies', [('Against what a fastai user does today', ['today']),
-                                            ("The paper's tables 6 and 7", ['table7', 'table6']), ('The factor 2.6', ['factor', 'near'])])
+@pytest.mark.parametrize('title, studies', [("The paper's tables 6 and 7", ['table7', 'table6']), ('The factor 2.6', ['factor'])])
 def test_text(title, studies):
     from text_report import report
     assert section(title) == rows(report(RESULTS, studies)) != []
@@ -36,17 +35,21 @@ def test_peers():
     kept = json.loads((RESULTS/'peers.json').read_text())
     assert section('Peers') == [o for name in MODELS for o in rows(table(kept, name))] != []
 
-def test_readme():
-    "It shows some rows of the first table"
-    from text_report import report
-    shown = section('Does it help?', 'README.md')
-    left = iter(rows(report(RESULTS, ['today'])))
-    assert shown and all(o in left for o in shown)
+def test_real_models():
+    "README shows the summary, benchmarks/README.md all tables"
+    from real_models_report import read, report, summary
+    folder = RESULTS/'real_models'
+    assert section('Does it help?', 'README.md') == rows(summary(read(folder))) != []
+    assert section('Real pretrained models') == rows(report(folder)) != []
+
+def test_rates():
+    from rates import read, table
+    assert section('The rates of head and body') == rows(table(read(RESULTS/'rates.jsonl'))) != []
 
 # README's names of vision.py's arms; of the others it shows none
 VISION = {'one rate': 'one rate', '`fine_tune`': 'fine_tune', '/2.6 a layer, one cycle': '/2.6',
           '/2.6, gradual unfreezing, slanted triangles': 'all three', 'the same with `span=100`': 'all, span=100',
-          **{f'without a rate: `{o}`': o for o in ('fine_tune(n)', 'fit_ulmfit(n)', 'fit_ulmfit(n, span=100)')}}
+          'without a rate: `fine_tune(n)`': 'fine_tune(n)'}
 
 def test_vision():
     "README leaves out the rates that were tuned"
@@ -61,8 +64,3 @@ def test_kill_resume():
     from kill_resume import table
     made = rows(table(json.loads((RESULTS/'kill_resume.json').read_text())['kills']))
     assert section('Stopped, killed, in several processes', 'README.md')[-len(made):] == made != []
-
-def test_head_lr():
-    from head_lr import table
-    made = rows(table(json.loads((RESULTS/'head_lr.json').read_text())['results']))
-    assert section('η_L', 'README.md')[:len(made)] == made != []
