@@ -51,7 +51,6 @@ def losses(name, seed, head, body, args) -> dict:
     plan = learn.ulmfit_plan(n, head, body)
     with learn.no_bar(),learn.no_logging():
         set_seed(seed)
-        learn.create_opt()
         with restored(learn):
             miniature_losses(learn, plan, steps, N_ITEMS)
             short,_ = learn.validate(dl=dl)
