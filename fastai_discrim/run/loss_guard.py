@@ -6,6 +6,7 @@ from warnings import warn
 import numpy as np
 import torch
 from fastai.callback.core import CancelFitException
+from fastai.torch_core import num_distrib
 
 from ..callbacks.base import FitCallback
 from ..distributed import all_gather
@@ -42,8 +43,9 @@ class LossGuard(FitCallback):
         if not self.losses: return
         losses = torch.stack([l.float().reshape(()) for l in self.losses]).cpu().numpy()
         self.losses = []
-        # The same in all processes, as all have to end together
-        mean = float(np.mean(all_gather(float(losses.mean()))))
+        # The same in all processes that train, as all have to end together; a search trains in one of them alone
+        mean = float(losses.mean())
+        if num_distrib() > 1: mean = float(np.mean(all_gather(mean)))
         if not np.isfinite(mean):
             warn(f'the training loss is not finite {self._where()}: the fit ends here; {self._advice()}', stacklevel=2)
             raise CancelFitException()
