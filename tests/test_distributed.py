@@ -89,7 +89,7 @@ def check_equal(a, b, times):
 def test_a_plan(tmp_path, make):
     def run(path):
         learn = make(path)
-        plan = learn.ulmfit_plan(6, 1e-2)
+        plan = learn.ulmfit_plan(6, 1e-2, epochs=1)
         names = {p: n for n,p in learn.model.named_parameters()}
         return trained(learn, lambda l: l.fit_plan(plan), plan=plan, names=[{names[p] for p in g} for g in learn.splitter(learn.model)])
     a,b = both(run, tmp_path)
@@ -186,7 +186,7 @@ def quarters():
 
 OPENINGS = dict(plan=(quarters, [(2,), (0, 2), (1, 2), (1, 2), *[(0, 1, 2)]*4]),
                 gradual=(lambda: [GradualUnfreezing([.25, .75])], [(2,), *[(1, 2)]*3, *[(0, 1, 2)]*4]),
-                share=(lambda: [GradualUnfreezing(None), DiscriminativeLR()], [(2,), (1, 2), *[(0, 1, 2)]*6]),
+                share=(lambda: [GradualUnfreezing(None), DiscriminativeLR()], [(2,), *[(0, 1, 2)]*7]),
                 chain=(lambda: [ChainThaw(.5)], [(2,), (2,), (0,), (0,), (1,), (1,), (0, 1, 2), (0, 1, 2)]))
 
 @pytest.mark.parametrize('make_fit,opened', OPENINGS.values(), ids=OPENINGS)

@@ -48,4 +48,4 @@ def _beside(lr, body_lr):
     lowest,highest = body_lr*HEAD_RATIO[0],body_lr*HEAD_RATIO[1]
     if lowest <= lr.lr <= highest: return {}
     bound,what = (highest, f'at most {HEAD_RATIO[1]}') if lr.lr > highest else (lowest, f'at least 1/{FACTOR}')
-    return dict(lr=bound, lr_from=f'{what} times the rate below it; head_lr_find: {lr.lr:.1e}, {lr.how}')
+    return dict(lr=bound, lr_from=f'head_lr_find, {lr.how}: {lr.lr:.1e}, but {what} times the rate below it')

@@ -9,7 +9,7 @@ from ..plan.origin import BodyLR, HeadLR
 # Beside each other, the points of more rates are a thick line
 MAX_MARKERS = 50
 # All of so few rates are shown
-FEW = 4
+FEW = 2
 
 
 def plot_search(

@@ -34,7 +34,7 @@ def strange(i):
     set_seed(1000+i)
     torch.rand(i), random.random(), np.random.rand(2)
 
-def plan_of(learn): return learn.ulmfit_plan(6, 1e-2, gradual=True)
+def plan_of(learn): return learn.ulmfit_plan(6, 1e-2, epochs=1, gradual=True)
 
 def run(make, plan=plan_of, seed=0, cbs=(), **kwargs):
     "Run the plan with a new learner, to the end or to Ctrl-C; return the learner, and whether it was Ctrl-C"

@@ -21,7 +21,6 @@ from torch import nn
 from fastai_discrim.callbacks.discriminative import DiscriminativeLR
 from fastai_discrim.callbacks.unfreezing import GradualUnfreezing
 from fastai_discrim.plan.origin import BodyLR, HeadLR
-from fastai_discrim.search import body_lr
 from fastai_discrim.search.body_lr import lower_lr, n_steps
 from fastai_discrim.search.body_prior import BATCH_NORM_LR
 from fastai_discrim.search.choice import Losses
@@ -224,7 +223,7 @@ def seen(monkeypatch):
     def losses(learn, plan, n_steps, n_items, wd=None):
         seen.append((plan, n_steps, n_items, wd))
         return Losses(np.full((1, 1), 3.**-len(seen)), np.ones(1))
-    monkeypatch.setattr(body_lr, 'miniature_losses', losses)
+    monkeypatch.setattr('fastai_discrim.search.miniature.miniature_losses', losses)
     return seen
 
 @pytest.mark.parametrize('lr', [1e-2, HeadLR(.3, np.array([.3]), np.array([.5]), 'as told')], ids=['number', 'found'])
