@@ -40,7 +40,7 @@ def test_schedule_in_json():
     with pytest.raises(ValueError, match='end=2'): Linear(2)
 
 def test_schedule_in_a_fit(mlp):
-    plan = mlp.ulmfit_plan(4, 1e-2, sched=run('class Linear')['Linear'](0.2))
+    plan = mlp.ulmfit_plan(4, 1e-2, epochs=1, sched=run('class Linear')['Linear'](0.2))
     mlp.fit_plan(plan)
     expected = []
     for n_epoch,lowest in (1, 2), (1, 1), (2, 0):

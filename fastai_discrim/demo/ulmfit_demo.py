@@ -81,7 +81,7 @@ def finetune_classifier(df, vocab, path, epochs):
     head_lr = learn.head_lr_find()
     save_figure(plt.gcf(), path/'head_lr.png')
     print(f'head_lr_find: η_L = {head_lr.lr:.2e}')
-    plan = learn.ulmfit_plan(epochs, head_lr)
+    plan = learn.ulmfit_plan(epochs, head_lr, epochs=1)
     print(plan)
     save_figure(plan.plot()[0].figure, path/'plan.png')
     learn.fit_plan(plan, cbs=SaveModelCallback(every_epoch=True, fname='ulmfit'))
@@ -94,7 +94,7 @@ def train_all_layers(df, vocab, path, epochs, head_lr):
     "Fine-tune without gradual unfreezing, and return the errors"
     print('\n== 4. The same rates, but all layers from the start')
     learn = classifier(df, vocab, path)
-    learn.fit_ulmfit(epochs, head_lr, gradual=False)
+    learn.fit_ulmfit(epochs, head_lr.lr, gradual=False)
     return count_errors(learn, df)
 
 def train_stock(df, vocab, path, epochs):

@@ -128,6 +128,6 @@ def test_where_each_phase_has_steps_they_are_as_they_were(n_groups, lengths, n_i
 @pytest.mark.parametrize('n_epoch,n_iter,want', [(50, 10, [10, 20, 30, 40, 500]), (1, 100, [2, 4, 6, 8, 100]), (6, 5, [1, 2, 30]),
                                                  (3, 8, [1, 2, 24]), (1, 2, [1, 2]), (1, 1, [1])])
 def test_the_papers_share_in_steps(n_epoch, n_iter, want):
-    phases = with_own_steps(fill(gradual(5, n_epoch=n_epoch), n_epoch, 'it'), n_iter)
+    phases = with_own_steps(fill(gradual(5, None, n_epoch=n_epoch), n_epoch, 'it'), n_iter)
     assert phase_ends([n for n,_ in phases], n_iter) == want
     assert phases[-1][1] == (0, 1, 2, 3, 4) and (phases[0][1] == (4,) or n_epoch*n_iter == 1)
