@@ -161,7 +161,7 @@ def test_a_plan_says_what_it_passes_over(tmp_path):
     learn = make_clas(tmp_path)
     learn.model[0].module.encoder.requires_grad_(False)
     learn.model[0].module.encoder_dp.requires_grad_(False)
-    plan = learn.ulmfit_plan(5, 1e-2)
+    plan = learn.ulmfit_plan(5, 1e-2, epochs=1)
     assert [(p.epochs, p.groups) for p in plan.phases] == [(1, (4,)), (1, (3, 4)), (1, (2, 3, 4)), (2, (1, 2, 3, 4))]
     assert plan.passed_over == ('encoder',) and '; passed over, as frozen by hand: encoder' in repr(plan)
     assert Plan.from_json(plan.to_json()).passed_over == ('encoder',) and learn.opt is None

@@ -189,7 +189,7 @@ def test_regroup_in_the_middle_of_unfreezing_leaves_no_layer_frozen_for_good(tmp
         def before_batch(self):
             if self.epoch == 2: raise KeyboardInterrupt
     with learn.no_bar(),learn.no_logging():
-        with pytest.raises(KeyboardInterrupt): learn.fit_ulmfit(6, 1e-2, cbs=Stop())
+        with pytest.raises(KeyboardInterrupt): learn.fit_ulmfit(6, 1e-2, epochs=1, cbs=Stop())
         model[4].bias.requires_grad_(False)
         learn.regroup(n_groups=3)
         # The head, and the three layers above the lowest two, of which two had opened

@@ -117,7 +117,7 @@ def test_each_phase_has_steps_of_its_own(n_groups, lengths, n_epoch, n_iter):
         assert abs(opens - min(max(at, 1), total-1)) <= Fraction(1, 2) + Fraction(1, 10**6) or total == 1
 
 @quick
-@given(st.integers(1, 6), st.lists(st.fractions(min_value='1/20', max_value=2, max_denominator=20), min_size=5, max_size=5),
+@given(st.integers(1, 6), st.lists(st.fractions(min_value='1/10', max_value=2, max_denominator=20), min_size=5, max_size=5),
        st.integers(20, 60))
 def test_where_each_phase_has_steps_they_are_as_they_were(n_groups, lengths, n_iter):
     phases = fill(gradual(n_groups, [float(n) for n in lengths[:n_groups-1]]), 12, 'it')

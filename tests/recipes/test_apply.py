@@ -133,7 +133,7 @@ def test_a_recipe_without_clipping_leaves_the_learners(tmp_path):
 
 def test_optimisers_without_a_second_beta(tmp_path):
     learn = make_clas(tmp_path, opt_func=partial(SGD, mom=.9))
-    with pytest.warns(UserWarning, match='β2=0.99 is ignored: the optimiser has none'), learn.no_bar(), learn.no_logging():
+    with pytest.warns(UserWarning, match='β2=0.99 is ignored, as the optimiser has none'), learn.no_bar(), learn.no_logging():
         learn.apply_recipe(recipes.paper_clas, 5)
     assert learn.opt.hypers[0]['mom'] == .7
     bare = make_clas(tmp_path, opt_func=partial(OptimWrapper, opt=torch.optim.Adagrad))
