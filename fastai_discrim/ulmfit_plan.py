@@ -38,7 +38,7 @@ def _strategy(unfreezing, epochs, down_to):
     return unfreezing
 
 def _shape(sched, cut_frac, ratio):
-    "Return the schedule of each phase"
+    "Return the schedule of each cycle"
     if sched is None: return STLR(cut_frac, ratio)
     if not isinstance(sched, Schedule): raise TypeError(f'sched={sched!r}: expected a Schedule, such as STLR() or OneCycle()')
     if STLR(cut_frac, ratio) != STLR():
@@ -72,8 +72,8 @@ def ulmfit_plan(self:Learner,
     lr:float|HeadLR=None, # Peak rate of the head, η_L, or what `head_lr_find` gave, which the plan then says; None for `learn.lr`
     body_lr:float|BodyLR=None, # Peak rate of the group below the head, from which those below it fall; None for a rule by kind of network
     factor:float=None, # Each group's rate is that of the group above divided by this; None for 2.6, or 1/0.9 with more than 5 groups
-    cut_frac:float=0.1, # Fraction of each phase in which the rate rises
-    ratio:float=32, # Each phase starts and ends at its peak rates divided by this
+    cut_frac:float=0.1, # Fraction of each cycle in which the rate rises
+    ratio:float=32, # Each cycle starts and ends at its peak rates divided by this
     epochs=None, # Epochs before each next group opens, one or a list, head first, a cycle a phase; None for 8 % of the fit, in one cycle
     down_to:int=0, # The lowest group that ever trains
     gradual:bool=None, # Open one group after the other? None: yes, but for a language model (section 3.2)
@@ -83,10 +83,10 @@ def ulmfit_plan(self:Learner,
     span:float=None, # Instead of `factor`: the head's rate divided by the lowest group's, for any number of groups
     decay:float=None, # Instead of `factor`: each group's rate is that of the group above times this
     train_bn:bool=None, # Do norm layers of frozen groups train? False also keeps their running statistics; None for `learn.train_bn`
-    sched:Schedule=None, # Shape of the rate in each phase, any of our schedules; None for `STLR(cut_frac, ratio)`
+    sched:Schedule=None, # Shape of the rate in each cycle, any of our schedules; None for `STLR(cut_frac, ratio)`
     unfreezing:Unfreezing=None, # Which groups train when, any strategy; None for `GradualUnfreezing(epochs, down_to)`
 ) -> Plan: # Made, not run: `learn.fit_plan(plan)` does that
-    "Plan gradual unfreezing, discriminative rates and slanted triangles, one a phase (ULMFiT, sections 3.2 and 3.3)"
+    "Plan gradual unfreezing, discriminative rates and a slanted triangle (ULMFiT, sections 3.2 and 3.3)"
     n_epoch,epochs,factor = check_count(n_epoch),plain_number(epochs),plain_number(factor)
     check_train_bn(train_bn)
     check_flag(gradual, 'gradual', 'to open a language model whole')

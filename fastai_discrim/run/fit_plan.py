@@ -1,7 +1,6 @@
 "A plan, run: what ran is what was planned"
 __all__ = []
 
-
 from fastai.learner import Learner
 from fastcore.basics import patch
 from fastcore.foundation import L

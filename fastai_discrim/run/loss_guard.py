@@ -1,8 +1,6 @@
 "Say at once when the loss of a fit explodes: in which phase, at which rates, and how to go on"
 __all__ = []
 
-from warnings import warn
-
 import numpy as np
 import torch
 from fastai.callback.core import CancelFitException
@@ -11,6 +9,7 @@ from fastai.torch_core import num_distrib
 from ..callbacks.base import FitCallback
 from ..distributed import all_gather
 from ..plan.plan import Plan
+from ..user_warning import warn_user
 
 # Losses are looked at so many at a time: each look waits for the device
 N_LOSSES = 10
@@ -19,7 +18,7 @@ EXPLODED = 4
 
 
 class LossGuard(FitCallback):
-    "Warn where the training loss is far above that of the untrained head; end the fit where it is not finite, as no step mends that"
+    "Warn where the training loss is far above that of the untrained head; end the fit where it is not finite, as the weights are lost"
     # A run that goes on looks at its own losses
     in_checkpoint = False
 
@@ -47,13 +46,13 @@ class LossGuard(FitCallback):
         mean = float(losses.mean())
         if num_distrib() > 1: mean = float(np.mean(all_gather(mean)))
         if not np.isfinite(mean):
-            warn(f'the training loss is not finite {self._where()}: the fit ends here; {self._advice()}', stacklevel=2)
+            warn_user(f'the training loss is not finite {self._where()}: the fit ends here; {self._advice()}')
             raise CancelFitException()
         if self.first is None: self.first = mean
         elif mean > EXPLODED*self.first > 0 and not self.warned:
             self.warned = True
-            warn(f'the training loss is {mean:.3g} {self._where()}, where it began with {self.first:.3g}: expected a lower one; '
-                 f'{self._advice()}', stacklevel=2)
+            warn_user(f'the training loss is {mean:.3g} {self._where()}, where it began with {self.first:.3g}: expected a lower one; '
+                      f'{self._advice()}')
 
     def _where(self):
         "Say in which step, phase and at which rates the fit is"

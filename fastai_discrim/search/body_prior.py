@@ -8,6 +8,8 @@ from fastai.optimizer import OptimWrapper
 from fastai.torch_core import get_model
 from torch import nn
 
+from ..plan.rates import FACTOR
+
 # Adam on pretrained transformers: 2e-5 to 5e-4 are usual, the lower ones for many thousand steps (Devlin et al. 2019, appendix A.3: 2e-5 to
 # 5e-5 for all layers; Clark et al. 2020, table 7: 3e-4 at the top of a small model, 1e-4 at that of larger ones)
 LAYER_NORM_LR = 3e-4
@@ -15,7 +17,7 @@ LAYER_NORM_LR = 3e-4
 BATCH_NORM_LR = 1e-3
 # Where the head's rate, found with the body frozen, may lie beside the rate below it. The higher it is, the more the logits move with the
 # features of a body that trains; with few labels and many epochs it is found so low that the body would have to fit them alone
-HEAD_RATIO = 1/2.6,10
+HEAD_RATIO = 1/FACTOR,10
 # Each block's rate is that of the block above times this (Clark et al. 2020: 0.8 for small models, 0.9 for large ones)
 BLOCK_DECAY = 0.9
 
@@ -29,7 +31,7 @@ class BodyPrior:
 
 def _is_layer_norm(m): return isinstance(m, nn.LayerNorm) or 'LayerNorm' in type(m).__name__ or 'RMSNorm' in type(m).__name__
 
-def _is_batch_norm(m): return isinstance(m, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm))
+def _is_batch_or_group_norm(m): return isinstance(m, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm))
 
 def _body_modules(m, head):
     "Yield `m` and the modules in it, but for those that belong to the head: all their parameters are in `head`, by `id`"
@@ -57,5 +59,5 @@ def body_prior(
     if not _is_adaptive(learn, groups[-1]): return BodyPrior(None, 'any network under this optimiser')
     # Some transformers begin with convolutions and batch norms
     if any(map(_is_layer_norm, modules)): return BodyPrior(LAYER_NORM_LR, 'networks with layer norms', is_limit=True)
-    if any(map(_is_batch_norm, modules)): return BodyPrior(BATCH_NORM_LR, 'networks with batch norms')
+    if any(map(_is_batch_or_group_norm, modules)): return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms')
     return BodyPrior(None, 'networks without norm layers')

@@ -1,8 +1,6 @@
 "Find the head's rate, η_L, by fine-tuning the head alone (ULMFiT, section 3.2)"
 __all__ = []
 
-
-
 import numpy as np
 from fastai.learner import Learner
 from fastai.torch_core import get_model, rank_distrib

@@ -59,7 +59,7 @@ def test_killed_between_two_renames(tmp_path):
 def test_a_file_that_was_deleted_begins_anew(tmp_path):
     file = tmp_path/'a.ckpt'
     for i in range(2): write(file, dict(i=i))
-    # So too if a run was killed before, while it wrote the next one
+    # The same if a run was killed before, while it wrote the next one
     (tmp_path/'a.ckpt.tmp').write_bytes(file.read_bytes()[:50])
     assert read(file)['i'] == 1
     file.unlink()
