@@ -13,12 +13,14 @@ from ..user_warning import warn_user
 
 # Losses are looked at so many at a time: each look waits for the device
 N_LOSSES = 10
+# The loss of the untrained head: of the first steps, at the low rates that a cycle begins with, as later ones may have exploded
+N_FIRST = 2
 # An untrained network that gives every class the same probability is at the first losses; noise of small batches stays below twice that
 EXPLODED = 4
 
 
 class LossGuard(FitCallback):
-    "Warn where the training loss is far above that of the untrained head; end the fit where it is not finite, as the weights are lost"
+    "Warn where the training loss is far above that of the untrained head; end the fit where the weights are no longer finite"
     # A run that goes on looks at its own losses
     in_checkpoint = False
 
@@ -42,14 +44,14 @@ class LossGuard(FitCallback):
         if not self.losses: return
         losses = torch.stack([l.float().reshape(()) for l in self.losses]).cpu().numpy()
         self.losses = []
-        # The same in all processes that train, as all have to end together; a search trains in one of them alone
-        mean = float(losses.mean())
-        if num_distrib() > 1: mean = float(np.mean(all_gather(mean)))
+        first,mean = _of_all_processes(losses[:N_FIRST].mean(), losses.mean())
         if not np.isfinite(mean):
-            warn_user(f'the training loss is not finite {self._where()}: the fit ends here; {self._advice()}')
+            # Under mixed precision a step whose gradients overflow is skipped, and the next ones are good
+            if all(p.isfinite().all() for p in self.model.parameters()): return
+            warn_user(f'the training loss is not finite {self._where()}, nor are the weights: the fit ends here; {self._advice()}')
             raise CancelFitException()
-        if self.first is None: self.first = mean
-        elif mean > EXPLODED*self.first > 0 and not self.warned:
+        if self.first is None: self.first = first
+        if mean > EXPLODED*self.first > 0 and not self.warned:
             self.warned = True
             warn_user(f'the training loss is {mean:.3g} {self._where()}, where it began with {self.first:.3g}: expected a lower one; '
                       f'{self._advice()}')
@@ -64,3 +66,8 @@ class LossGuard(FitCallback):
     def _advice(self):
         "Say what to do"
         return 'try again from the pretrained weights with a lower `body_lr`, or a lower `lr` if the head alone trains'
+
+def _of_all_processes(*means):
+    "Return the mean of each number over all processes that train: they have to end together. A search trains in one of them alone"
+    if num_distrib() > 1: means = np.mean(all_gather(means), axis=0)
+    return map(float, means)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import MAKERS, StopAt, make_mlp, moved, weights
-from fastai.callback.core import Callback, CancelBatchException
+from fastai.callback.core import Callback, CancelBatchException, CancelStepException
 from run.resumed import outcome
 
 from fastai_discrim.plan.phase import Phase
@@ -81,7 +81,23 @@ def test_it_ends_after_ten_steps_at_the_latest(tmp_path):
     learn = make_mlp(tmp_path, n=256)
     assert 'step 9' in fit(learn, [np.nan])[0][0]
 
+@pytest.mark.parametrize('n', [2, 3, 6])
+def test_an_explosion_within_the_first_steps_is_one(mlp, n):
+    said,_ = fit(mlp, after(n, 100.))
+    assert len(said) == 1 and 'in epoch 0, step 7, phase 1' in said[0]
+    assert float(re.search(r'began with (\S+):', said[0]).group(1)) == pytest.approx(np.log(2), rel=.3)
+
 # When nothing is wrong
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+@pytest.mark.parametrize('at', [0, 5, 12])
+def test_a_step_that_is_skipped_ends_nothing(mlp, bad, at):
+    "As under mixed precision, where the scaler skips steps whose gradients overflow"
+    class Skip(Callback):
+        def before_step(self):
+            if not self.loss_grad.isfinite(): raise CancelStepException()
+    assert not fit(mlp, [1.]*at + [bad, 1.], cbs=[Skip()])[0]
+    assert len(mlp.recorder.losses) == 32 and all(p.isfinite().all() for p in mlp.model.parameters())
 
 @pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS)
 def test_usual_fits_are_silent(tmp_path, make):

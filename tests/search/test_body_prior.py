@@ -53,7 +53,8 @@ def test_it_is_known_by_the_bodys_norm_layers(body, top, lr, is_limit):
 
 def test_the_kind_is_named():
     kinds = [prior(learner(*body)).kind for body in ([nn.LayerNorm(4)], [nn.BatchNorm1d(4)], [], [nn.LSTM(4, 4)])]
-    assert kinds == ['networks with layer norms', 'networks with batch or group norms', 'networks without norm layers', 'recurrent networks']
+    assert kinds == ['networks with layer norms', 'networks with batch or group norms', 'networks without norm layers',
+                     'recurrent networks']
 
 @pytest.mark.parametrize('rnn', [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize('opt', [Adam, SGD])
