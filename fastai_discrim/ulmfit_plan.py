@@ -71,7 +71,7 @@ def ulmfit_plan(self:Learner,
     n_epoch:int, # Epochs in all; the last phase has what the others leave
     lr:float|HeadLR=None, # Peak rate of the head, η_L, or what `head_lr_find` gave, which the plan then says; None for `learn.lr`
     body_lr:float|BodyLR=None, # Peak rate of the group below the head, from which those below it fall; None for a rule by kind of network
-    factor:float=None, # Each group's rate is that of the group above divided by this; None for 2.6, or 1/0.9 with more than 5 groups
+    factor:float=None, # Each group's rate is that of the group above divided by this; None for 2.6, in the body of over 5 groups 1/0.9
     cut_frac:float=0.1, # Fraction of each cycle in which the rate rises
     ratio:float=32, # Each cycle starts and ends at its peak rates divided by this
     epochs=None, # Epochs before each next group opens, one or a list, head first, a cycle a phase; None for 8 % of the fit, in one cycle
@@ -79,7 +79,7 @@ def ulmfit_plan(self:Learner,
     gradual:bool=None, # Open one group after the other? None: yes, but for a language model (section 3.2)
     moms:tuple=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
     early_stop:EarlyStop=None, # What may end a phase that ends with an epoch early; None for nothing
-    min_scale:float=0., # For deep models: no group's rate is lower than the head's times this
+    min_scale:float=0., # For deep models: no group's rate is lower than the head's times this, or `body_lr` times this where it is set
     span:float=None, # Instead of `factor`: the head's rate divided by the lowest group's, for any number of groups
     decay:float=None, # Instead of `factor`: each group's rate is that of the group above times this
     train_bn:bool=None, # Do norm layers of frozen groups train? False also keeps their running statistics; None for `learn.train_bn`
@@ -98,10 +98,12 @@ def ulmfit_plan(self:Learner,
             warn_user(f'epochs={epochs} is ignored, as there is one phase: leave it out, or open the groups one by one by `gradual=True`')
         if unfreezing is not None: raise ValueError(f'gradual=False with unfreezing={unfreezing!r}: expected one of the two')
     phases = _phases(self, n, dead, n_epoch, strategy, gradual, down_to)
-    if factor is span is decay is None: factor = FACTOR if n <= PAPER_GROUPS else 1/BLOCK_DECAY
-    factor = ifnone(factor, FACTOR)
+    # The paper's ratio is then that of the head to the group below it alone
+    is_even = n > PAPER_GROUPS and factor is span is decay is None and not min_scale
+    ratio_to_body,factor = (FACTOR, 1/BLOCK_DECAY) if is_even else [ifnone(factor, FACTOR)]*2
     check_fall(factor, min_scale, span, decay)
-    rates = plan_rates(self, groups, lr, body_lr, factor)
+    rates = plan_rates(self, groups, lr, body_lr, ratio_to_body)
+    if is_even: rates = dict(body_lr=rates['lr']/FACTOR, body_lr_from=f"1/{FACTOR} of the head's") | rates
     lrs = discriminative_lrs(rates['lr'], n, factor, min_scale, span, decay, rates.get('body_lr'))
     # Where no norm layer is ever in a frozen group there is nothing to say
     if not _norms_freeze(self.model, groups, phases): train_bn = None

@@ -267,10 +267,21 @@ def test_a_plan_says_how_low_the_lowest_rate_is(tmp_path):
 
 @pytest.mark.parametrize('n_groups,factor', [(3, 2.6), (5, 2.6), (6, 1/.9), (13, 1/.9)])
 def test_rates_of_deep_models_fall_slowly(tmp_path, n_groups, factor):
+    "The group below the head is at the paper's ratio to it, however many there are"
     model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(n_groups)])
     learn = Learner(make_mlp(tmp_path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat())
-    assert learn.ulmfit_plan(3, 1e-2).phases[0].lrs == tuple(discriminative_lrs(1e-2, n_groups, factor))
-    assert learn.ulmfit_plan(3, 1e-2, factor=3).phases[0].lrs == tuple(discriminative_lrs(1e-2, n_groups, 3))
+    plan = learn.ulmfit_plan(3, 1e-2)
+    assert plan.phases[0].lrs == tuple(discriminative_lrs(1e-2, n_groups, factor, body_lr=1e-2/2.6))
+    assert plan.phases[0].lrs[-2] == 1e-2/2.6 and plan.body_lr_from == ("1/2.6 of the head's" if n_groups > 5 else '')
+    for kw in (dict(factor=3), dict(min_scale=.1), dict(span=100), dict(decay=.8)):
+        assert learn.ulmfit_plan(3, 1e-2, **kw).phases[0].lrs == tuple(discriminative_lrs(1e-2, n_groups, **kw))
+
+def test_an_even_fall_is_for_plans_that_say_nothing_else(tmp_path):
+    model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(8)])
+    learn = Learner(make_mlp(tmp_path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat())
+    found = HeadLR(1e-2, [1e-2], [1.], 'as told')
+    assert learn.ulmfit_plan(3, found).phases[0].lrs == tuple(discriminative_lrs(1e-2, 8, 1/.9, body_lr=1e-2/2.6))
+    assert learn.ulmfit_plan(3, found, 1e-3).phases[0].lrs == tuple(discriminative_lrs(1e-2, 8, 1/.9, body_lr=1e-3))
 
 def test_what_lr_find_gave(mlp):
     with mlp.no_bar(): res = mlp.lr_find(num_it=30, show_plot=False)

@@ -2,7 +2,6 @@
 __all__ = ['HFTextLearner', 'hf_text_classifier_learner']
 
 from pathlib import Path
-from warnings import warn
 
 import pandas as pd
 from fastai.data.core import DataLoaders
@@ -16,6 +15,7 @@ from fastcore.meta import delegates
 from ..checks import check_flag
 from ..groups import layer_groups  # noqa: F401, as it is extended
 from ..groups.split import layerwise_split
+from ..user_warning import warn_user
 from .bad_input import check_classes, check_logits, check_vocabulary, fit_to_positions, hf_tokenize
 from .model import HFModel, base_of, hf_model, load_model
 from .model_loss import ModelLoss
@@ -65,8 +65,8 @@ def _set_config(hf, config, tokenizer):
     # By it some models find the last token of a text
     pad_id = own.get_text_config().pad_token_id
     if pad_id not in (None, tokenizer.pad_token_id):
-        warn(f'the model pads by token {pad_id} and the tokenizer by {tokenizer.pad_token_id}: the model is told to do as the tokenizer',
-             stacklevel=3)
+        warn_user(f'the model pads by token {pad_id} and the tokenizer by {tokenizer.pad_token_id}: the model is told to do as the '
+                  'tokenizer')
     own.get_text_config().pad_token_id = tokenizer.pad_token_id
 
 @delegates(Learner.__init__)

@@ -2,7 +2,6 @@
 __all__ = []
 
 from copy import deepcopy
-from warnings import warn
 
 from fastai.text.data import SortedDL, TensorText
 from fastai.torch_core import TitledStr
@@ -10,6 +9,8 @@ from fasttransform import ItemTransform, Transform
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedTokenizerBase
+
+from ..user_warning import warn_user
 
 # A tokenizer that knows no limit says 1e30
 NO_LIMIT = 10**9
@@ -31,7 +32,7 @@ def own_tokenizer(
             raise ValueError(f'{name} has neither a padding nor an end-of-sequence token: expected one, to pad with; '
                              "`tokenizer.add_special_tokens({'pad_token': '[PAD]'})`, and the model's `resize_token_embeddings`")
         tokenizer.pad_token = eos
-        warn(f'{name} has no padding token: its end-of-sequence token, {eos!r}, takes the place of one', stacklevel=3)
+        warn_user(f'{name} has no padding token: its end-of-sequence token, {eos!r}, takes the place of one')
     return tokenizer
 
 class TensorTokenIds(TensorText):
@@ -67,8 +68,8 @@ class HFTokenize(ItemTransform):
         n = len(self.tokenizer(*texts, verbose=False)['input_ids'])
         if n <= self.limit: return
         self.say_cuts = False
-        warn(f'a text of {n} tokens, {texts[0][:SHOWN]!r}..., is truncated to the first {self.limit}, which is as many as fit, and so is '
-             f'each that is longer; give `max_length={self.limit}`, or less, to say that this is intended', stacklevel=2)
+        warn_user(f'a text of {n} tokens, {texts[0][:SHOWN]!r}..., is truncated to the first {self.limit}, which is as many as fit, and '
+                  f'so is each that is longer; give `max_length={self.limit}`, or less, to say that this is intended')
 
 def check_texts(
     x, # What an item has

@@ -3,7 +3,7 @@ __all__ = []
 
 from fastai.torch_core import find_bs
 
-from .frozen_head import items, items_in, list_tensors
+from .frozen_head import has_items_first, items, items_in, part_bounds
 
 # With fewer items a validation set of a fifth decides by chance
 FEW_ITEMS,N_FOLDS = 500,5
@@ -33,7 +33,5 @@ def _cut_all(batches, size):
 def _cut(batch, size):
     features,*targets = batch
     n = find_bs(targets)
-    if n <= size or any(not t.ndim or len(t) != n for t in list_tensors(list(batch))): return [batch]
-    n_parts = -(-n//size)
-    ends = [round(i*n/n_parts) for i in range(n_parts+1)]
-    return [items(batch, a, b) for a,b in zip(ends, ends[1:])]
+    if n <= size or not has_items_first(batch, n): return [batch]
+    return [items(batch, *part) for part in part_bounds(n, -(-n//size))]

@@ -26,8 +26,23 @@ def items(
     start:int, # The first item
     stop:int, # The item after the last
 ):
-    "Return some of the items in `o`"
-    return map_tensors(lambda t: t[start:stop], o)
+    "Return some of the items in `o`; a tensor without dimensions is the same for all of them"
+    return map_tensors(lambda t: t[start:stop] if t.ndim else t, o)
+
+def has_items_first(
+    o, # A tensor or a nest of them
+    n:int, # How many items there are
+) -> bool:
+    "Tell whether the first dimension of all tensors in `o` is the items"
+    return all(t.ndim and len(t) == n for t in list_tensors(o))
+
+def part_bounds(
+    n:int, # How many items there are
+    n_parts:int, # How many parts
+) -> list: # Pairs of first item and the item after the last, as `items` takes them
+    "Divide items into parts of about the same size"
+    ends = [round(i*n/n_parts) for i in range(n_parts+1)]
+    return list(zip(ends, ends[1:]))
 
 def items_in(
     batches:list, # What `frozen_features` gave

@@ -14,7 +14,8 @@ from ..groups.layer_groups import check_groups
 from ..plan.origin import HeadLR
 from ..plan.schedules import STLR, Schedule
 from ..user_warning import warn_user
-from .choice import N_FIRST, about_as_good, joined_parts, lowers, mean_losses, search_lrs
+from .choice import N_FIRST, about_as_good, lowers, search_lrs
+from .losses import joined_parts, mean_losses
 from .plot import plot_search
 from .run_search import run_search
 from .split_head import HeadNotSeparable, split_head

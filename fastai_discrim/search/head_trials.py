@@ -15,8 +15,8 @@ from fastcore.imports import noop
 from torch import nn
 
 from ..plan.schedules import Schedule, usable_scheds
-from .choice import Losses
 from .frozen_head import SplitHead
+from .losses import Losses
 from .part_losses import gather_losses, part_losses
 
 

@@ -16,8 +16,8 @@ from torch import nn
 from ..plan.opening import with_own_steps
 from ..plan.plan import Plan
 from ..run import fit_plan  # noqa: F401, for `learn.fit_plan`
-from .choice import Losses
 from .frozen_features import shuffled
+from .losses import Losses
 from .part_losses import gather_losses, part_losses
 
 

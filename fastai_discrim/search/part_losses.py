@@ -7,8 +7,8 @@ from functools import reduce
 import numpy as np
 from fastai.torch_core import find_bs
 
-from .choice import Losses
-from .frozen_head import items, list_tensors
+from .frozen_head import has_items_first, items, part_bounds
+from .losses import Losses
 
 # Parts of one batch at most: their differences tell chance well enough, and each costs a call of the loss
 N_PARTS = 16
@@ -25,9 +25,8 @@ def part_losses(
     "Compute the loss of each of some parts of a batch; of the whole batch where its loss isn't the mean over items"
     n = find_bs(yb)
     whole = [loss],[n]
-    if any(t.ndim == 0 or len(t) != n for t in list_tensors([pred, *yb])): return whole
-    ends = [round(i*n/min(n, N_PARTS)) for i in range(min(n, N_PARTS)+1)]
-    bounds = list(zip(ends, ends[1:]))
+    if not has_items_first([pred, *yb], n): return whole
+    bounds = part_bounds(n, min(n, N_PARTS))
     sizes = [b-a for a,b in bounds]
     if not math.isfinite(loss): return [loss]*len(sizes),sizes
     # The loss that the model or a callback computes can't be had for a part

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
 from ..groups.modules import own_params
-from .frozen_head import SplitHead, list_tensors, map_tensors, module_inputs
+from .frozen_head import SplitHead, items, list_tensors, module_inputs
 
 # What layers, losses and compiled code raise where they get other shapes than they are for
 CANNOT_RUN = RuntimeError, ValueError, IndexError, TypeError, AssertionError
@@ -28,8 +28,6 @@ class HeadNotSeparable(Exception):
     "Raised where a head can't be run without the body"
 
 _Call = namedtuple('_Call', 'module args kwargs')
-
-def _first_items(n, o): return map_tensors(lambda t: t[:n] if t.ndim else t, o)
 
 def _trace(learn, batch):
     "Run `batch` through the model; return the calls of all modules, the prediction, and whether there was any half precision"
@@ -134,7 +132,7 @@ def split_head(
     train,model,params = learn.dls.train,get_model(learn.model),frozenset(params)
     # Without worker processes, where the loader is fastai's
     whole = train.one_batch() if hasattr(train, 'one_batch') else first(train)
-    batch = _first_items(2, whole)
+    batch = items(whole, 0, 2)
     calls,pred,half = _trace_items(learn, batch, whole)
     if not isinstance(pred, Tensor): raise HeadNotSeparable(f'the prediction is a {type(pred).__name__}, not one tensor')
     _check_loss(learn, half)
@@ -148,7 +146,7 @@ def split_head(
         call = first(c for c in calls if c.module is root)
         if call is None: continue
         inputs = [call.args, call.kwargs]
-        head = SplitHead(root, entry, params, _first_items(1, inputs), needs_inputs)
+        head = SplitHead(root, entry, params, items(inputs, 0, 1), needs_inputs)
         features = module_inputs(entry, args, kwargs) + (module_inputs(root, *inputs) if needs_inputs else [])
         try: output = _find_output(head, features, pred, half)
         # The root may raise anything when one item from the body meets several features: then it can't be run alone

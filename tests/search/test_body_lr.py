@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from conftest import MAKERS, everything, make_clas, make_mlp, moved, weights
+from conftest import MAKERS, everything, make_clas, make_mlp
 from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException, CancelValidException
 from fastai.callback.mixup import MixUp
 from fastai.callback.progress import CSVLogger
@@ -14,8 +14,8 @@ from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.data.core import DataLoaders
 from fastai.losses import CrossEntropyLossFlat
-from fastai.optimizer import SGD, OptimWrapper, ranger
 from fastai.torch_core import set_seed
+from search.no_trace import OPTS, Stop, check_no_trace, check_training_that_follows
 from torch import nn
 
 from fastai_discrim.callbacks.discriminative import DiscriminativeLR
@@ -23,7 +23,7 @@ from fastai_discrim.callbacks.unfreezing import GradualUnfreezing
 from fastai_discrim.plan.origin import BodyLR, HeadLR
 from fastai_discrim.search.body_lr import lower_lr, n_steps
 from fastai_discrim.search.body_prior import BATCH_NORM_LR
-from fastai_discrim.search.choice import Losses
+from fastai_discrim.search.losses import Losses
 
 # The way down
 
@@ -76,14 +76,8 @@ def test_two_miniatures_of_a_long_fit_take_less_than_a_sixth_of_it(n_fit): asser
 
 # Nothing is left of it
 
-OPTS = dict(adam={}, sgd=dict(opt_func=partial(SGD, mom=.9)), ranger=dict(opt_func=ranger),
-            torch=dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW)))
-
 def find(learn, n_epoch=4, lr=1e-2, **kw):
     with learn.no_bar(),learn.no_logging(): return learn.body_lr_find(n_epoch, lr, **{'show_plot': False, **kw})
-
-def check_no_trace(before, after):
-    for k in before: assert before[k] == after[k], k
 
 MAKE = {**MAKERS, 'norm': partial(make_mlp, norm=True)}
 
@@ -104,21 +98,7 @@ def test_it_leaves_no_trace(tmp_path, make, state):
 @pytest.mark.parametrize('make,opt,trained', [(make, opt, trained) for make in ('norm', 'lm') for opt in OPTS for trained in (False, True)
                                               if make == 'norm' or (opt, trained) == ('adam', True)])
 def test_the_training_that_follows_is_what_it_would_have_been(tmp_path, make, opt, trained):
-    a,b = (MAKE[make](tmp_path, **OPTS[opt]) for _ in range(2))
-    for learn in (a, b):
-        set_seed(5)
-        with learn.no_bar():
-            if trained: learn.fit(1, 1e-2)
-            if learn is a: find(learn)
-            learn.fit_one_cycle(2, 1e-2)
-    assert not moved(a, weights(b)) and a.recorder.losses == b.recorder.losses
-
-class Stop(Callback):
-    "Break off the `n`th batch that it sees"
-    def __init__(self, ex, n): self.ex,self.n = ex,n
-    def after_pred(self):
-        self.n -= 1
-        if not self.n: raise self.ex('stop')
+    check_training_that_follows(partial(MAKE[make], tmp_path, **OPTS[opt]), find, trained)
 
 # In the first half of the steps, in the second one and in the validation
 @pytest.mark.parametrize('n', [1, 12, 17])

@@ -20,9 +20,10 @@ from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat, MSELossFlat
-from fastai.optimizer import SGD, OptimWrapper, ranger
+from fastai.optimizer import SGD, OptimWrapper
 from fastai.torch_core import set_seed
 from fastcore.foundation import L
+from search.no_trace import OPTS, Stop, check_no_trace, check_training_that_follows
 from torch import nn
 from torch.utils.data import DataLoader as TorchLoader
 from torch.utils.data import IterableDataset
@@ -32,20 +33,15 @@ from fastai_discrim.callbacks.unfreezing import GradualUnfreezing
 from fastai_discrim.groups.split import layerwise_split
 from fastai_discrim.plan.origin import HeadLR
 from fastai_discrim.plan.schedules import CLRBeta, Flat
-from fastai_discrim.search.choice import Losses
 from fastai_discrim.search.frozen_head import items_in
+from fastai_discrim.search.losses import Losses
 from fastai_discrim.search.split_head import HeadNotSeparable
 
-OPTS = dict(adam={}, sgd=dict(opt_func=partial(SGD, mom=.9)), ranger=dict(opt_func=ranger),
-            torch=dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW)))
 
 def find(learn, **kw):
     with learn.no_bar(),learn.no_logging(): return learn.head_lr_find(**{'show_plot': False, **kw})
 
 # Nothing is left of it
-
-def check_no_trace(before, after):
-    for k in before: assert before[k] == after[k], k
 
 @pytest.mark.parametrize('state', ['new', 'trained', 'frozen'])
 @pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS)
@@ -63,21 +59,7 @@ def test_it_leaves_no_trace(tmp_path, make, state):
 @pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS)
 @pytest.mark.parametrize('trained', [False, True])
 def test_the_training_that_follows_is_what_it_would_have_been(tmp_path, make, opt, trained):
-    a,b = make(tmp_path, **opt),make(tmp_path, **opt)
-    for learn in (a, b):
-        set_seed(5)
-        with learn.no_bar():
-            if trained: learn.fit(1, 1e-2)
-            if learn is a: find(learn)
-            learn.fit_one_cycle(2, 1e-2)
-    assert not moved(a, weights(b)) and a.recorder.losses == b.recorder.losses
-
-class Stop(Callback):
-    "Break off the `n`th batch that it sees"
-    def __init__(self, ex, n): self.ex,self.n = ex,n
-    def after_pred(self):
-        self.n -= 1
-        if not self.n: raise self.ex('stop')
+    check_training_that_follows(partial(make, tmp_path, **opt), find, trained)
 
 @pytest.mark.parametrize('n', [1, 3, 8])
 @pytest.mark.parametrize('ex', [KeyboardInterrupt, ZeroDivisionError])
