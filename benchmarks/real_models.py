@@ -5,7 +5,7 @@
 
 A cell is a model, a data set and a number of labels; its arms have the same epochs. A seed draws which items are labelled, which of these
 validate, the head's first weights and the order of the batches; all arms of a cell share these, also after `lr_find`, whose random numbers
-are put back. Loaders and model are made anew for every run. The test set is looked at once a run, at its end.
+are put back. Each run makes its own loaders and model. The test set is looked at once a run, at its end.
 
 - floor:             tf-idf of words and pairs of words with logistic regression, on all labelled texts, those that validate others too
 - scratch:           `fit_one_cycle` at `lr_find`'s rate, from random weights

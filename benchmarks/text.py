@@ -5,7 +5,7 @@
 
 Every run starts from one pretrained language model, fine-tuned on the training texts of its set, labels unseen. A seed draws which texts
 are labelled, which of these validate, the head's first weights and the order of the batches. All arms of a set share these, and the
-number of epochs. Loaders and models are made anew for every run. The test set is looked at once a run, at its end. Intervals are of the
+number of epochs. Each run makes its own loaders and model. The test set is looked at once a run, at its end. Intervals are of the
 seeds, over one language model and one test set.
 
 - table7: the paper's rows that fine-tune, as recipes: its rates, dropouts, and betas of Adam
