@@ -17,7 +17,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--model', help=about_model)
     parser.add_argument('--out', type=Path, default=Path('fastai_discrim_demo'), help='folder for models and pictures')
     parser.add_argument('--epochs', type=int, help='epochs of each classifier; 4, or 6 with awd_lstm')
-    parser.add_argument('--labels', type=int, nargs='+', default=[100, 300], help='numbers of labelled texts; not with awd_lstm')
+    parser.add_argument('--labels', type=int, nargs='+', default=[60, 300], help='numbers of labelled texts; not with awd_lstm')
     parser.add_argument('--pretrain-docs', type=int, default=300, help='docstrings a package to pretrain on, with awd_lstm')
     args = parser.parse_args()
     if args.epochs is None: args.epochs = 6 if args.model == AWD else 4

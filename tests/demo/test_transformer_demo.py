@@ -15,8 +15,8 @@ import sys
 from functools import partial
 from fastai_discrim.demo import command, docstring_task, transformer_demo as demo
 
-docstring_task.CLASSES,demo.CLASSES = [['fsspec', 'jinja2']]*2
-demo.target_docs = partial(demo.target_docs, n=200, words=12)
+docstring_task.CLASSES,demo.CLASSES,demo.WORDS = *[['fsspec', 'jinja2']]*2,12
+demo.target_docs = partial(demo.target_docs, n=200)
 command.main()
 """
 
@@ -41,6 +41,11 @@ def test_texts_with_labels_are_drawn_from_their_splits():
     df = pd.DataFrame(dict(split=['train']*50 + ['valid']*20 + ['test']*30, text='x', package='p'))
     drawn = demo.with_labels(df, 24)
     assert drawn.split.value_counts().to_dict() == dict(train=24, valid=12, test=30) and drawn.index.is_unique
+    # As many of each package, where there are as many
+    df['package'] = ['a', *['b']*4, *['c']*5]*10
+    drawn = demo.with_labels(df, 25)
+    assert drawn[drawn.split == 'train'].package.value_counts().to_dict() == dict(a=5, b=10, c=10)
+    assert drawn[drawn.split == 'valid'].package.value_counts().to_dict() == dict(a=2, b=5, c=5)
     # What fewer have, more have too
     assert set(demo.with_labels(df, 20).index) <= set(drawn.index)
 
