@@ -102,5 +102,6 @@ def run(
                  (n, 'tf-idf, logistic regression', *bag_of_words(df))]
     print(f'\nWhich of {len(CLASSES)} packages a docstring is from: one run each, on modules that are in no other split\n')
     print(error_table(rows, ['labels', 'trained']).to_string(index=False))
-    print('\nA line or two apart by less than their intervals may be so by chance. The bag of words sees no text but those with labels.')
+    print('\nLines apart by less than their intervals may be so by chance. The bag of words sees no text but those with labels.\n'
+          '`--model NAME` takes any model of the hub, or a folder; `--labels` other numbers of them')
     print(f'\n{time.time()-start:.0f} s')
