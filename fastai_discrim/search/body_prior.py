@@ -8,16 +8,12 @@ from fastai.optimizer import OptimWrapper
 from fastai.torch_core import get_model
 from torch import nn
 
-from ..plan.rates import FACTOR
 
 # Adam on pretrained transformers: 2e-5 to 5e-4 are usual, the lower ones for many thousand steps (Devlin et al. 2019, appendix A.3: 2e-5 to
 # 5e-5 for all layers; Clark et al. 2020, table 7: 3e-4 at the top of a small model, 1e-4 at that of larger ones)
 LAYER_NORM_LR = 3e-4
 # Adam on convolutional networks: fastai's default for all layers
 BATCH_NORM_LR = 1e-3
-# Where the head's rate, found with the body frozen, may lie beside the rate below it. The higher it is, the more the logits move with the
-# features of a body that trains; with few labels and many epochs it is found so low that the body would have to fit them alone
-HEAD_RATIO = 1/FACTOR,10
 # Each block's rate is that of the block above times this (Clark et al. 2020: 0.8 for small models, 0.9 for large ones)
 BLOCK_DECAY = 0.9
 
