@@ -8,7 +8,6 @@ from fastai.optimizer import OptimWrapper
 from fastai.torch_core import get_model
 from torch import nn
 
-
 # Adam on pretrained transformers: 2e-5 to 5e-4 are usual, the lower ones for many thousand steps (Devlin et al. 2019, appendix A.3: 2e-5 to
 # 5e-5 for all layers; Clark et al. 2020, table 7: 3e-4 at the top of a small model, 1e-4 at that of larger ones)
 LAYER_NORM_LR = 3e-4

@@ -43,9 +43,9 @@ def _body_lr(learn, groups, lr, papers_lr, body_lr):
     return None,''
 
 def _beside(lr, body_lr):
-    """Return η_L and where it came from, where it was found beside a frozen body and is too high or low beside this `body_lr`; else nothing.
-    Above the paper's ratio the logits move more than the features of a body that trains can follow. η_L is found very low with few labels
-    and many epochs, where the body would have to fit them alone"""
+    """Return η_L and where it came from, where it was found beside a frozen body and does not suit this `body_lr`; else nothing. Above the
+    paper's ratio the logits move more than the features of a body that trains can follow. With few labels and many epochs η_L is found so
+    low that the body would have to fit them alone"""
     if not isinstance(lr, HeadLR): return {}
     lowest,highest = body_lr/FACTOR,body_lr*FACTOR
     if lowest <= lr.lr <= highest: return {}
