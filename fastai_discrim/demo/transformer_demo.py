@@ -19,8 +19,10 @@ from .docstring_task import CLASSES, bag_of_words, count_errors, error_table, sa
 SHA256 = '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'
 # Words and tokens of a text at most: the whole takes less than five minutes on two cores. And the texts that validate for each with a label
 WORDS,MAX_LENGTH,VALID = 20,48,0.5
-# Of few texts larger batches would make few steps
-BS,BS_FEW,FEW = 16,8,200
+# As in the benchmarks; of few texts larger batches and fewer epochs would make few steps
+FEW = 200
+BS,BS_FEW = 16,8
+EPOCHS,EPOCHS_FEW = 4,10
 N_TEST = 600
 
 
@@ -96,9 +98,10 @@ def run(
     for n in args.labels:
         df = with_labels(docs, n)
         sizes = df.split.value_counts()
+        epochs = args.epochs or (EPOCHS_FEW if n < FEW else EPOCHS)
         print(f'\n{sizes.train} texts have labels, {sizes.valid} others validate, {sizes.test} of modules that are in neither test')
-        rows += [(n, f'learn.fit_ulmfit({args.epochs})', *one_line(df, model, path, args.epochs, n)),
-                 (n, f'learn.fine_tune({args.epochs-1})', *stock(df, model, path, args.epochs, n)),
+        rows += [(n, f'learn.fit_ulmfit({epochs})', *one_line(df, model, path, epochs, n)),
+                 (n, f'learn.fine_tune({epochs-1})', *stock(df, model, path, epochs, n)),
                  (n, 'tf-idf, logistic regression', *bag_of_words(df))]
     print(f'\nWhich of {len(CLASSES)} packages a docstring is from: one run each, on modules that are in no other split\n')
     print(error_table(rows, ['labels', 'trained']).to_string(index=False))
