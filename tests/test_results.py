@@ -50,6 +50,7 @@ def test_rows_are_those_with_the_most_seeds_whatever_their_errors(tables):
     assert rows(res) == ['minilm_trec6_100', 'minilm_ag_100', 'lite0_cifar10_10']
     assert '| MiniLM-L6, AG News, 100 |  | 30.0 ± 0.0 (3 seeds) |  |  | 20.0 ± 24.8 (3 seeds) | -10.0 ± 24.8 (3 seeds) |' in headline(res)
     minilm,lite0 = sentences(res).splitlines()
-    assert minilm.startswith('- MiniLM-L6: lower mean error than `fine_tune` in 3 of 4 settings, higher beyond chance in 1. ')
-    assert lite0.startswith('- EfficientNet-Lite0: lower mean error than `fine_tune` in 2 of 2 settings, higher beyond chance in 0. ')
-    assert [o.split(': ')[-1] for o in (minilm, lite0)] == ['3 of 10.', '0 of 3.']
+    text = '- {}: `fit_ulmfit` has a lower mean error than `fine_tune` in {} settings, and a higher one beyond chance in {};'
+    assert minilm.startswith(text.format('MiniLM-L6', '3 of 4', 1))
+    assert lite0.startswith(text.format('EfficientNet-Lite0', '2 of 2', 0))
+    assert [o.split('; ')[-1] for o in (minilm, lite0)] == [f'{k} runs ended at chance level.' for k in ('3 of its 10', '0 of its 3')]
