@@ -5,12 +5,13 @@ import importlib
 import inspect
 import re
 from functools import cache
+from textwrap import wrap
 
 from fastcore.docments import DocmentTbl
 
 LINE = re.compile(r'^::: ([\w.]+)$', re.MULTILINE)
 # `NAME` is looked for in these, in order
-MODULES = 'fastai_discrim.all', 'fastai_discrim.huggingface', 'fastai.learner'
+MODULES = 'fastai_discrim.all', 'fastai_discrim.huggingface', 'fastai_discrim.recipes', 'fastai.learner'
 # What objects are called in examples
 CALLED = {'Learner': 'learn', 'Recorder': 'learn.recorder', 'Plan': 'plan', 'Recipe': 'recipe', 'HFTextLearner': 'learn'}
 # Longer signatures are shown an argument a line
@@ -42,8 +43,8 @@ def signature(o, name):
         if p.kind is p.VAR_POSITIONAL: starred = True
         mark = {p.VAR_POSITIONAL: '*', p.VAR_KEYWORD: '**'}.get(p.kind, '')
         args.append(f'{mark}{p.name}' + ('' if p.default is p.empty else f'={p.default!r}'))
-    line = f'{name}({", ".join(args)})'
-    return line if len(line) <= MAX_COLUMNS else f'{name}(\n' + ''.join(f'    {a},\n' for a in args) + ')'
+    lines = wrap(f'{name}({", ".join(args)})', MAX_COLUMNS, subsequent_indent=' '*(len(name)+1), break_long_words=False, break_on_hyphens=False)
+    return '\n'.join(lines)
 
 def shown(name):
     "Return an entry of the reference as Markdown"
