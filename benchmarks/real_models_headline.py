@@ -38,6 +38,7 @@ def sentences(res) -> str:
         diffs = [minus(c['ulmfit'], c['fine_tune']) for c in cells.values()]
         lower,worse = sum(np.mean(d) < 0 for d in diffs),sum(map(beyond_chance, diffs))
         runs,lost = sum(len(c['ulmfit']) for c in cells.values()),sum(collapsed('ulmfit', c) for c in cells.values())
-        lines.append(f'- {name}: `fit_ulmfit` has a lower mean error than `fine_tune` in {lower} of {counted(len(cells), "setting")}, and a '
-                     f'higher one beyond chance in {worse}; {lost} of its {counted(runs, "run")} ended at chance level.')
+        settings = f'{lower} of {counted(len(cells), "setting")}'
+        lines.append(f'- {name}: `fit_ulmfit` has a lower mean error than `fine_tune` in {settings}, and a higher one beyond chance in {worse}; '
+                     f'{lost} of its {counted(runs, "run")} ended at chance level.')
     return '\n'.join(lines)

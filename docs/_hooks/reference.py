@@ -1,6 +1,7 @@
 """A hook of MkDocs: the reference, from the docments.
 
-A line `::: NAME` in a page becomes what fastcore makes of that function or class: its signature, its docstring and the table of its parameters."""
+A line `::: NAME` in a page becomes what fastcore makes of that function or class: its signature, its docstring and the table of its
+parameters."""
 import importlib
 import inspect
 import re
@@ -14,7 +15,7 @@ LINE = re.compile(r'^::: ([\w.]+)$', re.MULTILINE)
 MODULES = 'fastai_discrim.all', 'fastai_discrim.huggingface', 'fastai_discrim.recipes', 'fastai.learner'
 # What objects are called in examples
 CALLED = {'Learner': 'learn', 'Recorder': 'learn.recorder', 'Plan': 'plan', 'Recipe': 'recipe', 'HFTextLearner': 'learn'}
-# Longer signatures are shown an argument a line
+# Longer signatures are wrapped
 MAX_COLUMNS = 88
 WITH_MODULE = re.compile(r'\b(?:fastai_discrim|fastai|fastcore|pandas|pathlib|numpy|torch)(?:\.\w+)*\.(?=[A-Z])')
 
@@ -43,8 +44,8 @@ def signature(o, name):
         if p.kind is p.VAR_POSITIONAL: starred = True
         mark = {p.VAR_POSITIONAL: '*', p.VAR_KEYWORD: '**'}.get(p.kind, '')
         args.append(f'{mark}{p.name}' + ('' if p.default is p.empty else f'={p.default!r}'))
-    lines = wrap(f'{name}({", ".join(args)})', MAX_COLUMNS, subsequent_indent=' '*(len(name)+1), break_long_words=False, break_on_hyphens=False)
-    return '\n'.join(lines)
+    indent = ' '*(len(name)+1)
+    return '\n'.join(wrap(f'{name}({", ".join(args)})', MAX_COLUMNS, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False))
 
 def shown(name):
     "Return an entry of the reference as Markdown"
