@@ -38,7 +38,6 @@ def sentences(res) -> str:
         diffs = [minus(c['ulmfit'], c['fine_tune']) for c in cells.values()]
         lower,worse = sum(np.mean(d) < 0 for d in diffs),sum(map(beyond_chance, diffs))
         runs,lost = sum(len(c['ulmfit']) for c in cells.values()),sum(collapsed('ulmfit', c) for c in cells.values())
-        settings = f'{lower} of {counted(len(cells), "setting")}'
-        lines.append(f'- {name}: `fit_ulmfit` has a lower mean error than `fine_tune` in {settings}, and a higher one beyond chance in {worse}; '
-                     f'{lost} of its {counted(runs, "run")} ended at chance level.')
+        lines.append(f'- {name}: `fit_ulmfit` has a lower mean error than `fine_tune` in {lower} of {counted(len(cells), "setting")}, '
+                     f'and a higher one beyond chance in {worse}; {lost} of its {counted(runs, "run")} ended at chance level.')
     return '\n'.join(lines)

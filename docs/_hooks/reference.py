@@ -45,7 +45,8 @@ def signature(o, name):
         mark = {p.VAR_POSITIONAL: '*', p.VAR_KEYWORD: '**'}.get(p.kind, '')
         args.append(f'{mark}{p.name}' + ('' if p.default is p.empty else f'={p.default!r}'))
     indent = ' '*(len(name)+1)
-    return '\n'.join(wrap(f'{name}({", ".join(args)})', MAX_COLUMNS, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False))
+    lines = wrap(f'{name}({", ".join(args)})', MAX_COLUMNS, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return '\n'.join(lines)
 
 def shown(name):
     "Return an entry of the reference as Markdown"

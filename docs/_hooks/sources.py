@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
+from mkdocs.utils import get_relative_url
 
 TOP = Path(__file__).resolve().parents[2]
 # Where a page is on the site, by its source in the repository
@@ -38,3 +39,11 @@ def on_files(files, config):
     for image in sorted((TOP/'nbs/images').glob('*.png')):
         files.append(File(f'nbs/images/{image.name}', str(TOP), config.site_dir, config.use_directory_urls))
     return files
+
+# What the theme has for search in a folder lies on a server of others; docs/folder-search.js takes its place
+SHIM = '<script src="https://unpkg.com/iframe-worker/shim"></script>'
+
+def on_post_page(output, page, config):
+    return output.replace(SHIM, f'<script src="{get_relative_url("folder-search.js", page.url)}"></script>')
+
+def on_post_template(output_content, template_name, config): return output_content.replace(SHIM, '')

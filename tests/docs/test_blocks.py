@@ -59,6 +59,11 @@ def test_blocks_have_a_language_that_is_tested(path):
             subprocess.run(['bash', '-n'], input=b.text, text=True, check=True)
             for script in re.findall(r'\b(?:examples|benchmarks|\.ci)/\S+\.py', b.text): assert (TOP/script).exists(), script
 
+@pytest.mark.parametrize('path', PAGES, ids=name_of)
+def test_lines_of_code_fit_a_window(path):
+    width = 118 if path.name == 'README.md' else 100
+    assert [o for b in BLOCKS[path] for o in b.text.splitlines() if len(o) > width] == []
+
 def test_nearly_all_blocks_run():
     assert sum(not b.is_run for bs in BLOCKS.values() for b in bs) <= MOST_NOT_RUN
     assert sum(b.lang == 'python' for bs in BLOCKS.values() for b in bs) > 30
