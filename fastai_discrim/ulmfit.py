@@ -21,6 +21,7 @@ from .run.fit_plan import check_plan
 from .search import head_lr as _head_lr  # noqa: F401, for `learn.head_lr_find`
 from .search.body_lr import search_body_lr
 from .search.body_prior import body_prior
+from .search.collapse import warn_of_collapse
 from .search.plot import plot_search
 
 
@@ -39,7 +40,7 @@ def body_lr_find(self:Learner,
     at what is usual for networks of its kind, or at the paper's η_L / 2.6, and go down for as long as the validation loss gets clearly
     lower. For recurrent networks, the paper's, divide the η_L of one epoch by 2.6. Leave no trace on the learner"""
     if body_prior(self, check_groups(self)).is_settled: res = _papers_body_lr(self, lr, wd)
-    else: res = search_body_lr(self, lambda body_lr: self.ulmfit_plan(n_epoch, lr, body_lr, **kwargs), wd)
+    else: res = search_body_lr(self, lr, lambda body_lr: self.ulmfit_plan(n_epoch, lr, body_lr, **kwargs), wd)
     if show_plot and rank_distrib() == 0: plot_search(res, 'group below the head')
     return res
 
@@ -82,6 +83,7 @@ def fit_ulmfit(self:Learner,
             if lr is None: lr = _find_lr(self, plan, n_epoch, wd)
             if body_lr is None: body_lr = _find_body_lr(self, n_epoch, lr, wd, kwargs)
     self.fit_plan(make_plan(lr, body_lr), cbs=cbs, wd=wd, checkpoint=checkpoint, checkpoint_every=checkpoint_every, reset_opt=reset_opt)
+    if isinstance(lr, HeadLR): warn_of_collapse(self, lr)
 
 def _checkpoint_plan(learn, checkpoint):
     "Return the plan of the run that goes on; None if there is none"
