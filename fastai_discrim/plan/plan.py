@@ -109,10 +109,14 @@ class Plan:
                  _schedule_text(p)) for p in self.phases]
         return pd.DataFrame(rows, columns=['epochs', *self.names, 'schedule'], index=range(1, len(rows)+1)).rename_axis('phase')
 
+    def _counts(self):
+        "Say how large the plan is"
+        counts = dict(epoch=self.n_epoch, phase=len(self.phases), group=self.n_groups)
+        return ', '.join(f'{n} {what}{"s" * (n != 1)}' for what,n in counts.items())
+
     def _title(self):
         "Say in one line what the plan is"
-        counts = dict(epoch=self.n_epoch, phase=len(self.phases), group=self.n_groups)
-        title = 'Plan: ' + ', '.join(f'{n} {what}{"s" * (n != 1)}' for what,n in counts.items()) + '; peak rates'
+        title = f'Plan: {self._counts()}; peak rates'
         # What a source calls its rate need not be that of the head
         name = 'η_L' if all(p.lrs[-1] == self.lr for p in self.phases) else 'lr'
         if self.lr: title += f'; {name} = {self.lr:.4g}, {self.lr_from}'
@@ -134,12 +138,13 @@ class Plan:
         n_iter:int=None, # Steps an epoch, for an axis in steps; None for one in epochs
         axs=None, # Two axes, for the rates and for what trains
         figsize:tuple=None, # Inches
+        yscale:str='log', # 'log', or 'linear', on which a slanted triangle is a triangle
     ):
         "Plot the rate of every layer group over time, and when it is frozen"
-        if n_iter is not None: return plot_lrs(self.lrs(n_iter), self.names, axs=axs, figsize=figsize)
         # Enough points that the shortest phase has several
-        points = min(max(100, math.ceil(10/min(p.epochs for p in self.phases))), 2000)
-        return plot_lrs(self.lrs(points), self.names, n_iter=points, axs=axs, figsize=figsize)
+        points = n_iter or min(max(100, math.ceil(10/min(p.epochs for p in self.phases))), 2000)
+        return plot_lrs(self.lrs(points), self.names, None if n_iter else points, phase_ends=self.timeline(points).ends,
+                        title=f'Plan: {self._counts()}', yscale=yscale, axs=axs, figsize=figsize)
 
     def to_dict(self) -> dict:
         "Return the plan as what JSON can hold"
