@@ -3,7 +3,6 @@ __all__ = ['Plan']
 
 import math
 from dataclasses import dataclass, field, replace
-from html import escape
 from itertools import accumulate
 
 import numpy as np
@@ -16,9 +15,8 @@ from .plan_json import plan_fields, plan_to_dict
 from .plot import plot_lrs
 from .position import Timeline, phase_at
 from .schedules import Schedule
+from .show import plan_counts, plan_html, plan_table, plan_text
 
-# A table of a plan says how to raise the lowest rate where it is this many times below the highest
-WIDE_SPAN = 1000
 # What a sum of fractions of an epoch may be off a whole number by
 ROUNDING = 1e-6
 
@@ -104,47 +102,23 @@ class Plan:
         frozen:str='frozen', # What stands where a group does not train
     ) -> pd.DataFrame: # One row a phase
         "Show what trains in which phase, at which peak rate"
-        whole = all(isinstance(p.epochs, int) for p in self.phases)
-        rows = [(p.epochs if whole else f'{p.epochs:.3g}', *(f'{lr:.2e}' if i in p.groups else frozen for i,lr in enumerate(p.lrs)),
-                 _schedule_text(p)) for p in self.phases]
-        return pd.DataFrame(rows, columns=['epochs', *self.names, 'schedule'], index=range(1, len(rows)+1)).rename_axis('phase')
+        return plan_table(self, frozen)
 
-    def _counts(self):
-        "Say how large the plan is"
-        counts = dict(epoch=self.n_epoch, phase=len(self.phases), group=self.n_groups)
-        return ', '.join(f'{n} {what}{"s" * (n != 1)}' for what,n in counts.items())
-
-    def _title(self):
-        "Say in one line what the plan is"
-        title = f'Plan: {self._counts()}; peak rates'
-        # What a source calls its rate need not be that of the head
-        name = 'η_L' if all(p.lrs[-1] == self.lr for p in self.phases) else 'lr'
-        if self.lr: title += f'; {name} = {self.lr:.4g}, {self.lr_from}'
-        if self.body_lr: title += f'; body {self.body_lr:.4g}, {self.body_lr_from}'
-        training = [[p.lrs[i] for i in p.groups] for p in self.phases]
-        span = max(max(lrs)/min(lrs) for lrs in training)
-        if span > WIDE_SPAN: title += f'; the lowest is 1/{span:,.0f} of the highest: `min_scale`, `span` or `decay` raise it'
-        if self.passed_over: title += f'; passed over, as frozen by hand: {", ".join(self.passed_over)}'
-        if self.train_bn is not None:
-            title += f'; norm layers of frozen groups {"train" if self.train_bn else "stay as they are"} (`train_bn`)'
-        return title + (f'; from {self.source}' if self.source else '')
-    def __repr__(self): return f'{self._title()}\n{self.table().to_string()}'
-    def _repr_html_(self):
-        table = self.table('<span style="opacity:.45">frozen</span>').rename(columns=escape)
-        table['schedule'] = table['schedule'].map(escape)
-        return f'<p>{escape(self._title())}</p>' + table.to_html(escape=False)
+    def __repr__(self): return plan_text(self)
+    def _repr_html_(self): return plan_html(self)
 
     def plot(self,
         n_iter:int=None, # Steps an epoch, for an axis in steps; None for one in epochs
         axs=None, # Two axes, for the rates and for what trains
         figsize:tuple=None, # Inches
         yscale:str='log', # 'log', or 'linear', on which a slanted triangle is a triangle
+        n_epoch:int=None, # Epochs that the axis has, for one that is longer than the plan
     ):
         "Plot the rate of every layer group over time, and when it is frozen"
         # Enough points that the shortest phase has several
         points = n_iter or min(max(100, math.ceil(10/min(p.epochs for p in self.phases))), 2000)
-        return plot_lrs(self.lrs(points), self.names, None if n_iter else points, phase_ends=self.timeline(points).ends,
-                        title=f'Plan: {self._counts()}', yscale=yscale, axs=axs, figsize=figsize)
+        return plot_lrs(self.lrs(points), self.names, None if n_iter else points, n_steps=n_epoch and n_epoch*points,
+                        phase_ends=self.timeline(points).ends, title=f'Plan: {plan_counts(self)}', yscale=yscale, axs=axs, figsize=figsize)
 
     def to_dict(self) -> dict:
         "Return the plan as what JSON can hold"
@@ -163,10 +137,6 @@ class Plan:
         try: return cls(**fields)
         except (ValueError, TypeError) as e:
             raise ValueError(f'{str(text)[:60]!r} is no plan ({type(e).__name__}: {e}), expected `plan.to_json()`') from e
-
-def _schedule_text(p):
-    "Say what a phase's schedule is"
-    return ', '.join(filter(None, [str(p.sched or 'goes on'), p.moms and f'moms={p.moms}', p.early_stop and str(p.early_stop)]))
 
 def _check_lengths(phases):
     "Raise unless the phases fill whole epochs, and those that may end early end with one"

@@ -53,7 +53,7 @@ def plot_lrs(
     axs[1].set(xlabel='epoch' if n_iter else 'iteration', xlim=axs[0].get_xlim(), ylim=(-0.6, n-0.4))
     axs[1].set_title('training (coloured) or frozen (grey)', fontsize='medium', loc='left')
     _label_strips(axs[1], names, n)
-    _mark_phases(axs[0], np.array([0, *phase_ends])/(n_iter or 1))
+    _mark_phases(axs[0], np.array([0, *phase_ends])/(n_iter or 1), n_steps/(n_iter or 1))
     if title: axs[0].set_title(title, fontsize='medium', loc='left')
     return axs
 
@@ -105,10 +105,10 @@ def _label_strips(ax, names, n):
     labels = [f'{i} {names[i]}' if names else str(i) for i in shown]
     ax.set_yticks(shown, labels, fontsize=np.clip(room*every, MIN_FONT, MAX_FONT))
 
-def _mark_phases(ax, edges):
-    "Draw a line between two phases, and number them above `ax`"
+def _mark_phases(ax, edges, length):
+    "Draw a line between two phases, and number them above `ax`, which is `length` long"
     if len(edges) < 3: return
-    per_point = edges[-1]/_points(ax)[0]
+    per_point = length/_points(ax)[0]
     widths = np.diff(edges)
     # Lines nearer to each other would be a grey area
     apart = np.maximum(widths[:-1], widths[1:]) >= LINE_GAP*per_point
@@ -131,4 +131,6 @@ def phase_labels(
         else: runs.append([i, i])
         # Two numbers and a dash need three times the room of one
         joins = short and edges[i+1]-edges[runs[-1][0]] < 3*room
+    # Where there is next to no room, none
+    runs = [(a, b) for a,b in runs if edges[b+1]-edges[a] >= room/2]
     return [((edges[a]+edges[b+1])/2, f'{a+1}' if a == b else f'{a+1}-{b+1}') for a,b in runs]

@@ -42,6 +42,11 @@ def dropouts(input_p, output_p, weight_p, embed_p, hidden_p):
     "Return dropout probabilities as arguments of `Recipe`"
     return dict(drops=dict(input_p=input_p, output_p=output_p, weight_p=weight_p, embed_p=embed_p, hidden_p=hidden_p), drop_mult=1.)
 
+# Columns that fit into the width of a terminal, and of a notebook
+TEXT_COLUMNS = ['kind', 'epochs', 'rates in the last phase']
+HTML_COLUMNS = [*TEXT_COLUMNS, 'schedule', 'source']
+MORE = 'All settings are in `recipes.table()`; `recipes.paper_clas` shows one recipe with its plan'
+
 N_CLAS = len(LAYER_GROUPS[CLAS])
 # §3.3: one more group each epoch; 50 epochs are those of §5
 PAPER_GRADUAL = fill(gradual(N_CLAS, epochs=1), 50, 'gradual unfreezing')
@@ -167,8 +172,8 @@ class Recipes(AttrDict):
     def __repr__(self):
         table = self.table()
         notes = [f'{name}: ' + '; '.join(part for part in (row.source, row.note) if part) for name,row in table.iterrows()]
-        return '\n'.join([table.drop(columns=['source', 'note', 'dropout'], errors='ignore').to_string(), '', *notes])
+        return '\n'.join([table[TEXT_COLUMNS].to_string(), MORE, '', *notes])
 
-    def _repr_html_(self): return self.table().to_html()
+    def _repr_html_(self): return f'{self.table()[HTML_COLUMNS].to_html()}<p>{MORE.replace("`", "")}</p>'
 
 recipes = Recipes({r.name: r for r in [*_paper(), *_scripts(), *_notebook(), *_forum(), *_tutorial(), *_tables()]})

@@ -66,7 +66,8 @@ def test_short_phases_are_numbered_together():
     assert phase_labels([0, .1, .2, .3, 10], .5) == [(.15, '1-3'), (5.15, '4')]
     # As many as have room, and what is left
     assert [text for _,text in phase_labels(np.arange(0, 10.01, .4), .5)] == ['1-4', '5-8', '9-12', '13-16', '17-20', '21-24', '25']
-    assert [text for _,text in phase_labels([0, 9, 9.1, 9.2], .5)] == ['1', '2-3']
+    assert [text for _,text in phase_labels([0, 9, 9.1, 9.3], .5)] == ['1', '2-3']
+    assert [text for _,text in phase_labels([0, 9, 9.1, 9.2], .5)] == ['1']
 
 def test_lines_that_would_be_an_area_are_left_out():
     short = [Phase(.005, (2,), LRS) for _ in range(10)]
@@ -84,6 +85,10 @@ def test_the_end_of_a_cosine_does_not_flatten_the_rest():
     # All of the slanted triangle's is
     assert LRS[0]/50 < Plan([Phase(3, (0, 1, 2), LRS)]).plot()[0].get_ylim()[0] < LRS[0]/32
 
+def test_an_axis_longer_than_the_plan():
+    for ax in PLAN.plot(n_epoch=10): assert ax.get_xlim() == (0, 10)
+    for ax in PLAN.plot(n_iter=5, n_epoch=10): assert ax.get_xlim() == (0, 50)
+
 def test_where_no_step_was_made_there_is_a_gap():
     lrs = np.array([[0, 1.], [1, 1], [1, 1]])
     rates,spans = plot_lrs(lrs, n_iter=2, steps=[1, 4, 5], n_steps=8)
@@ -93,7 +98,8 @@ def test_where_no_step_was_made_there_is_a_gap():
     # Grey is where a step was made
     assert {tuple(p.get_bbox().intervalx) for p in spans.patches} == {(.5, 1.), (2., 3.)}
 
-@pytest.mark.parametrize('n,figsize', [(3, None), (14, None), (26, None), (5, (4, 3)), (14, (4, 3)), (14, (14, 9)), (40, (3, 3)), (1, None)])
+@pytest.mark.parametrize('n,figsize', [
+    (1, None), (3, None), (14, None), (26, None), (5, (4, 3)), (14, (4, 3)), (14, (14, 9)), (40, (3, 3))])
 def test_names_of_groups_do_not_overlap(n, figsize):
     _,spans = Plan([Phase(1, tuple(range(n)), (1e-3,)*n)], [f'encoder.layer.{i}' for i in range(n)]).plot(figsize=figsize)
     fig = spans.figure
