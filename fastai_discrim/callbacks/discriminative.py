@@ -18,9 +18,9 @@ class DiscriminativeLR(GroupCallback):
         factor:float=FACTOR, # A group's multiplier is that of the group above divided by this
         multipliers=None, # Or the multipliers themselves, one a layer group, input first
         min_scale:float=0., # No multiplier is lower than this
-        span:float=None, # As in `discriminative_lrs`
-        decay:float=None, # As in `discriminative_lrs`
-        body:float=None, # Multiplier of the group below the head, from which those below it fall; None to fall from the head's
+        span:float|None=None, # As in `discriminative_lrs`
+        decay:float|None=None, # As in `discriminative_lrs`
+        body:float|None=None, # Multiplier of the group below the head, from which those below it fall; None to fall from the head's
     ):
         check_fall(factor, min_scale, span, decay)
         factor,min_scale,span,decay,body = map(plain_number, (factor, min_scale, span, decay, body))

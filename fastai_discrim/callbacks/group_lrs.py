@@ -65,7 +65,7 @@ def _phase_ends(lrs, at, n_steps):
 @patch
 def plot_group_lrs(self:Recorder,
     axs=None, # Two axes, for the rates and for what trains
-    figsize:tuple=None, # Inches
+    figsize:tuple|None=None, # Inches
     yscale:str='log', # 'log', or 'linear', on which a slanted triangle is a triangle
 ):
     "Plot the rate of every layer group over the epochs of the last fit, as `Plan.plot` does, and which of them trained when"

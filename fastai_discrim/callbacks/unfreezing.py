@@ -118,7 +118,7 @@ class GradualUnfreezing(Unfreezing):
     def __init__(self,
         epochs=None, # Epochs before each next group opens: a number, perhaps a fraction, or a list, head first; None for the paper's share
         down_to:int=0, # The lowest group that ever trains
-        train_bn:bool=None, # Do norm layers of frozen groups train? False keeps their statistics too; None as in fastai: `learn.train_bn`
+        train_bn:bool|None=None, # Do norm layers of frozen groups train? False keeps their statistics too; None for `learn.train_bn`
     ):
         epochs = plain_number(epochs)
         if epochs is not None:
@@ -140,7 +140,7 @@ class ChainThaw(Unfreezing):
     "Train the head alone, then each other layer group alone from the input up, then all to the end (Felbo et al. 2017)"
     def __init__(self,
         epochs=1, # Epochs for each group, which may be fractional
-        train_bn:bool=None, # As in `GradualUnfreezing`
+        train_bn:bool|None=None, # As in `GradualUnfreezing`
     ):
         epochs = check_number(epochs, 'epochs')
         check_train_bn(train_bn)

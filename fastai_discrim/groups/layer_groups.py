@@ -123,7 +123,7 @@ def layer_groups(self:Learner) -> pd.DataFrame: # One row a layer group, input f
 @patch
 def regroup(self:Learner,
     splitter=layerwise_split, # Gives lists of parameters, input first, for a model
-    n_groups:int=None, # For `layerwise_split`: neighbours are merged to have so many
+    n_groups:int|None=None, # For `layerwise_split`: neighbours are merged to have so many
 ) -> Learner: # The learner itself
     "Change the layer groups of a learner; groups stay frozen that were, and the optimiser keeps its state and its rates"
     if not callable(splitter):

@@ -125,11 +125,11 @@ def compare_plans(
     numbered = {f'plan {i}': p for i,p in enumerate(plans, 1)}
     twice = numbered.keys() & named.keys()
     if twice: raise ValueError(f'{sorted(twice)}: expected other names, as those without one get these')
-    plans = {**numbered, **named}
-    for name,plan in plans.items():
+    by_name = {**numbered, **named}
+    for name,plan in by_name.items():
         if not isinstance(plan, Plan):
             raise TypeError(f'{name} is a {type(plan).__name__}: expected a Plan, such as `recipes.paper_clas.plan()`')
-    if len(plans) < 2: raise ValueError(f'{len(plans)} plan: expected two or more to compare')
-    table = _difference_table(plans)
-    if show_plot: _plot(plans, yscale)
+    if len(by_name) < 2: raise ValueError(f'{len(by_name)} plan: expected two or more to compare')
+    table = _difference_table(by_name)
+    if show_plot: _plot(by_name, yscale)
     return table

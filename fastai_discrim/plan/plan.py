@@ -2,6 +2,7 @@
 __all__ = ['Plan']
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
@@ -23,16 +24,16 @@ ROUNDING = 1e-6
 @dataclass(frozen=True, repr=False)
 class Plan:
     "What trains when, and how fast: a tuple of `Phase`s. It shows itself as a table, phase by layer group"
-    phases: tuple # `Phase`s, in order
-    names: tuple = field(default=(), compare=False) # A name for each layer group, input first; for display only
-    lr: float = field(default=None, compare=False) # The rate that all follow, η_L; for display only, as are these:
+    phases: Sequence[Phase] # In order
+    names: Sequence[str] = field(default=(), compare=False) # A name for each layer group, input first; for display only
+    lr: float | None = field(default=None, compare=False) # The rate that all follow, η_L; for display only, as are these:
     lr_from: str = field(default='', compare=False) # Where it came from
-    tried: tuple = field(default=(), compare=False) # Pairs of rate and loss that it was chosen from
+    tried: Sequence[tuple[float, float]] = field(default=(), compare=False) # Pairs of rate and loss that it was chosen from
     source: str = field(default='', compare=False) # Where the plan is published
-    train_bn: bool = None # Do norm layers of frozen groups train? False also keeps their running statistics; None: as the learner has it
-    body_lr: float = field(default=None, compare=False) # Rate of the group below the head; None where it follows from `lr`
+    train_bn: bool | None = None # Do norm layers of frozen groups train? False also keeps their statistics; None: as the learner has it
+    body_lr: float | None = field(default=None, compare=False) # Rate of the group below the head; None where it follows from `lr`
     body_lr_from: str = field(default='', compare=False) # Where it came from
-    passed_over: tuple = field(default=(), compare=False) # Names of groups that never train, as the user froze them
+    passed_over: Sequence[str] = field(default=(), compare=False) # Names of groups that never train, as the user froze them
 
     def __post_init__(self):
         phases = check_list(self.phases, 'phases', 'at least one Phase')
@@ -83,14 +84,15 @@ class Plan:
         "Return the rate of every layer group at every step of one phase"
         phase,begun = self.phases[i],self.phases[timeline.leader[i]]
         # Momentum doesn't matter here
-        rate = begun.sched.scheds(np.array(phase.lrs), begun.moms or (0.,)*3)['lr']
+        # A phase that begins a cycle has a schedule
+        rate = begun.sched.scheds(np.array(phase.lrs), begun.moms or (0.,)*3)['lr']  # type: ignore[union-attr]
         trains = np.isin(range(self.n_groups), phase.groups)
         return np.stack([rate(timeline.cycle(step)[1])*trains for step in range(timeline.starts[i], timeline.ends[i])])
 
     def under(self,
         sched:Schedule, # Shape of the rate
         whole:bool=False, # One cycle over the whole plan, or one in each phase?
-    ): # A `Plan` with the same phases and peak rates
+    ) -> 'Plan': # The same phases and peak rates
         "Put the plan under another schedule"
         begun,phases = self.phases[0],[]
         for i,p in enumerate(self.phases):
@@ -108,11 +110,11 @@ class Plan:
     def _repr_html_(self): return plan_html(self)
 
     def plot(self,
-        n_iter:int=None, # Steps an epoch, for an axis in steps; None for one in epochs
+        n_iter:int|None=None, # Steps an epoch, for an axis in steps; None for one in epochs
         axs=None, # Two axes, for the rates and for what trains
-        figsize:tuple=None, # Inches
+        figsize:tuple|None=None, # Inches
         yscale:str='log', # 'log', or 'linear', on which a slanted triangle is a triangle
-        n_epoch:int=None, # Epochs that the axis has, for one that is longer than the plan
+        n_epoch:int|None=None, # Epochs that the axis has, for one that is longer than the plan
     ):
         "Plot the rate of every layer group over time, and when it is frozen"
         # Enough points that the shortest phase has several
@@ -131,7 +133,7 @@ class Plan:
     @classmethod
     def from_json(cls,
         text:str, # What `to_json` gave, or the record that `recorder.save_run` wrote
-    ): # A `Plan`
+    ) -> 'Plan':
         "Read the plan that `to_json` wrote, or that of a recorded run; raise `ValueError` if `text` holds no plan"
         fields = plan_fields(text)
         try: return cls(**fields)

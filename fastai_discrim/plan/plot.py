@@ -22,15 +22,15 @@ LINE_WIDTH,LINES_WIDTH = 1.8,7
 def plot_lrs(
     lrs:np.ndarray, # Rates, shape [steps, groups], 0 where frozen
     names=None, # A name for each layer group, input first
-    n_iter:int=None, # Steps an epoch: the axis then counts epochs
+    n_iter:int|None=None, # Steps an epoch: the axis then counts epochs
     *,
-    steps:np.ndarray=None, # Position of each step in the fit, shape [steps], ascending; None for 0, 1, 2, ...
-    n_steps:int=None, # Steps of the whole fit, where `lrs` has not all of them
+    steps:np.ndarray|None=None, # Position of each step in the fit, shape [steps], ascending; None for 0, 1, 2, ...
+    n_steps:int|None=None, # Steps of the whole fit, where `lrs` has not all of them
     phase_ends:list=(), # Steps at which phases end, the last one too
     title:str='', # What stands above
     yscale:str='log', # 'log', or 'linear', on which a slanted triangle is a triangle
     axs=None, # Two axes, for the rates and for what trains
-    figsize:tuple=None, # Inches
+    figsize:tuple|None=None, # Inches
 ):
     "Plot rates above a strip a layer group: coloured where it trains, grey where it is frozen. Mark where phases end"
     if yscale not in ('log', 'linear'): raise ValueError(f"yscale={yscale!r}: expected 'log' or 'linear'")

@@ -71,7 +71,7 @@ def SchedCLRBeta(
 class Schedule:
     "Base of the shapes that rate and momentum take over a cycle. A schedule is a frozen dataclass with `scheds`"
     # How many values of momentum the schedule takes
-    n_moms = (3,)
+    n_moms: tuple[int, ...] = (3,)
     def _number(self, name, **bounds): object.__setattr__(self, name, check_number(getattr(self, name), name, **bounds))
     def __str__(self):
         args = (f'{k}={v:.4g}' if isinstance(v, float) else f'{k}={v!r}' for k,v in asdict(self).items())

@@ -1,6 +1,8 @@
 "Published hyper-parameters: who used which, and where that is written"
 __all__ = ['recipes']
 
+from typing import TYPE_CHECKING
+
 import pandas as pd
 from fastcore.basics import AttrDict
 
@@ -152,7 +154,11 @@ def _row(recipe):
     return {'kind': recipe.kind, 'epochs': ' + '.join(f'{s.epochs:g}' for s in recipe.steps), 'rates in the last phase': rates,
             'schedule': schedules, **recipe.settings(), 'source': recipe.source, 'note': recipe.note}
 
-class Recipes(AttrDict):
+# For a type checker, which knows nothing of fastcore's
+if TYPE_CHECKING: RecipeDict = dict[str, Recipe]
+else: RecipeDict = AttrDict
+
+class Recipes(RecipeDict):
     "Hold recipes by name, as keys and as attributes; shown as one table. `recipes['mine'] = Recipe(...)` adds one"
     def table(self) -> pd.DataFrame: # One row a recipe
         "Return who used which numbers, and where that is written"
@@ -165,7 +171,7 @@ class Recipes(AttrDict):
         if not isinstance(recipe, Recipe): raise TypeError(f'recipes[{name!r}] is a {type(recipe).__name__}: expected a Recipe')
         super().__setitem__(name, recipe)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Recipe:
         if name in self: return self[name]
         raise AttributeError(f'there is no recipe {name!r}, only {", ".join(self)}')
 

@@ -26,7 +26,7 @@ class LossGuard(FitCallback):
 
     def __init__(self,
         plan:Plan, # The plan that runs
-        checkpoint_every:int=None, # Steps between checkpoints within an epoch: what these hold has been looked at
+        checkpoint_every:int|None=None, # Steps between checkpoints within an epoch: what these hold has been looked at
     ): self.plan,self.checkpoint_every,self.losses,self.first,self.warned = plan,checkpoint_every,[],None,False
 
     def after_batch(self):

@@ -46,7 +46,7 @@ def lower_lr(
 def search_body_lr(
     learn:Learner, # The learner, which is put back
     plan_at:Callable, # Function from a rate of the group below the head to the plan of the fit
-    wd:float=None, # Weight decay, as in `fit`
+    wd:float|None=None, # Weight decay, as in `fit`
 ) -> BodyLR: # The chosen rate, the rates tried and their losses, and how they were found
     "Find the rate of the group below the head by fits in miniature, beginning with the rate that the plan has without one"
     from .miniature import miniature_losses

@@ -114,9 +114,9 @@ def head_lr_find(self:Learner,
     *,
     n_batch:int=50, # Training batches, at most, that run through the body, and validation items a quarter as many: bounds time and memory
     runs:int=2, # Trainings at each rate, each in another order: their mean loss counts
-    sched:Schedule=None, # Schedule of the training; None for the paper's, `STLR()`
-    moms:tuple=None, # Momentum, as many values as the schedule takes; None for `learn.moms`
-    wd:float=None, # Weight decay, as in `fit`
+    sched:Schedule|None=None, # Schedule of the training; None for the paper's, `STLR()`
+    moms:tuple|None=None, # Momentum, as many values as the schedule takes; None for `learn.moms`
+    wd:float|None=None, # Weight decay, as in `fit`
 ) -> HeadLR: # The chosen rate, the rates tried and their losses, and how they were found
     """Find η_L by fine-tuning the head alone, once per rate, on frozen features: the body runs once. Choose the lowest rate that is about
     as good as the best; with fewer than 500 items by cross-validation. Where the body is needed, find it by a range test, and log that.

@@ -26,7 +26,8 @@ def test_the_losses_are_plotted_against_the_rates():
     np.testing.assert_array_equal(ax.lines[0].get_xdata(), LRS)
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), LOSSES)
     assert ax.get_xscale() == 'log' and ax.lines[0].get_marker() == 'o' and labels(ax)[0] == 'validation loss'
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ('learning rate of the head', 'validation loss') and ax.get_title(loc='left').endswith('of the head')
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ('learning rate of the head', 'validation loss')
+    assert ax.get_title(loc='left').endswith('of the head')
 
 def test_the_words_are_those_of_the_search():
     ax = plot(BodyLR(1e-2, LRS, LOSSES, 'told'), 'group below the head', 'training loss')
