@@ -65,7 +65,12 @@ def fit_ulmfit(self:Learner,
     reset_opt:bool=False, # As in `fit`
     **kwargs
 ):
-    "Fine-tune as ULMFiT does: find the rates, open one layer group after the other, each at its own rate, under a slanted triangle"
+    """Fine-tune as ULMFiT does: find the rates, open one layer group after the other, each at its own rate, under a slanted triangle
+
+    >>> learn.fit_ulmfit(3)
+    >>> learn.recorder.plan   # what ran, and where its rates came from
+    Plan: 3 epochs, 3 phases, 3 groups; peak rates; η_L = ..., head_lr_find, validation loss of the head...
+    """
     make_plan = partial(self.ulmfit_plan, n_epoch, **kwargs)
     # Classes would be instances twice, in the search and in the fit
     cbs = L(cbs).map(lambda cb: cb() if isinstance(cb, type) else cb)

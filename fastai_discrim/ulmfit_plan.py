@@ -86,7 +86,16 @@ def ulmfit_plan(self:Learner,
     sched:Schedule|None=None, # Shape of the rate in each cycle, any of our schedules; None for `STLR(cut_frac, ratio)`
     unfreezing:Unfreezing|None=None, # Which groups train when, any strategy; None for `GradualUnfreezing(epochs, down_to)`
 ) -> Plan: # Made, not run: `learn.fit_plan(plan)` does that
-    "Plan gradual unfreezing, discriminative rates and a slanted triangle (ULMFiT, sections 3.2 and 3.3)"
+    """Plan gradual unfreezing, discriminative rates and a slanted triangle (ULMFiT, sections 3.2 and 3.3)
+
+    >>> learn.ulmfit_plan(3, 1e-2, epochs=1)
+    Plan: 3 epochs, 3 phases, 3 groups; peak rates; η_L = 0.01, given
+           epochs         0         2      head                      schedule
+    phase
+    1           1    frozen    frozen  1.00e-02  STLR(cut_frac=0.1, ratio=32)
+    2           1    frozen  3.85e-03  1.00e-02  STLR(cut_frac=0.1, ratio=32)
+    3           1  1.48e-03  3.85e-03  1.00e-02  STLR(cut_frac=0.1, ratio=32)
+    """
     n_epoch,epochs,factor = check_count(n_epoch),plain_number(epochs),plain_number(factor)
     check_train_bn(train_bn)
     check_flag(gradual, 'gradual', 'to open a language model whole')

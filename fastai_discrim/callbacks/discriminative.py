@@ -13,7 +13,12 @@ from .base import GroupCallback, check_only_one
 
 
 class DiscriminativeLR(GroupCallback):
-    "Step every layer group at a multiple of the rate that the scheduler gives the head; hyper-parameters read as without it"
+    """Step every layer group at a multiple of the rate that the scheduler gives the head; hyper-parameters read as without it
+
+    >>> learn.fit_one_cycle(1, 1e-2, cbs=DiscriminativeLR(factor=10))
+    >>> learn.recorder.group_lrs.max(axis=0).round(6)
+    array([0.0001, 0.001 , 0.01  ])
+    """
     def __init__(self,
         factor:float=FACTOR, # A group's multiplier is that of the group above divided by this
         multipliers=None, # Or the multipliers themselves, one a layer group, input first

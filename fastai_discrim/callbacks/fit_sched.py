@@ -43,7 +43,12 @@ def fit_stlr(self:Learner,
     reset_opt:bool=False, # As in `fit`
     start_epoch:int=0, # As in `fit`
 ):
-    "Fit `n_epoch` epochs under the slanted triangle of `SchedSTLR` (ULMFiT, section 3.2)"
+    """Fit `n_epoch` epochs under the slanted triangle of `SchedSTLR` (ULMFiT, section 3.2)
+
+    >>> learn.fit_stlr(2, 1e-2)
+    >>> learn.recorder.group_lrs[:, -1].round(6)[:4]
+    array([0.000312, 0.006367, 0.009731, 0.009058])
+    """
     fit_sched(self, n_epoch, lr_max, STLR(cut_frac, ratio), moms, cbs, wd, reset_opt, start_epoch)
 
 @patch

@@ -114,7 +114,12 @@ class Unfreezing(GroupCallback):
 def _train_bn_text(cb): return '' if cb.train_bn is None else f', train_bn={cb.train_bn}'
 
 class GradualUnfreezing(Unfreezing):
-    "Train the head alone, then one more layer group from the top every `epochs` epochs, then all to the end (ULMFiT, section 3.3)"
+    """Train the head alone, then one more layer group from the top every `epochs` epochs, then all to the end (ULMFiT, section 3.3)
+
+    >>> learn.fit_one_cycle(4, 1e-2, cbs=GradualUnfreezing(epochs=1))
+    >>> (learn.recorder.group_lrs > 0).sum(axis=0)   # steps in which each group trained, 8 an epoch
+    array([16, 24, 32])
+    """
     def __init__(self,
         epochs=None, # Epochs before each next group opens: a number, perhaps a fraction, or a list, head first; None for the paper's share
         down_to:int=0, # The lowest group that ever trains

@@ -111,7 +111,15 @@ def own_lr(
 
 @patch
 def layer_groups(self:Learner) -> pd.DataFrame: # One row a layer group, input first
-    "List the layer groups: their modules, their parameters, how many of these train now, and the current rate"
+    """List the layer groups: their modules, their parameters, how many of these train now, and the current rate
+
+    >>> learn.layer_groups()
+          modules  parameters  training     lr
+    group
+    0           0          40        40  0.001
+    1           2          72        72  0.001
+    2           4          18        18  0.001
+    """
     groups = check_groups(self, at_least=1)
     lrs = [own_lr(self)]*len(groups) if self.opt is None else [h['lr'] for h in self.opt.hypers]
     rows = []

@@ -121,7 +121,15 @@ def compare_plans(
     **named:Plan, # Plans with a name for each
 ) -> pd.DataFrame: # One column a plan, one row for each thing in which they differ
     """Show where plans differ, phase by phase. Phases in which the same groups train stand in the same rows, whatever their numbers are.
-    Raises unless there are two plans or more"""
+    Raises unless there are two plans or more
+
+    >>> triangle = Plan([Phase(1, (1,), (1e-3, 1e-2)), Phase(2, (0, 1), (1e-3, 1e-2))], ['body', 'head'])
+    >>> compare_plans(triangle=triangle, cosine=triangle.under(Cos()), show_plot=False)
+                                             triangle       cosine
+    what trains what differs
+    head        schedule      STLR(cut_frac=0.1, ratio=32)  Cos(hold=0)
+    all groups  schedule      STLR(cut_frac=0.1, ratio=32)  Cos(hold=0)
+    """
     numbered = {f'plan {i}': p for i,p in enumerate(plans, 1)}
     twice = numbered.keys() & named.keys()
     if twice: raise ValueError(f'{sorted(twice)}: expected other names, as those without one get these')

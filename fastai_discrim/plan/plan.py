@@ -23,7 +23,20 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    "What trains when, and how fast: a tuple of `Phase`s. It shows itself as a table, phase by layer group"
+    """What trains when, and how fast: a tuple of `Phase`s. It shows itself as a table, phase by layer group
+
+    >>> rates = discriminative_lrs(1e-2, 3, span=100)
+    >>> head,whole = Phase(1, (2,), rates),Phase(2, (0, 1, 2), rates)
+    >>> plan = Plan([head, whole], ['embedding', 'body', 'head'])
+    >>> plan
+    Plan: 3 epochs, 2 phases, 3 groups; peak rates
+           epochs embedding      body      head                      schedule
+    phase
+    1           1    frozen    frozen  1.00e-02  STLR(cut_frac=0.1, ratio=32)
+    2           2  1.00e-04  1.00e-03  1.00e-02  STLR(cut_frac=0.1, ratio=32)
+    >>> plan.lrs(n_iter=10).shape
+    (30, 3)
+    """
     phases: Sequence[Phase] # In order
     names: Sequence[str] = field(default=(), compare=False) # A name for each layer group, input first; for display only
     lr: float | None = field(default=None, compare=False) # The rate that all follow, η_L; for display only, as are these:

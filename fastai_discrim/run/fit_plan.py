@@ -93,7 +93,13 @@ def fit_plan(self:Learner,
     reset_opt:bool=False, # As in `fit`
     start_epoch:int=0, # As in `fit`
 ):
-    "Fit as `plan` says, in one go: one progress bar, one recorder; `learn.phase` tells other callbacks where they are"
+    """Fit as `plan` says, in one go: one progress bar, one recorder; `learn.phase` tells other callbacks where they are
+
+    >>> plan = learn.ulmfit_plan(3, 1e-2)
+    >>> learn.fit_plan(plan)
+    >>> np.array_equal(learn.recorder.group_lrs, plan.lrs(len(learn.dls.train)))   # it ran as planned
+    True
+    """
     # Here, as fastai's callbacks that these build on change the default callbacks when they are imported
     from .checkpointing import checkpointing
     from .phase_ending import PhaseEnding
