@@ -1,12 +1,26 @@
 "Execute the notebooks, each in a scratch folder; cells tagged `download` are left out. --save keeps the outputs, without execution counts"
 import argparse
+import base64
+import io
 import shutil
 import tempfile
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
+# As many as lines, strips and their smoothed edges need. A picture is a quarter as large
+COLORS = 32
+# Dots an inch; matplotlib has 100, and a picture is as wide as a page at less
+DPI = 80
+
+
+def small(png):
+    "Return a picture, in base64, with few colours"
+    picture,file = Image.open(io.BytesIO(base64.b64decode(png))),io.BytesIO()
+    picture.convert('RGB').quantize(COLORS, dither=Image.Dither.NONE).save(file, 'PNG', optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
 
 def execute(path, save):
     nb = nbformat.read(path, as_version=4)
@@ -15,6 +29,7 @@ def execute(path, save):
     with tempfile.TemporaryDirectory() as top:
         cwd,results = Path(top)/'nbs',path.resolve().parents[1]/'benchmarks/results'
         cwd.mkdir()
+        (cwd/'matplotlibrc').write_text(f'figure.dpi: {DPI}\n')
         # As it lies beside a notebook in the repository
         if results.exists(): shutil.copytree(results, Path(top)/'benchmarks/results')
         NotebookClient(run, timeout=900, kernel_name='python3', resources={'metadata': {'path': str(cwd)}}).execute()
@@ -26,7 +41,9 @@ def execute(path, save):
     for c in nb.cells:
         if c.cell_type != 'code': continue
         c.execution_count = None
-        for o in c.outputs: o.pop('execution_count', None) if o.output_type != 'execute_result' else o.update(execution_count=None)
+        for o in c.outputs:
+            if 'image/png' in o.get('data', {}): o.data['image/png'] = small(o.data['image/png'])
+            o.pop('execution_count', None) if o.output_type != 'execute_result' else o.update(execution_count=None)
         c.metadata.pop('execution', None)
     nbformat.write(nb, path)
 

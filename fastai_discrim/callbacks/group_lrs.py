@@ -36,7 +36,7 @@ class GroupLRRecorder(FitCallback):
     def before_train(self):
         self.norms = norm_ids(self.model)
         # Not the learner's `epoch` and `n_iter` later: a validation in the middle of an epoch sets them
-        self.epoch_start,self.at = self.epoch*len(self.dls.train),None
+        self.epoch_began,self.lr_step = self.epoch*len(self.dls.train),None
 
     def after_batch(self):
         # By `self.learn`, as fastai's look-up in the learner takes longer than the rest of this
@@ -45,8 +45,8 @@ class GroupLRRecorder(FitCallback):
         lrs = zip(step_lrs(learn), learn.opt.param_lists)
         learn.recorder.group_lr_steps.append([lr if group_trains(g, self.norms) else 0. for lr,g in lrs])
         # A run that goes on from a checkpoint begins in the middle of an epoch
-        self.at = self.epoch_start+learn.iter if self.at is None else self.at+1
-        learn.recorder.group_lr_at.append(self.at)
+        self.lr_step = self.epoch_began+learn.iter if self.lr_step is None else self.lr_step+1
+        learn.recorder.group_lr_at.append(self.lr_step)
 
 @patch(as_prop=True)
 def group_lrs(self:Recorder) -> np.ndarray: # Shape [steps, groups], 0 where a group was frozen
