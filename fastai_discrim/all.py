@@ -16,6 +16,7 @@ from .recipes.apply import *
 from .recipes.published import *
 from .recipes.recipe import *
 from .run.fit_plan import *
+from .run.load_checkpoint import *
 from .run.run_record import *
 from .search.head_lr import *
 from .ulmfit import *

@@ -281,7 +281,7 @@ def test_an_even_fall_is_for_plans_that_say_nothing_else(tmp_path):
     learn = Learner(make_mlp(tmp_path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat())
     found = HeadLR(1e-2, [1e-2], [1.], 'as told')
     assert learn.ulmfit_plan(3, found).phases[0].lrs == tuple(discriminative_lrs(1e-2, 8, 1/.9, body_lr=1e-2/2.6))
-    assert learn.ulmfit_plan(3, found, 1e-3).phases[0].lrs == tuple(discriminative_lrs(1e-2, 8, 1/.9, body_lr=1e-3))
+    assert learn.ulmfit_plan(3, found, 5e-3).phases[0].lrs == tuple(discriminative_lrs(1e-2, 8, 1/.9, body_lr=5e-3))
 
 def test_what_lr_find_gave(mlp):
     with mlp.no_bar(): res = mlp.lr_find(num_it=30, show_plot=False)

@@ -116,5 +116,6 @@ def fit_plan(self:Learner,
     with plan_loop(self, plan, *begin) as loop:
         for point in saving: point.loop = loop
         ending = [PhaseEnding(plan, loop)] if any(p.early_stop for p in plan.phases) else []
-        running = [PlanUnfreezing(plan), PlanScheduler(plan, loop), RunRecorder(plan), LossGuard(plan, checkpoint_every), *ending]
+        guard = LossGuard(plan, checkpoint, checkpoint_every)
+        running = [PlanUnfreezing(plan), PlanScheduler(plan, loop), RunRecorder(plan), guard, *ending]
         self.fit(plan.n_epoch, lr=list(plan.phases[0].lrs), wd=wd, cbs=running+L(cbs)+saving, reset_opt=reset_opt, start_epoch=start_epoch)

@@ -26,8 +26,11 @@ class LossGuard(FitCallback):
 
     def __init__(self,
         plan:Plan, # The plan that runs
+        checkpoint:str|None=None, # Name of the fit's checkpoint
         checkpoint_every:int|None=None, # Steps between checkpoints within an epoch: what these hold has been looked at
-    ): self.plan,self.checkpoint_every,self.losses,self.first,self.warned = plan,checkpoint_every,[],None,False
+    ):
+        self.plan,self.checkpoint,self.checkpoint_every = plan,checkpoint,checkpoint_every
+        self.losses,self.first,self.warned = [],None,False
 
     def after_batch(self):
         if not self.training: return
@@ -65,7 +68,10 @@ class LossGuard(FitCallback):
 
     def _advice(self):
         "Say what to do"
-        return 'try again from the pretrained weights with a lower `body_lr`, or a lower `lr` if the head alone trains'
+        lower = 'with a lower `body_lr`, or a lower `lr` if the head alone trains'
+        again = f'try again from the pretrained weights {lower}'
+        if self.checkpoint is None: return again
+        return f'{again}; or stop, go back by `learn.load_checkpoint({self.checkpoint!r})`, and fit {lower}, and another `checkpoint`'
 
 def _of_all_processes(*means):
     "Return the mean of each number over all processes that train: they have to end together. A search trains in one of them alone"

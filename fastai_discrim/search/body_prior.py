@@ -8,16 +8,12 @@ from fastai.optimizer import OptimWrapper
 from fastai.torch_core import get_model
 from torch import nn
 
-from ..plan.rates import FACTOR
-
-# Adam on pretrained transformers: 2e-5 to 5e-4 are usual, the lower ones for many thousand steps (Devlin et al. 2019, appendix A.3: 2e-5 to
-# 5e-5 for all layers; Clark et al. 2020, table 7: 3e-4 at the top of a small model, 1e-4 at that of larger ones)
-LAYER_NORM_LR = 3e-4
+# Adam on pretrained transformers, by the width of their layers, from the widest: Clark et al. 2020 (ELECTRA), table 7, for a small, a base
+# and a large model, with lower rates in the layers below. Devlin et al. 2019 (BERT), appendix A.3, have 2e-5 to 5e-5 for all layers of a
+# base or a large model, for thousands of steps
+LAYER_NORM_LRS = {1024: 5e-5, 768: 1e-4, 0: 3e-4}
 # Adam on convolutional networks: fastai's default for all layers
 BATCH_NORM_LR = 1e-3
-# Where the head's rate, found with the body frozen, may lie beside the rate below it. The higher it is, the more the logits move with the
-# features of a body that trains; with few labels and many epochs it is found so low that the body would have to fit them alone
-HEAD_RATIO = 1/FACTOR,10
 # Each block's rate is that of the block above times this (Clark et al. 2020: 0.8 for small models, 0.9 for large ones)
 BLOCK_DECAY = 0.9
 
@@ -30,6 +26,16 @@ class BodyPrior:
     is_settled: bool = False # Is there nothing to measure?
 
 def _is_layer_norm(m): return isinstance(m, nn.LayerNorm) or 'LayerNorm' in type(m).__name__ or 'RMSNorm' in type(m).__name__
+
+def _width(m):
+    "Return how many features a layer norm has"
+    if isinstance(m, nn.LayerNorm): return m.normalized_shape[-1]
+    return max((p.numel() for p in m.parameters()), default=0)
+
+def _layer_norm_lr(norms):
+    "Return what is usual for a transformer as wide as the widest of its layer norms"
+    width = max(map(_width, norms))
+    return next(lr for least,lr in LAYER_NORM_LRS.items() if width >= least)
 
 def _is_batch_or_group_norm(m): return isinstance(m, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm))
 
@@ -58,6 +64,7 @@ def body_prior(
     if any(isinstance(m, nn.RNNBase) for m in modules): return BodyPrior(None, 'recurrent networks', is_settled=True)
     if not _is_adaptive(learn, groups[-1]): return BodyPrior(None, 'any network under this optimiser')
     # Some transformers begin with convolutions and batch norms
-    if any(map(_is_layer_norm, modules)): return BodyPrior(LAYER_NORM_LR, 'networks with layer norms', is_limit=True)
+    norms = list(filter(_is_layer_norm, modules))
+    if norms: return BodyPrior(_layer_norm_lr(norms), 'networks with layer norms', is_limit=True)
     if any(map(_is_batch_or_group_norm, modules)): return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms')
     return BodyPrior(None, 'networks without norm layers')

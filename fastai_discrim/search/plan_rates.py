@@ -7,7 +7,7 @@ from ..checks import as_rate, check_number
 from ..groups.layer_groups import own_lr
 from ..plan.origin import BodyLR, HeadLR, lr_and_origin
 from ..plan.rates import FACTOR
-from .body_prior import HEAD_RATIO, body_prior
+from .body_prior import body_prior
 
 
 def plan_rates(
@@ -43,9 +43,11 @@ def _body_lr(learn, groups, lr, papers_lr, body_lr):
     return None,''
 
 def _beside(lr, body_lr):
-    "Return η_L and where it came from, where it was found with the body frozen and is too high or low beside this `body_lr`; else nothing"
+    """Return η_L and where it came from, where it was found beside a frozen body and does not suit this `body_lr`; else nothing. Above the
+    paper's ratio the logits move more than the features of a body that trains can follow. With few labels and many epochs η_L is found so
+    low that the body would have to fit them alone"""
     if not isinstance(lr, HeadLR): return {}
-    lowest,highest = body_lr*HEAD_RATIO[0],body_lr*HEAD_RATIO[1]
+    lowest,highest = body_lr/FACTOR,body_lr*FACTOR
     if lowest <= lr.lr <= highest: return {}
-    bound,what = (highest, f'at most {HEAD_RATIO[1]}') if lr.lr > highest else (lowest, f'at least 1/{FACTOR}')
+    bound,what = (highest, f'at most {FACTOR}') if lr.lr > highest else (lowest, f'at least 1/{FACTOR}')
     return dict(lr=bound, lr_from=f'head_lr_find, {lr.how}: {lr.lr:.1e}, but {what} times the rate below it')

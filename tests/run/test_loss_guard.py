@@ -180,4 +180,4 @@ def test_a_checkpoint_from_before_can_be_gone_on_from(tmp_path, every, n, at):
     assert outcome(again)['params'] == outcome(want)['params'] and moved(learn, weights(again))
 
 def test_it_can_be_pickled():
-    assert pickle.loads(pickle.dumps(LossGuard(PLAN, 3))).checkpoint_every == 3
+    assert pickle.loads(pickle.dumps(LossGuard(PLAN, 'r', 3))).checkpoint_every == 3

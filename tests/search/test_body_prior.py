@@ -12,7 +12,10 @@ from fastai.torch_core import params
 from fastcore.foundation import L
 from torch import nn
 
-from fastai_discrim.search.body_prior import BATCH_NORM_LR, LAYER_NORM_LR, body_prior
+from fastai_discrim.search.body_prior import BATCH_NORM_LR, body_prior
+
+# What is usual for narrow layers
+LAYER_NORM_LR = 3e-4
 
 
 class LlamaRMSNorm(nn.Module):
@@ -41,7 +44,8 @@ def head(first): return nn.Sequential(first, nn.Linear(4, 2))
     ([nn.BatchNorm1d(4)], None, BATCH_NORM_LR, False), ([nn.SyncBatchNorm(4)], None, BATCH_NORM_LR, False),
     ([nn.GroupNorm(2, 4)], None, BATCH_NORM_LR, False), ([nn.BatchNorm1d(4, affine=False)], None, BATCH_NORM_LR, False),
     # Transformers that begin with convolutions
-    ([nn.BatchNorm1d(4), nn.LayerNorm(4)], None, LAYER_NORM_LR, True), ([nn.LayerNorm(4), nn.BatchNorm1d(4)], None, LAYER_NORM_LR, True),
+    ([nn.BatchNorm1d(4), nn.LayerNorm(4)], None, LAYER_NORM_LR, True),
+    ([nn.LayerNorm(4), nn.BatchNorm1d(4)], None, LAYER_NORM_LR, True),
     ([], None, None, False), ([nn.ReLU()], None, None, False),
     # Of the head nothing is known
     ([], head(nn.LayerNorm(4)), None, False), ([], head(nn.BatchNorm1d(4)), None, False),
@@ -50,6 +54,13 @@ def head(first): return nn.Sequential(first, nn.Linear(4, 2))
 def test_it_is_known_by_the_bodys_norm_layers(body, top, lr, is_limit):
     res = prior(learner(*body, top=top))
     assert (res.lr, res.is_limit, res.is_settled) == (lr, is_limit, False)
+
+@pytest.mark.parametrize('norm', [nn.LayerNorm, LlamaRMSNorm, partial(nn.LayerNorm, elementwise_affine=False)],
+                         ids=['layer norm', 'RMS norm', 'without weights'])
+@pytest.mark.parametrize('width,lr', [(384, 3e-4), (767, 3e-4), (768, 1e-4), (1023, 1e-4), (1024, 5e-5), (4096, 5e-5)])
+def test_wide_transformers_bear_less(norm, width, lr):
+    res = prior(learner(nn.LayerNorm(4), norm(width), nn.LayerNorm(8)))
+    assert (res.lr, res.is_limit) == (lr, True)
 
 def test_the_kind_is_named():
     kinds = [prior(learner(*body)).kind for body in ([nn.LayerNorm(4)], [nn.BatchNorm1d(4)], [], [nn.LSTM(4, 4)])]
