@@ -32,6 +32,19 @@ def small(png):
     picture.quantize(palette=colors, dither=Image.Dither.NONE).save(file, 'PNG', optimize=True)
     return base64.b64encode(file.getvalue()).decode()
 
+def is_shown(output):
+    "Tell whether there is anything to see: a progress bar that has ended leaves an empty output"
+    return output.get('data', {}).get('text/html') != ''
+
+def slim(output):
+    "Leave out what a page doesn't show, the number of the execution and a second form of a table, and make a picture small"
+    data = output.get('data', {})
+    if 'image/png' in data: data['image/png'] = small(data['image/png'])
+    if 'text/html' in data: data.pop('text/markdown', None)
+    if output.output_type == 'execute_result': output.execution_count = None
+    else: output.pop('execution_count', None)
+    return output
+
 def execute(path, save):
     nb = nbformat.read(path, as_version=4)
     skipped = [c for c in nb.cells if 'download' in c.metadata.get('tags', [])]
@@ -51,9 +64,7 @@ def execute(path, save):
     for c in nb.cells:
         if c.cell_type != 'code': continue
         c.execution_count = None
-        for o in c.outputs:
-            if 'image/png' in o.get('data', {}): o.data['image/png'] = small(o.data['image/png'])
-            o.pop('execution_count', None) if o.output_type != 'execute_result' else o.update(execution_count=None)
+        c.outputs = [slim(o) for o in c.outputs if is_shown(o)]
         c.metadata.pop('execution', None)
     nbformat.write(nb, path)
 
