@@ -129,16 +129,33 @@ def check_train_bn(
     check_flag(v, 'train_bn', 'for `learn.train_bn`')
 
 def count_items(
-    dl, # A loader, of fastai or torch
-) -> int|None: # None where the data set doesn't say
+    dl, # A loader, or whatever gives batches
+) -> int|None: # None where it has no data set, or one that doesn't say
     "Count the items of the data set of `dl`"
     try: return len(dl.dataset)
-    except TypeError: return None
+    except (AttributeError, TypeError): return None
+
+def has_batches(
+    dl, # A loader, or whatever gives batches
+) -> bool: # False where it doesn't say how many: fastai can't validate on it
+    "Tell whether `dl` has any batch"
+    try: return len(dl) > 0
+    except TypeError: return False
+
+def has_valid(
+    learn, # A `Learner`
+) -> bool:
+    "Tell whether `learn` has batches to validate on"
+    return len(learn.dls.loaders) > 1 and has_batches(learn.dls.loaders[1])
 
 def check_data(
     learn, # A `Learner`
 ):
     "Raise if the training set of `learn` has no batch"
-    if len(learn.dls.train) == 0:
+    try: n = len(learn.dls.train)
+    except TypeError as e:
+        raise TypeError(f'the training set doesn\'t say how many batches it has ({e}), from which each step gets its rate: expected a '
+                        'loader with a length; give its class, or that of its data set, a `__len__`') from e
+    if n == 0:
         raise ValueError(f'the training set has {count_items(learn.dls.train)} items and makes 0 batches: expected at least 1 batch; '
                          'give it more items, or a smaller batch size')

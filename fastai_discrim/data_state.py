@@ -27,6 +27,12 @@ def whole_loader(
     # By its name, as its module needs accelerate
     return dl.dl if type(dl).__name__ == 'DistributedDL' else dl
 
+def own_attrs(
+    dl, # A loader, or whatever stands for one, such as a list of batches
+) -> dict: # By name
+    "Return the attributes of a loader, to read or to change"
+    return getattr(dl, '__dict__', {})
+
 def _generators(dl):
     "Return the generators that a torch loader and its samplers draw from"
     holders = dl,getattr(dl, 'sampler', None),getattr(getattr(dl, 'batch_sampler', None), 'sampler', None)
@@ -39,7 +45,7 @@ def loader_state(
     "Return what sets the order of a loader's batches: fastai's `rng`, torch's generators, and a language model's items, shuffled in place"
     rng = getattr(dl, 'rng', None)
     return dict(rng=rng.getstate() if hasattr(rng, 'getstate') else None, generators=[g.get_state() for g in _generators(dl)],
-                looked='_n_inp' in vars(dl),
+                looked='_n_inp' in own_attrs(dl),
                 idxs=list(map(int, dl.items.idxs)) if hasattr(dl, 'make_chunks') else None)
 
 def set_loader(
@@ -53,7 +59,7 @@ def set_loader(
         dl.rng.setstate(state['rng'])
     for g,s in zip(_generators(dl), state['generators']): g.set_state(s)
     # fastai draws an item, once, to see what it is made of: not when it is the turn of others
-    if state['looked'] and '_n_inp' not in vars(dl): dl._one_pass()
+    if state['looked'] and '_n_inp' not in own_attrs(dl): dl._one_pass()
     if state['idxs'] is not None:
         # In place, as a loader of the same items holds them too; in older fastcore an `L` takes no slices
         idxs = getattr(dl.items.idxs, 'items', dl.items.idxs)

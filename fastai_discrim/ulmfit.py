@@ -40,7 +40,7 @@ def body_lr_find(self:Learner,
     at what is usual for networks of its kind, or at the paper's η_L / 2.6, and go down for as long as the validation loss gets clearly
     lower. For recurrent networks, the paper's, divide the η_L of one epoch by 2.6. Leave no trace on the learner"""
     if body_prior(self, check_groups(self)).is_settled: res = _papers_body_lr(self, lr, wd)
-    else: res = search_body_lr(self, lambda body_lr: self.ulmfit_plan(n_epoch, lr, body_lr, **kwargs), wd)
+    else: res = search_body_lr(self, lr, lambda body_lr: self.ulmfit_plan(n_epoch, lr, body_lr, **kwargs), wd)
     if show_plot and rank_distrib() == 0: plot_search(res, 'group below the head')
     return res
 

@@ -1,6 +1,7 @@
 "What is refused, with the value in the message"
 import re
 from collections import namedtuple
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from fastai_discrim.checks import (
     check_rates,
     check_train_bn,
     count_items,
+    has_batches,
+    has_valid,
     plain_number,
 )
 
@@ -105,6 +108,30 @@ def test_what_lr_find_gave_is_its_valley():
 @pytest.mark.parametrize('v', [slice(1e-5, 1e-3), slice(1e-3), [1e-4, 1e-3], (1e-3,), np.ones(3), torch.ones(3)])
 def test_several_rates_where_one_is_expected(v):
     with pytest.raises(TypeError, match='body_lr=.*expected one number, .*: say how they fall by `span=`.*`factor='): as_rate(v, 'body_lr')
+
+class Loader:
+    "Says how many batches it has, or raises"
+    def __init__(self, n): self.n = n
+    def __len__(self):
+        if isinstance(self.n, Exception): raise self.n
+        return self.n
+
+def test_whether_a_loader_has_batches():
+    assert has_batches(Loader(1)) and has_batches([1]) and not has_batches(Loader(0)) and not has_batches([])
+    assert not has_batches(None) and not has_batches(Loader(TypeError())) and not has_batches(iter([1]))
+    for loaders,want in (([[1]], False), ([[1], []], False), ([[1], [1]], True), ([[1], None], False), ([[], [1]], True)):
+        assert has_valid(SimpleNamespace(dls=SimpleNamespace(loaders=loaders))) == want
+
+def test_how_many_items_a_loader_has():
+    assert count_items(SimpleNamespace(dataset=[1, 2])) == 2 and count_items([1]) is count_items(None) is None
+    assert count_items(SimpleNamespace(dataset=Loader(TypeError()))) is None
+
+def test_a_training_set_without_batches_or_length():
+    def learner(train): return SimpleNamespace(dls=SimpleNamespace(train=train))
+    check_data(learner([1]))
+    with pytest.raises(ValueError, match='makes 0 batches: expected at least 1'): check_data(learner([]))
+    with pytest.raises(TypeError, match=r"doesn't say how many batches it has \(no length\).* expected a loader with a length"):
+        check_data(learner(Loader(TypeError('no length'))))
 
 def test_arguments_by_the_name_of_the_function_that_was_called():
     @check_names

@@ -4,6 +4,7 @@ __all__ = []
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import get_model
+from torch import nn
 
 from ..user_warning import warn_user
 from .labels import group_labels
@@ -64,11 +65,21 @@ def dead_groups(
     names,by_hand = param_names(learn),frozen_by_hand(learn)
     return tuple(i for i,g in enumerate(groups) if all(by_hand.get(names.get(p)) for p in g))
 
+def check_made(
+    groups, # Layer groups
+):
+    "Raise `ValueError` where a lazy layer has no weights yet: nothing without weights can be frozen"
+    n = sum(nn.parameter.is_lazy(p) for g in groups for p in g)
+    if n:
+        raise ValueError(f'{n} parameters of lazy layers are not made yet: expected all of them; run a batch through the model first, as by '
+                         '`learn.model(*learn.dls.one_batch()[:1])`, then `learn.create_opt()`')
+
 def check_some_train(
     learn:Learner, # The learner
     groups, # Its layer groups
 ) -> tuple: # Indices of the groups with nothing left to train
-    "Return `dead_groups`; raise `ValueError` if these are all groups"
+    "Return `dead_groups`; raise `ValueError` if these are all groups, or as `check_made` does"
+    check_made(groups)
     dead = dead_groups(learn, groups)
     if len(dead) < len(groups): return dead
     raise ValueError(f'all parameters of the {len(groups)} layer groups are frozen by hand: expected some that train; `learn.unfreeze()` '

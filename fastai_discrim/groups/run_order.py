@@ -7,7 +7,8 @@ import torch
 from fastai.learner import Learner
 from torch import Tensor, nn
 
-from ..data_state import data_state, random_states, set_data_state, set_random
+from ..data_state import data_state, own_attrs, random_states, set_data_state, set_random
+from ..module_state import modules_kept
 from .modules import own_params
 
 
@@ -51,21 +52,13 @@ class RunOrder:
 
 @contextmanager
 def _unchanged(model):
-    "Run `model` inside in evaluation mode, and leave no trace: modes, buffers, what modules remember, random states"
-    modules = list(model.modules())
-    attrs = [({k:v for k,v in vars(m).items() if not k.startswith('_')}, dict(m._buffers)) for m in modules]
-    buffers,states = [(b, b.detach().clone()) for b in model.buffers()],random_states()
+    "Run `model` inside in evaluation mode, and leave no trace on it or in random states"
+    states = random_states()
     try:
-        for m in modules: m.training = False
-        with torch.no_grad(): yield
-    finally:
-        for m,(own,named) in zip(modules, attrs):
-            for k in [k for k in vars(m) if not k.startswith('_') and k not in own]: del vars(m)[k]
-            vars(m).update(own)
-            m._buffers.clear()
-            m._buffers.update(named)
-        for b,old in buffers: b.data.copy_(old)
-        set_random(states)
+        with modules_kept(model),torch.no_grad():
+            for m in model.modules(): m.training = False
+            yield
+    finally: set_random(states)
 
 def _map(f, o):
     "Return `o`, a tensor or a nest of tuples and lists of them, with `f` of each tensor"
@@ -122,14 +115,14 @@ def learner_input(
     "Return what the model of `learn` takes, of one batch of the training set"
     train,state = learn.dls.train,data_state(learn)
     # fastai's loaders note what their items are made of when they first draw one
-    noted = dict(vars(train))
+    noted = dict(own_attrs(train))
     try:
         # Without worker processes, where the loader is fastai's
         batch = train.one_batch() if hasattr(train, 'one_batch') else next(iter(train))
         n = getattr(learn.dls, 'n_inp', 1 if len(batch) == 1 else len(batch)-1)
     finally:
-        vars(train).clear()
-        vars(train).update(noted)
+        own_attrs(train).clear()
+        own_attrs(train).update(noted)
         set_data_state(learn, state)
     device = next(learn.model.parameters()).device
     return tuple(_map(lambda t: t.to(device), o) for o in batch[:n])

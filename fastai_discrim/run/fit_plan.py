@@ -8,7 +8,7 @@ from fastcore.foundation import L
 from ..callbacks.base import is_kind
 from ..callbacks.discriminative import DiscriminativeLR
 from ..callbacks.unfreezing import Unfreezing
-from ..checks import check_data, check_names
+from ..checks import check_data, check_names, has_valid
 from ..groups.by_hand import check_some_train
 from ..groups.labels import group_labels
 from ..groups.layer_groups import check_groups
@@ -26,8 +26,8 @@ LOW_SHARE = 0.5
 
 def _measured(learn):
     "Return the names under which the recorder will have numbers"
-    recorder,metrics,loaders = learn.recorder,list(L(learn.metrics).attrgot('name')),learn.dls.loaders
-    if not recorder.valid_metrics or len(loaders) < 2 or not len(loaders[1]): return ['train_loss']
+    recorder,metrics = learn.recorder,list(L(learn.metrics).attrgot('name'))
+    if not recorder.valid_metrics or not has_valid(learn): return ['train_loss']
     if not recorder.train_metrics: return ['train_loss', 'valid_loss', *metrics]
     return [f'{part}_{name}' for part in ('train', 'valid') for name in ('loss', *metrics)]
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import numpy as np
 from fastai.learner import Learner
 
-from ..plan.origin import BodyLR
+from ..plan.origin import BodyLR, HeadLR
+from .choice import lowers
 from .restored import restored
 from .run_search import run_search
 
@@ -20,6 +21,8 @@ MAX_DOWN = 4
 MAX_STEPS,MIN_STEPS,SHARE_OF_LONG = 40,15,1/25
 # A fit of more steps is long
 LONG = 200
+# A network that learns less than this share of what its head learns alone is destroyed, not trained
+SHARE_OF_HEAD = 1/4
 # Items of the validation set, at most
 N_ITEMS = 500
 
@@ -31,20 +34,37 @@ def n_steps(
     if n_fit <= LONG: return min(MAX_STEPS, max(n_fit//2, 1))
     return int(np.clip(n_fit*SHARE_OF_LONG, MIN_STEPS, MAX_STEPS))
 
+def destroyed_from(
+    lr:float|HeadLR, # The head's rate, or what `head_lr_find` gave
+) -> float: # inf where it isn't known what the head learns alone
+    "Return the loss from which on a network has learnt so much less than its head alone that the rate has destroyed it"
+    if not isinstance(lr, HeadLR) or not np.isfinite(lr.untrained): return np.inf
+    best = np.nanmin(lr.losses)
+    return lr.untrained - SHARE_OF_HEAD*(lr.untrained-best) if lowers(lr.untrained, best) else np.inf
+
 def lower_lr(
     losses_at, # Function from a rate to its `Losses`
     first:float, # Where to begin
+    destroyed:float=np.inf, # The loss from which on the network is destroyed: one such rate is as bad as the next, and says nothing of lower ones
 ) -> tuple: # Rates, ascending; their `Losses`; the chosen one
-    """Divide `first` by 3 for as long as the loss gets clearly lower, or isn't finite. Higher rates are not tried: they only seem better in
-    a few steps (`benchmarks/README.md`)"""
-    lrs,losses = [first],losses_at(first)
+    """Divide `first` by 3 for as long as the loss gets clearly lower, isn't finite, or is that of a destroyed network, and once more from
+    there. Higher rates are not tried: they only seem better in a few steps (`benchmarks/README.md`)"""
+    lrs,losses,best_of_bad = [first],losses_at(first),None
     while len(lrs) <= MAX_DOWN:
         lrs,losses = [lrs[0]/STEP, *lrs],losses_at(lrs[0]/STEP).joined(losses)
-        if np.isfinite(losses.mean[1]) and not losses.is_clearly_lower(0, 1): return np.array(lrs),losses,lrs[1]
-    return np.array(lrs),losses,lrs[0]
+        if not np.isfinite(losses.mean[1]) or losses.is_clearly_lower(0, 1): continue
+        if losses.mean[1] < destroyed: return np.array(lrs),losses,lrs[1-_is_at_edge(losses, destroyed)]
+        best_of_bad = best_of_bad or lrs[1]
+    is_good = best_of_bad is None or losses.mean[0] < destroyed
+    return np.array(lrs),losses,lrs[0] if is_good else best_of_bad
+
+def _is_at_edge(losses, destroyed):
+    "Tell whether the next higher rate destroys the network, and the next lower one doesn't: a fit is longer than what was tried"
+    return len(losses.mean) > 2 and losses.mean[2] >= destroyed > losses.mean[0]
 
 def search_body_lr(
     learn:Learner, # The learner, which is put back
+    lr:float|HeadLR, # Peak rate of the head, η_L, or what `head_lr_find` gave
     plan_at:Callable, # Function from a rate of the group below the head to the plan of the fit
     wd:float|None=None, # Weight decay, as in `fit`
 ) -> BodyLR: # The chosen rate, the rates tried and their losses, and how they were found
@@ -56,5 +76,6 @@ def search_body_lr(
         with restored(learn),learn.no_bar(),learn.no_logging():
             learn.metrics = []
             return miniature_losses(learn, plan_at(body_lr), steps, N_ITEMS, wd)
-    lrs,losses,chosen = run_search(learn, lambda: lower_lr(_losses_at, plan.phases[0].lrs[-2]), "the body's rate")
+    def _search(): return lower_lr(_losses_at, plan.phases[0].lrs[-2], destroyed_from(lr))
+    lrs,losses,chosen = run_search(learn, _search, "the body's rate")
     return BodyLR(chosen, lrs, losses.mean, f'validation loss after {steps} steps of the plan in miniature, at {len(lrs)} rates')

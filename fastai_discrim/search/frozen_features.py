@@ -8,9 +8,9 @@ from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.progress import ProgressCallback
 from fastai.learner import Learner
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 
-from ..checks import count_items
+from ..checks import count_items, has_valid
 from ..distributed import log_rank0
 from .frozen_head import SplitHead, items_in, map_tensors, module_inputs
 
@@ -59,9 +59,11 @@ def frozen_features(
 def shuffled(dl, n):
     "Return `dl` in random order where it has more than `n` items, as the first ones may be of one class; where that can't be had, `dl`"
     size = count_items(dl)
-    if isinstance(dl.dataset, IterableDataset) or size is None or size <= n: return dl
+    if size is None or size <= n or isinstance(dl.dataset, IterableDataset): return dl
     if hasattr(dl, 'new'): return dl.new(shuffle=True)
-    return dl if dl.batch_size is None else DataLoader(dl.dataset, dl.batch_size, shuffle=True, collate_fn=dl.collate_fn)
+    # Another sampler may leave items out, as those that train
+    if not isinstance(dl, DataLoader) or not isinstance(dl.sampler, SequentialSampler) or dl.batch_size is None: return dl
+    return DataLoader(dl.dataset, dl.batch_size, shuffle=True, collate_fn=dl.collate_fn)
 
 def train_and_valid_features(
     learn:Learner, # The learner whose body runs
@@ -70,8 +72,7 @@ def train_and_valid_features(
 ) -> tuple: # Two lists of batches, as `frozen_features` gives them
     "Collect the features of a share of the training set, and of a share of the validation set, a quarter as large"
     train = frozen_features(learn, head, learn.dls.train, n_batch)
-    has_valid = len(learn.dls.loaders) > 1 and len(learn.dls.valid)
-    if has_valid:
+    if has_valid(learn):
         n_items = max(items_in(train)//TRAIN_PER_VALID, 1)
         return train,frozen_features(learn, head, shuffled(learn.dls.valid, n_items), n_items=n_items)
     held_out = -(-len(train)//BATCHES_PER_HELD_OUT)

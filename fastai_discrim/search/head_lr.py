@@ -10,6 +10,7 @@ from fastprogress.fastprogress import progress_bar
 from ..callbacks.freezing import freeze_all_but
 from ..checks import check_count, check_data, check_list, check_moms, check_number
 from ..data_state import random_states, set_random
+from ..groups.by_hand import check_made
 from ..groups.layer_groups import check_groups
 from ..plan.origin import HeadLR
 from ..plan.schedules import STLR, Schedule
@@ -132,10 +133,10 @@ def head_lr_find(self:Learner,
     for name,n in dict(n_epoch=n_epoch, n_batch=n_batch, runs=runs).items(): check_count(n, name)
     if not isinstance(sched, Schedule): raise TypeError(f'sched={sched!r}: expected a Schedule, such as STLR() or OneCycle()')
     if moms is not None: check_moms(moms, counts=sched.n_moms)
-    n_groups = len(check_groups(self))
+    check_made(groups := check_groups(self))
     check_data(self)
     def _search():
-        return _head_lr(self, n_groups, lrs, n_epoch=n_epoch, n_batch=n_batch, runs=runs, sched=sched, moms=moms, wd=wd)
+        return _head_lr(self, len(groups), lrs, n_epoch=n_epoch, n_batch=n_batch, runs=runs, sched=sched, moms=moms, wd=wd)
     res,caution = run_search(self, _search, 'η_L')
     if rank_distrib() != 0: return res
     if caution: warn_user(caution)

@@ -13,6 +13,7 @@ from fastai.learner import Learner
 from fastcore.basics import GetAttr
 from torch import nn
 
+from ..checks import has_valid
 from ..plan.opening import with_own_steps
 from ..plan.plan import Plan
 from ..run import fit_plan  # noqa: F401, for `learn.fit_plan`
@@ -97,9 +98,9 @@ def miniature_losses(
     wd:float=None, # Weight decay, as in `fit`
 ) -> Losses: # Of one candidate
     "Fit `plan` in `n_steps` steps, and return the validation losses after them; raise `CancelFitException` where a callback calls it off"
-    train,*others = learn.dls.loaders
+    train = learn.dls.train
+    valid = learn.dls.valid if has_valid(learn) else train
     learn.dls = copy(learn.dls)
-    valid = others[0] if others and len(others[0]) else train
     learn.dls.loaders = [FirstBatches(train, n_steps), valid]
     with same_momentum(learn.model),catch_warnings():
         # What holds for the whole fit is said when it runs

@@ -1,31 +1,30 @@
 "Range test of the head's rate, for heads that can't be run without the body"
 __all__ = []
 
-from contextlib import nullcontext
 from itertools import takewhile
 
 import numpy as np
-import torch
 from fastai.callback.schedule import minimum
+from fastai.imports import noop
 from fastai.learner import Learner
-from fastcore.foundation import L
 
+from ..callbacks.base import overridden
 from ..distributed import log_rank0
 from ..plan.origin import HeadLR
 from .choice import lowers
+from .restored import restored_weights
 
 # One range test depends on which batches it happens to see
 RUNS = 3
 LR_MIN,LR_MAX,N_STEPS = 1e-5,10.,100
 # As fastai does: the smoothed loss is not yet steady at the start, and at the end it diverges
 SKIPPED = slice(N_STEPS//10, -5)
-# Of a text learner fastai 2.8.0 to 2.8.3 saves an `L`, which torch loads, since 2.6, only if told to; before 2.5 it can't be told
-safe_globals = getattr(torch.serialization, 'safe_globals', nullcontext)
 
 
 def _loss_curve(learn, lr_min, lr_max):
     "Run one range test; return its rates, and its smoothed losses up to the first that is not finite"
-    with safe_globals([L]): learn.lr_find(lr_min, lr_max, N_STEPS, show_plot=False, suggest_funcs=None)
+    # fastai can't load what it saved where `forward` makes buffers or enlarges them
+    with restored_weights(learn),overridden(learn, save=noop): learn.lr_find(lr_min, lr_max, N_STEPS, show_plot=False, suggest_funcs=None)
     losses = [float(l) for l in learn.recorder.losses[SKIPPED]]
     return learn.recorder.lrs[SKIPPED],list(takewhile(np.isfinite, losses))
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
 from ..groups.modules import own_params
+from ..module_state import modules_kept
 from .frozen_head import SplitHead, items, list_tensors, module_inputs
 
 # What layers, losses and compiled code raise where they get other shapes than they are for
@@ -37,7 +38,8 @@ def _trace(learn, batch):
     def _note(m, args, kwargs):
         calls.append(_Call(m, args, kwargs))
         half.append(torch.is_autocast_enabled(device) or any(map(_is_half, list_tensors((args, kwargs)))))
-    with ExitStack() as hooks:
+    # A buffer made for two items would be in the way of more
+    with modules_kept(model),ExitStack() as hooks:
         for m in model.modules(): hooks.enter_context(m.register_forward_pre_hook(_note, with_kwargs=True))
         learn.validate(dl=[batch])
     return calls,learn.pred,any(half)

@@ -253,3 +253,14 @@ class TestLora:
         learn.model[2] = self.Lora(learn.model[2])
         for i in (0, 3): learn.model[i].requires_grad_(False)
         assert stays(learn, fit, [n for n,p in learn.model.named_parameters() if not p.requires_grad])
+
+def test_lazy_layers_without_weights_yet(tmp_path):
+    learn = make_mlp(tmp_path)
+    learn.model[4] = nn.LazyLinear(2)
+    match = r'2 parameters of lazy layers are not made yet: expected all of them; run a batch through the model first'
+    for f in (lambda: learn.ulmfit_plan(3, 1e-2), lambda: learn.head_lr_find(show_plot=False), lambda: learn.fit_ulmfit(3),
+              lambda: learn.fit(3, cbs=GradualUnfreezing(1))):
+        with pytest.raises(ValueError, match=match), learn.no_bar(): f()
+    learn.model(*learn.dls.one_batch()[:1])
+    learn.create_opt()
+    with learn.no_bar(): learn.fit_ulmfit(3, 1e-2)

@@ -13,28 +13,30 @@ from fastai.callback.progress import CSVLogger
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.data.core import DataLoaders
-from fastai.losses import CrossEntropyLossFlat
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat, MSELossFlat
 from fastai.torch_core import set_seed
 from search.no_trace import OPTS, Stop, check_no_trace, check_training_that_follows
 from torch import nn
 
 from fastai_discrim.callbacks.discriminative import DiscriminativeLR
 from fastai_discrim.callbacks.unfreezing import GradualUnfreezing
+from fastai_discrim.groups.split import layerwise_split
 from fastai_discrim.plan.origin import BodyLR, HeadLR
-from fastai_discrim.search.body_lr import lower_lr, n_steps
+from fastai_discrim.search.body_lr import destroyed_from, lower_lr, n_steps
 from fastai_discrim.search.body_prior import BATCH_NORM_LR
 from fastai_discrim.search.losses import Losses
 
 # The way down
 
-def steps_down(values, sizes=(16,)):
+def steps_down(values, sizes=(16,), **kw):
     "Return what `lower_lr` gives for the losses at 1, 1/3, 1/9 and so on, and the rates that it asks for"
     asked = []
     def losses_at(lr):
         asked.append(lr)
         value = values[len(asked)-1]
         return value if isinstance(value, Losses) else Losses(np.full((1, len(sizes)), float(value)), np.array(sizes, dtype=float))
-    return (*lower_lr(losses_at, 1.), asked)
+    return (*lower_lr(losses_at, 1., **kw), asked)
 
 NAN,INF = float('nan'),float('inf')
 
@@ -52,6 +54,28 @@ def test_down_for_as_long_as_the_loss_gets_lower(values, n, down, sizes):
     np.testing.assert_array_equal(lrs, asked[::-1])
     assert chosen == asked[down]
     np.testing.assert_array_equal(losses.mean, [v if np.isfinite(v) else NAN for v in values[:n]][::-1])
+
+# Losses of at least 5 are those of a destroyed network
+@pytest.mark.parametrize('values,n,down', [
+    # One good rate is all it takes
+    ([1, 2], 2, 0), ([4, 3, 3], 3, 1), ([1, 6], 2, 0),
+    # On a plateau of destroyed networks it goes on, over humps, too, and one rate further, unless that is bad
+    ([6, 1, 2], 3, 2), ([6, 1, 6], 3, 1), ([6, 1, NAN], 3, 1), ([6, 6, 1, 1], 4, 3), ([6, 7, 1, 2], 4, 3), ([6, 5.5, 6, 1, 2], 5, 4),
+    ([NAN, 6, 6, 1, 1], 5, 4), ([6, 6, 6, 6, 1], 5, 4), ([5, 5, 4, 4], 4, 3), ([6, 3, 1, 1], 4, 2),
+    # Where the rate above isn't finite, it stays, as ever
+    ([6, NAN, 1, 1], 4, 2),
+    # If all are bad, it is the one at which it would have stopped
+    ([6]*5, 5, 0), ([7, 6, 6, 6, 6], 5, 1), ([6, 7, 6, 7, 6], 5, 0), ([6, NAN, NAN, NAN, NAN], 5, 0), ([9, 8, 7, 6, 5], 5, 4)])
+def test_down_for_as_long_as_the_network_is_destroyed(values, n, down):
+    lrs,losses,chosen,asked = steps_down(values, destroyed=5)
+    assert len(asked) == len(lrs) == n and chosen == asked[down]
+
+def test_when_a_network_is_destroyed():
+    "It has learnt less than a quarter of what the head learns alone, from 8 to 4"
+    def found(untrained, *losses): return HeadLR(1e-2, np.ones(len(losses)), np.array(losses), 'as told', untrained)
+    assert destroyed_from(found(8., 7., 4., NAN)) == 7 and destroyed_from(found(-4., -8.)) == -5
+    # The head learns nothing alone, or it isn't known what it learns
+    for lr in (found(8., 9., 7.95), found(NAN, 1.), 1e-2): assert destroyed_from(lr) == INF
 
 def parts(*values): return Losses(np.array([values], dtype=float), np.full(len(values), 2.))
 
@@ -195,6 +219,20 @@ def test_where_the_heads_rate_was_found_it_begins_at_what_is_usual(tmp_path):
     # A rate that somebody chose has its own
     assert find(learn, lr=1e-2).lrs[-1] == pytest.approx(1e-2/2.6)
     assert find(learn, lr=1e-2, factor=5).lrs[-1] == pytest.approx(1e-2/5)
+
+def test_targets_on_another_scale(tmp_path):
+    "Rates that fit the outputs of the head destroy the body: the search goes on until the network learns, with the head's rate lowered, too"
+    set_seed(0)
+    x = torch.randn(600, 4)
+    ds = list(zip(x, 80_000 + 10_000*x.sum(1, keepdim=True)))
+    net = nn.Sequential(nn.Linear(4, 50), nn.ReLU(), nn.Linear(50, 20), nn.ReLU(), nn.Linear(20, 1))
+    learn = Learner(DataLoaders.from_dsets(ds[:500], ds[500:], bs=16, device='cpu', num_workers=0), net, loss_func=MSELossFlat(),
+                    splitter=layerwise_split)
+    with learn.no_bar(),learn.no_logging(),warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        learn.fit_ulmfit(8)
+    # The standard deviation of the targets is 20,000
+    assert learn.recorder.values[-1][1]**.5 < 10_000 and learn.recorder.plan.lr > learn.recorder.plan.body_lr
 
 @pytest.fixture
 def seen(monkeypatch):

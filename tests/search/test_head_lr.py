@@ -26,7 +26,7 @@ from fastcore.foundation import L
 from search.no_trace import OPTS, Stop, check_no_trace, check_training_that_follows
 from torch import nn
 from torch.utils.data import DataLoader as TorchLoader
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, SubsetRandomSampler
 
 from fastai_discrim.callbacks.discriminative import DiscriminativeLR
 from fastai_discrim.callbacks.unfreezing import GradualUnfreezing
@@ -419,6 +419,89 @@ def test_data_without_an_order_of_its_own(tmp_path):
         def __iter__(self): return iter(self.items)
     learn.dls = DataLoaders(*[DataLoader(Stream(list(learn.dls.train_ds)), bs=8, n=64, device='cpu') for _ in range(2)])
     assert find(learn).how.startswith('validation loss')
+
+class Batches:
+    "Gives batches, and says how many"
+    __slots__ = 'batches',
+    def __init__(self, items): self.batches = [tuple(map(torch.stack, zip(*items[i:i+8]))) for i in range(0, len(items), 8)]
+    def __len__(self): return len(self.batches)
+    def __iter__(self): return (b for b in self.batches)
+
+class Unsized(Batches):
+    "Doesn't say how many"
+    def __len__(self): raise TypeError('no length')
+
+class Wrapped:
+    "Wraps a loader, as a prefetcher does"
+    def __init__(self, items): self.dl = TorchLoader(items, 8)
+    def __len__(self): return len(self.dl)
+    def __iter__(self): return iter(self.dl)
+    @property
+    def dataset(self): return self.dl.dataset
+
+def as_list(items): return list(Batches(items))
+
+@pytest.mark.parametrize('make', [Batches, Wrapped, as_list])
+def test_loaders_that_do_little_more_than_iterate(tmp_path, make):
+    learn = make_mlp(tmp_path)
+    items = list(learn.dls.train.dataset)
+    learn.dls = DataLoaders(make(items), make(items*3))
+    before = everything(learn)
+    assert find(learn).how.startswith('validation loss')
+    with learn.no_bar(),learn.no_logging(): learn.body_lr_find(4, 1e-2, show_plot=False)
+    check_no_trace(before, everything(learn))
+    with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(2)
+
+@pytest.mark.parametrize('valid', [Unsized, lambda items: None])
+def test_what_can_not_validate_is_no_validation_set(tmp_path, valid):
+    learn = make_mlp(tmp_path)
+    items = list(learn.dls.train.dataset)
+    learn.dls = DataLoaders(Batches(items), valid(items))
+    assert find(learn).how.startswith('validation loss')
+    with learn.no_bar(),learn.no_logging(): assert np.isfinite(learn.body_lr_find(4, 1e-2, show_plot=False).losses).all()
+
+def test_what_a_sampler_leaves_out_does_not_validate(tmp_path):
+    "One data set for both, as where items are divided by samplers"
+    learn = make_mlp(tmp_path)
+    items,seen = list(learn.dls.train.dataset),[]
+    class See(Callback):
+        def after_batch(self):
+            if self.dl is not self.dls.train: seen.extend(self.xb[0][:,0].tolist())
+    def part(idxs): return TorchLoader(items, 8, sampler=SubsetRandomSampler(idxs))
+    learn.dls = DataLoaders(part(range(40)), part(range(40, 64)))
+    learn.add_cb(See())
+    find(learn)
+    # Two items of the training set tell where the head begins
+    held_out = {items[i][0][0].item() for i in range(40, 64)}
+    assert len(set(seen) - held_out) <= 4 and len(held_out.intersection(seen)) >= 8
+
+class Exact(nn.Module):
+    "Has a mask of just the shape of the batch, which goes into what it gives beside the prediction"
+    def __init__(self, both):
+        super().__init__()
+        self.emb,self.mid,self.head,self.both = nn.Embedding(20, 8),nn.Linear(8, 8),nn.Linear(8, 2),both
+        self.register_buffer('mask', torch.zeros(0, 0))
+    def forward(self, x):
+        if self.mask.shape != x.shape: self.mask = torch.ones(x.shape)
+        h = self.mid(self.emb(x)*self.mask[...,None]).relu()
+        pred = self.head(h.mean(1))
+        return (pred, h) if self.both else pred
+
+@pytest.mark.parametrize('trained', [False, True])
+@pytest.mark.parametrize('both', [False, True], ids=['alone', 'range test'])
+def test_buffers_that_a_run_makes_or_enlarges(both, trained):
+    "Where stock `lr_find` can do it only if the buffer has its last size already"
+    set_seed(0)
+    x = torch.randint(0, 20, (64, 5))
+    ds,stock = list(zip(x, (x.float().mean(1) > 9.5).long())),CrossEntropyLossFlat()
+    learn = Learner(DataLoaders.from_dsets(ds, ds[:16], bs=8, device='cpu', num_workers=0), Exact(both),
+                    loss_func=lambda p,y: stock(p[0] if both else p, y), splitter=lambda m: [list(c.parameters()) for c in m.children()])
+    if trained:
+        with learn.no_bar(),learn.no_logging(): learn.fit(1)
+    before = everything(learn)
+    assert find(learn).how.startswith('range test' if both else 'validation loss')
+    check_no_trace(before, everything(learn))
+    with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(2)
 
 # What `fit_ulmfit` makes of it
 
