@@ -54,13 +54,12 @@ def shown(name):
     level = '###' if '.' in name and not name.startswith(('Learner.', 'Recorder.', 'HF')) else '##'
     parts = [f'{level} {called} {{ #{name} }}']
     if isinstance(o, property): return '\n\n'.join([*parts, inspect.getdoc(o) or ''])
-    doc = (inspect.getdoc(o) or '').replace('\n', ' ')
-    # The fields of a named tuple are told by its page
-    if hasattr(o, '_fields'): return '\n\n'.join([*parts, doc])
+    text,_,example = (inspect.getdoc(o) or '').partition('\n\n')
     call = f'```python {{ .signature }}\n{short(signature(o, called))}\n```'
     # A class returns what it is
     table = short(DocmentTbl(o, returns=not inspect.isclass(o))._repr_markdown_())
-    return '\n\n'.join(filter(None, [*parts, call, doc, table]))
+    if example: example = f'```pycon\n{example}\n```'
+    return '\n\n'.join(filter(None, [*parts, call, text.replace('\n', ' '), table, example]))
 
 def on_page_markdown(markdown, page, config, files):
     return LINE.sub(lambda m: shown(m[1]), markdown)

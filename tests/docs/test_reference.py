@@ -13,8 +13,8 @@ from fastai_discrim.all import *
 
 REFERENCE = '\n'.join(p.read_text(encoding='utf-8') for p in (TOP/'docs/reference').glob('*.md'))
 SHOWN = set(re.findall(r'^::: (\S+)$', REFERENCE, re.MULTILINE))
-# Shown in words: named tuples, and what holds the recipes
-IN_WORDS = {'HeadLR', 'BodyLR', 'recipes'}
+# Shown in words: named tuples, what holds the recipes, and what is for type checkers
+IN_WORDS = {'HeadLR', 'BodyLR', 'recipes', 'PatchedLearner', 'PatchedRecorder'}
 
 def public_names():
     "Return the names in `__all__` of the modules that users import from"
@@ -44,7 +44,8 @@ def test_entries_are_rendered(monkeypatch):
         for name in SHOWN: assert shown(name).count(f'{{ #{name} }}') == 1
         text = shown('Learner.fit_ulmfit')
         assert text.startswith('## learn.fit_ulmfit {') and 'learn.fit_ulmfit(n_epoch, lr=None, cbs=None' in text
-        assert '| lr | float \\| HeadLR | None | Peak rate of the head' in text and '| train_bn | bool | None |' in text
+        assert '| lr | float \\| HeadLR \\| None | None | Peak rate of the head' in text and '| train_bn | bool \\| None | None |' in text
+        assert '```pycon\n>>> ' in text
         assert 'plan.lrs(n_iter)' in shown('Plan.lrs') and 'Plan.from_json(text)' in shown('Plan.from_json')
         with pytest.raises(ValueError, match='::: nothing: expected a public name'): shown('nothing')
     finally: sys.modules.pop('reference', None)
