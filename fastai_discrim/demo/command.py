@@ -16,12 +16,12 @@ def parse_args() -> argparse.Namespace:
                    'to end, with a small AWD-LSTM that is pretrained on the spot')
     parser.add_argument('--model', help=about_model)
     parser.add_argument('--out', type=Path, default=Path('fastai_discrim_demo'), help='folder for models and pictures')
-    parser.add_argument('--epochs', type=int, help='epochs of each classifier; 4, or 6 with awd_lstm')
-    parser.add_argument('--labels', type=int, nargs='+', default=[100, 300], help='numbers of labelled texts; not with awd_lstm')
+    parser.add_argument('--epochs', type=int, help='epochs of each classifier; 10 with fewer than 200 labels, else 4, or 6 with awd_lstm')
+    parser.add_argument('--labels', type=int, nargs='+', default=[60, 300], help='numbers of labelled texts; not with awd_lstm')
     parser.add_argument('--pretrain-docs', type=int, default=300, help='docstrings a package to pretrain on, with awd_lstm')
     args = parser.parse_args()
-    if args.epochs is None: args.epochs = 6 if args.model == AWD else 4
-    if args.epochs < 2: parser.error(f'--epochs {args.epochs}: expected at least 2')
+    if args.epochs is None and args.model == AWD: args.epochs = 6
+    if args.epochs is not None and args.epochs < 2: parser.error(f'--epochs {args.epochs}: expected at least 2')
     if min(args.labels) < 40: parser.error(f'--labels {min(args.labels)}: expected at least 40')
     return args
 

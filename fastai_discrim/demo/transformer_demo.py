@@ -17,10 +17,12 @@ from .docstring_task import CLASSES, bag_of_words, count_errors, error_table, sa
 
 # sha256 of the weights in the package
 SHA256 = '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'
-# Tokens of a text at most, and the texts that validate for each that has a label
-MAX_LENGTH,VALID = 64,0.5
-# Of few texts larger batches would make few steps
-BS,BS_FEW,FEW = 16,8,200
+# Words and tokens of a text at most: the whole takes less than five minutes on two cores. And the texts that validate for each with a label
+WORDS,MAX_LENGTH,VALID = 20,48,0.5
+# As in the benchmarks; of few texts larger batches and fewer epochs would make few steps
+FEW = 200
+BS,BS_FEW = 16,8
+EPOCHS,EPOCHS_FEW = 4,10
 N_TEST = 600
 
 
@@ -42,10 +44,11 @@ def with_labels(
     df:pd.DataFrame, # Texts with a `split`
     n:int, # How many of the training texts have a label
 ) -> pd.DataFrame: # So many of the training split, half as many of the validation split, and the test texts
-    "Draw the texts whose label is known"
-    parts = [df[df.split == split].sample(min(k, (df.split == split).sum()), random_state=0)
-             for split,k in dict(train=n, valid=round(VALID*n), test=N_TEST).items()]
-    return pd.concat(parts)
+    "Draw the texts whose label is known, as many of each package: with few labels the draw decides otherwise how well all of them do"
+    mixed = df.sample(frac=1, random_state=0)
+    in_turn = mixed.iloc[mixed.groupby(['split', 'package']).cumcount().argsort(kind='stable')]
+    train,valid = in_turn[in_turn.split == 'train'][:n],in_turn[in_turn.split == 'valid'][:round(VALID*n)]
+    return pd.concat([train, valid, mixed[mixed.split == 'test'][:N_TEST]])
 
 def classifier(
     df:pd.DataFrame, # Texts with a `split`
@@ -89,17 +92,19 @@ def run(
     # That the head is new, and how far the weights are loaded
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    docs,rows = target_docs(),[]
+    docs,rows = target_docs(words=WORDS),[]
     print(f'Which of {len(CLASSES)} packages is a docstring from?\n\nThe layers of {Path(model).name}, each a layer group:\n')
     print(classifier(with_labels(docs, args.labels[0]), model, path).layer_groups().to_string())
     for n in args.labels:
         df = with_labels(docs, n)
         sizes = df.split.value_counts()
+        epochs = args.epochs or (EPOCHS_FEW if n < FEW else EPOCHS)
         print(f'\n{sizes.train} texts have labels, {sizes.valid} others validate, {sizes.test} of modules that are in neither test')
-        rows += [(n, f'learn.fit_ulmfit({args.epochs})', *one_line(df, model, path, args.epochs, n)),
-                 (n, f'learn.fine_tune({args.epochs-1})', *stock(df, model, path, args.epochs, n)),
+        rows += [(n, f'learn.fit_ulmfit({epochs})', *one_line(df, model, path, epochs, n)),
+                 (n, f'learn.fine_tune({epochs-1})', *stock(df, model, path, epochs, n)),
                  (n, 'tf-idf, logistic regression', *bag_of_words(df))]
     print(f'\nWhich of {len(CLASSES)} packages a docstring is from: one run each, on modules that are in no other split\n')
     print(error_table(rows, ['labels', 'trained']).to_string(index=False))
-    print('\nA line or two apart by less than their intervals may be so by chance. The bag of words sees no text but those with labels.')
+    print('\nLines apart by less than their intervals may be so by chance. The bag of words sees no text but those with labels.\n'
+          '`--model NAME` takes any model of the hub, or a folder; `--labels` other numbers of them')
     print(f'\n{time.time()-start:.0f} s')

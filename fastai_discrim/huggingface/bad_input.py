@@ -44,6 +44,17 @@ def _refuse_rows(df, bad, col, what, expected):
     raise ValueError(f'{what} {df[col][bad].iloc[0]!r} in row {row!r}, column {col!r}, and {bad.sum()} such rows in all: '
                      f'{expected}; fill them in or leave them out')
 
+def check_some_train(
+    splits:tuple, # Which rows train, and which validate
+    valid_col:str=None, # The column that says so
+):
+    "Raise `ValueError` if no row trains"
+    train,valid = splits
+    if len(train): return
+    n = len(valid)
+    what = f'look at the column {valid_col!r}' if valid_col else 'lower `valid_pct`, or give more rows'
+    raise ValueError(f'none of {n} row{"" if n == 1 else "s"} trains: expected some that do; {what}')
+
 def check_valid_labels(
     train:list, # Labels of the training set
     valid:list, # Labels of the validation set

@@ -8,6 +8,8 @@ from fastai.torch_core import get_model
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
+from .folders import folder_of
+
 
 class HFModel(nn.Module):
     "Give a model what it takes of a batch, by name, and return its logits, or all that it returns where the batch has `labels`"
@@ -44,10 +46,8 @@ def load_model(
     if isinstance(model, nn.Module): return model
     if not isinstance(model, (str, Path)):
         raise TypeError(f'model={model!r}: expected the name of a model on the hub, a folder, or a model, not a {type(model).__name__}')
-    folder = Path(model)
-    if isinstance(model, Path) and not folder.is_dir():
-        raise ValueError(f'model={str(model)!r}: expected a folder, and there is none of this name; look at the path')
-    if folder.is_dir() and not (folder/'config.json').exists():
+    folder = folder_of(model, 'model')
+    if folder and not (folder/'config.json').exists():
         raise ValueError(f'model={str(model)!r}: expected a folder with a model of transformers, and this one has no config.json; '
                          'give one that `save_pretrained` wrote')
     # A head for other classes is replaced by a new one

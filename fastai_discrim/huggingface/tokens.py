@@ -2,6 +2,7 @@
 __all__ = []
 
 from copy import deepcopy
+from pathlib import Path
 
 from fastai.text.data import SortedDL, TensorText
 from fastai.torch_core import TitledStr
@@ -11,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from ..user_warning import warn_user
+from .folders import folder_of
 
 # A tokenizer that knows no limit says 1e30
 NO_LIMIT = 10**9
@@ -20,12 +22,16 @@ SHOWN = 60
 
 def own_tokenizer(
     tokenizer, # A tokenizer, or the name or folder of one
-    max_length:int=None, # Tokens at most; None for what the tokenizer says
+    max_length:int|None=None, # Tokens at most; None for what the tokenizer says
 ) -> PreTrainedTokenizerBase:
-    "Return a copy of `tokenizer` that can pad, and that truncates at `max_length`"
-    if not isinstance(tokenizer, PreTrainedTokenizerBase): tokenizer = AutoTokenizer.from_pretrained(tokenizer)
-    tokenizer = deepcopy(tokenizer)
-    if max_length is not None: tokenizer.model_max_length = max_length
+    "Return a copy of `tokenizer` that can pad, and that truncates at `max_length`; raise for what is none, and where no text is left"
+    tokenizer = deepcopy(tokenizer if isinstance(tokenizer, PreTrainedTokenizerBase) else _load_tokenizer(tokenizer))
+    if max_length is not None:
+        n_own = tokenizer.num_special_tokens_to_add()
+        if max_length <= n_own:
+            raise ValueError(f'max_length={max_length}: expected at least {n_own+1}, as the tokenizer adds {n_own} tokens of its own to a '
+                             'text')
+        tokenizer.model_max_length = max_length
     if tokenizer.pad_token is None:
         name,eos = type(tokenizer).__name__,tokenizer.eos_token
         if eos is None:
@@ -34,6 +40,18 @@ def own_tokenizer(
         tokenizer.pad_token = eos
         warn_user(f'{name} has no padding token: its end-of-sequence token, {eos!r}, takes the place of one')
     return tokenizer
+
+def _load_tokenizer(tokenizer):
+    "Load a tokenizer by its name, or from a folder"
+    if not isinstance(tokenizer, (str, Path)):
+        raise TypeError(f'tokenizer={tokenizer!r}: expected a tokenizer of transformers, or the name or folder of one, not a '
+                        f'{type(tokenizer).__name__}')
+    folder = folder_of(tokenizer, 'tokenizer')
+    try: return AutoTokenizer.from_pretrained(tokenizer)
+    except (OSError, ValueError) as e:
+        if folder is None: raise
+        raise ValueError(f'tokenizer={str(tokenizer)!r}: expected a folder with a tokenizer of transformers, and transformers finds none '
+                         'in this one; give one that `save_pretrained` wrote, or the name that the model has on the hub') from e
 
 class TensorTokenIds(TensorText):
     "Ids of tokens, padded, of the tokenizer of a model of transformers"
@@ -87,7 +105,7 @@ class HFPad(Transform):
     "Pad the items of a batch to the longest of them, as `DataCollatorWithPadding` does"
     def __init__(self,
         tokenizer:PreTrainedTokenizerBase, # It says on which side, and by which token
-        pad_to_multiple_of:int=None, # Make lengths a multiple of this
+        pad_to_multiple_of:int|None=None, # Make lengths a multiple of this
     ):
         super().__init__()
         self.collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=pad_to_multiple_of)

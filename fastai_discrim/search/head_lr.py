@@ -118,13 +118,19 @@ def head_lr_find(self:Learner,
     *,
     n_batch:int=50, # Training batches, at most, that run through the body, and validation items a quarter as many: bounds time and memory
     runs:int=2, # Trainings at each rate, each in another order: their mean loss counts
-    sched:Schedule=None, # Schedule of the training; None for the paper's, `STLR()`
-    moms:tuple=None, # Momentum, as many values as the schedule takes; None for `learn.moms`
-    wd:float=None, # Weight decay, as in `fit`
+    sched:Schedule|None=None, # Schedule of the training; None for the paper's, `STLR()`
+    moms:tuple|None=None, # Momentum, as many values as the schedule takes; None for `learn.moms`
+    wd:float|None=None, # Weight decay, as in `fit`
 ) -> HeadLR: # The chosen rate, the rates tried and their losses, and how they were found
     """Find η_L by fine-tuning the head alone, once per rate, on frozen features: the body runs once. Choose the lowest rate that is about
     as good as the best; with fewer than 500 items by cross-validation. Where the body is needed, find it by a range test, and log that.
-    Leave no trace on the learner; raise `ValueError` where no loss is finite"""
+    Leave no trace on the learner; raise `ValueError` where no loss is finite
+
+    >>> found = learn.head_lr_find(n_epoch=4, show_plot=False)
+    >>> found
+    HeadLR(lr=..., by validation loss of the head, 4 epochs at each of ... rates, 5-fold cross-validation)
+    >>> plan = learn.ulmfit_plan(4, found)   # at that rate, and it says so
+    """
     sched = ifnone(sched, STLR())
     if lrs is not None: lrs = _check_lrs(lrs)
     for name,n in dict(n_epoch=n_epoch, n_batch=n_batch, runs=runs).items(): check_count(n, name)

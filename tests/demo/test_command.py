@@ -21,7 +21,7 @@ def runs(monkeypatch, tmp_path):
 
 def test_a_transformer_unless_the_paper_is_asked_for(runs, tmp_path):
     module,args = runs()
-    assert (module, args.model, args.epochs, args.labels) == (transformer_demo, None, 4, [100, 300])
+    assert (module, args.model, args.epochs, args.labels) == (transformer_demo, None, None, [60, 300])
     assert (tmp_path/'fastai_discrim_demo'/'models').is_dir()
     module,args = runs('--model', 'roberta-base', '--labels', '50', '--epochs', '3', '--out', 'here')
     assert (module, args.model, args.epochs, args.labels) == (transformer_demo, 'roberta-base', 3, [50]) and (tmp_path/'here').is_dir()

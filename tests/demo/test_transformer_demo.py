@@ -15,8 +15,8 @@ import sys
 from functools import partial
 from fastai_discrim.demo import command, docstring_task, transformer_demo as demo
 
-docstring_task.CLASSES,demo.CLASSES = [['fsspec', 'jinja2']]*2
-demo.target_docs = partial(demo.target_docs, n=200, words=12)
+docstring_task.CLASSES,demo.CLASSES,demo.WORDS,demo.FEW,demo.EPOCHS_FEW = *[['fsspec', 'jinja2']]*2,12,50,5
+demo.target_docs = partial(demo.target_docs, n=200)
 command.main()
 """
 
@@ -32,15 +32,22 @@ def test_the_demo(tmp_path):
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONIOENCODING': 'utf-8', 'HF_HUB_OFFLINE': '1'}
     run = subprocess.run([sys.executable, '-c', SMALL, *args], cwd=root, env=env, capture_output=True, text=True, encoding='utf-8')
     assert run.returncode == 0, run.stderr
-    for o in ('40 texts have labels, 20 others validate', 'bert.encoder.layer.1', 'Plan: 4 epochs', 'tf-idf'): assert o in run.stdout, o
+    said = '40 texts have labels, 20 others validate', 'bert.encoder.layer.1', 'Plan: 5 epochs', 'Plan: 4 epochs', 'tf-idf'
+    for o in said: assert o in run.stdout, o
     table = run.stdout[run.stdout.rindex('test error'):]
-    assert [table.count(o) for o in ('learn.fit_ulmfit(4)', 'learn.fine_tune(3)', 'tf-idf, logistic regression')] == [2, 2, 2]
+    rows = 'learn.fit_ulmfit(5)', 'learn.fine_tune(4)', 'learn.fit_ulmfit(4)', 'learn.fine_tune(3)', 'tf-idf, logistic regression'
+    assert [table.count(o) for o in rows] == [1, 1, 1, 1, 2]
     assert {p.name for p in (tmp_path/'out').glob('*.png')} == {f'{kind}_{n}.png' for kind in ('plan', 'rates') for n in (40, 60)}
 
 def test_texts_with_labels_are_drawn_from_their_splits():
     df = pd.DataFrame(dict(split=['train']*50 + ['valid']*20 + ['test']*30, text='x', package='p'))
     drawn = demo.with_labels(df, 24)
     assert drawn.split.value_counts().to_dict() == dict(train=24, valid=12, test=30) and drawn.index.is_unique
+    # As many of each package, where there are as many
+    df['package'] = ['a', *['b']*4, *['c']*5]*10
+    drawn = demo.with_labels(df, 25)
+    assert drawn[drawn.split == 'train'].package.value_counts().to_dict() == dict(a=5, b=10, c=10)
+    assert drawn[drawn.split == 'valid'].package.value_counts().to_dict() == dict(a=2, b=5, c=5)
     # What fewer have, more have too
     assert set(demo.with_labels(df, 20).index) <= set(drawn.index)
 

@@ -1,5 +1,6 @@
 "What is wrong is said before anything is trained, with the value and what to do"
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -61,6 +62,14 @@ def test_a_column_that_is_not_there(kwargs):
     with pytest.raises(ValueError, match='expected columns of the data frame, which are.*second') as e: make_dls(**kwargs)
     assert str(e.value).startswith(f'{arg}={col!r}')
 
+def test_rows_that_are_none():
+    with pytest.raises(TypeError, match="df is a list: expected a pandas DataFrame"): HFTextDataLoaders.from_df(['ba be'], make_tokenizer())
+    for df in (make_df()[:0], make_df().assign(is_valid=True)):
+        with pytest.raises(ValueError, match=rf"none of {len(df)} rows trains: expected some that do; look at the column 'is_valid'"):
+            make_dls(df=df)
+    with pytest.raises(ValueError, match="none of 1 row trains: expected some that do; lower `valid_pct`"):
+        make_dls(df=make_df()[:1], valid_col=None, valid_pct=1.)
+
 def test_texts_to_predict():
     learn = make_learner()
     with pytest.raises(ValueError, match="a text is ' ': expected one that is not empty"): learn.predict(' ')
@@ -79,6 +88,25 @@ def test_folders(tmp_path):
     (tmp_path/'valid'/'odd').mkdir()
     (tmp_path/'valid'/'odd'/'a.txt').write_text('ba be')
     with pytest.raises(ValueError, match="has the label 'odd'"): HFTextDataLoaders.from_folder(tmp_path, make_tokenizer())
+
+# Tokenizers
+
+def test_a_length_that_leaves_no_room_for_the_text():
+    with pytest.raises(ValueError, match='max_length=2: expected at least 3, as the tokenizer adds 2 tokens of its own to a text'):
+        make_dls(max_length=2)
+    x,_ = make_dls(max_length=3).one_batch()
+    assert x['input_ids'].shape[1] == 3
+
+@pytest.mark.parametrize('as_path', [str, Path])
+def test_a_folder_without_a_tokenizer(tmp_path, as_path):
+    with pytest.raises(ValueError, match=r"tokenizer='.*': expected a folder with a tokenizer of transformers.*finds none"):
+        make_dls(tokenizer=as_path(tmp_path))
+    with pytest.raises(ValueError, match=r"tokenizer='.*nothing': expected a folder, and there is none of this name"):
+        make_dls(tokenizer=as_path(tmp_path/'nothing'))
+
+def test_what_is_no_tokenizer():
+    with pytest.raises(TypeError, match='tokenizer=3: expected a tokenizer of transformers, or the name or folder of one, not a int'):
+        make_dls(tokenizer=3)
 
 # Models
 
@@ -127,9 +155,10 @@ def _config(name, **kwargs): return getattr(tf, f'{name}Config')(**{**SMALL, **k
     (lambda: MODELS['bert'][1](2), 'gives 2 numbers for a text: expected 3, as the data have.*num_labels=3')])
 def test_a_model_without_the_right_head(make, match):
     model,dls = make(),make_dls()
-    before,config = [p.clone() for p in model.parameters()],model.config.to_dict()
+    before,config,training = [p.clone() for p in model.parameters()],model.config.to_dict(),model.training
     with pytest.raises(ValueError, match=match): hf_text_classifier_learner(dls, model)
-    assert model.config.to_dict() == config and model.training is False or all((p == q).all() for p,q in zip(model.parameters(), before))
+    assert model.config.to_dict() == config and model.training == training
+    assert all((p == q).all() for p,q in zip(model.parameters(), before))
 
 def test_a_model_that_has_no_head_in_transformers(tmp_path):
     tf.ViTModel(tf.ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)).save_pretrained(tmp_path)
@@ -140,8 +169,10 @@ def test_a_folder_that_is_no_model(tmp_path):
     for model in (tmp_path, str(tmp_path)):
         with pytest.raises(ValueError, match=r'expected a folder with a model of transformers.*no config.json; give one that'):
             hf_text_classifier_learner(make_dls(), model)
-    with pytest.raises(ValueError, match='expected a folder, and there is none of this name'):
-        hf_text_classifier_learner(make_dls(), tmp_path/'nothing')
+    # A name of the hub has one slash at most
+    for model in (tmp_path/'nothing', str(tmp_path/'nothing'), './nothing', '~/nothing'):
+        with pytest.raises(ValueError, match='nothing.: expected a folder, and there is none of this name'):
+            hf_text_classifier_learner(make_dls(), model)
     with pytest.raises(TypeError, match='model=3: expected the name of a model on the hub, a folder, or a model, not a int'):
         hf_text_classifier_learner(make_dls(), 3)
 
