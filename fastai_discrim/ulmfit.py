@@ -33,7 +33,7 @@ def body_lr_find(self:Learner,
     lr:float|HeadLR, # Peak rate of the head, η_L, or what `head_lr_find` gave
     show_plot:bool=True, # Plot the loss against the rate?
     *,
-    wd:float=None, # Weight decay, as in `fit`
+    wd:float|None=None, # Weight decay, as in `fit`
     **kwargs
 ) -> BodyLR: # The chosen rate, the rates tried and their losses, and how they were found
     """Find the rate of the group below the head by fits in miniature: the plan of the whole fit in at most 40 steps, once per rate. Begin
@@ -56,17 +56,22 @@ def _papers_body_lr(learn, lr, wd):
 @delegates(Learner.ulmfit_plan)
 def fit_ulmfit(self:Learner,
     n_epoch:int, # Epochs in all
-    lr:float|HeadLR=None, # Peak rate of the head, η_L, or what `head_lr_find` gave; None to find it by that
+    lr:float|HeadLR|None=None, # Peak rate of the head, η_L, or what `head_lr_find` gave; None to find it by that
     cbs=None, # One callback, many, or a class
-    wd:float=None, # Weight decay, as in `fit`
-    checkpoint:str=None, # Name of the file that the same call goes on from, as in `fit_plan`; η_L is then not searched for again
+    wd:float|None=None, # Weight decay, as in `fit`
+    checkpoint:str|None=None, # Name of the file that the same call goes on from, as in `fit_plan`; η_L is then not searched for again
     *,
-    body_lr:float|BodyLR=None, # Peak rate of the group below the head; None to find it, too, or by rule where `lr` is a number
-    checkpoint_every:int=None, # As in `fit_plan`
+    body_lr:float|BodyLR|None=None, # Peak rate of the group below the head; None to find it, too, or by rule where `lr` is a number
+    checkpoint_every:int|None=None, # As in `fit_plan`
     reset_opt:bool=False, # As in `fit`
     **kwargs
 ):
-    "Fine-tune as ULMFiT does: find the rates, open one layer group after the other, each at its own rate, under a slanted triangle"
+    """Fine-tune as ULMFiT does: find the rates, open one layer group after the other, each at its own rate, under a slanted triangle
+
+    >>> learn.fit_ulmfit(3)
+    >>> learn.recorder.plan   # what ran, and where its rates came from
+    Plan: 3 epochs, 3 phases, 3 groups; peak rates; η_L = ..., head_lr_find, validation loss of the head...
+    """
     make_plan = partial(self.ulmfit_plan, n_epoch, **kwargs)
     # Classes would be instances twice, in the search and in the fit
     cbs = L(cbs).map(lambda cb: cb() if isinstance(cb, type) else cb)

@@ -69,24 +69,33 @@ def _phases(learn, n_groups, dead, n_epoch, strategy, gradual, down_to):
 @check_names
 def ulmfit_plan(self:Learner,
     n_epoch:int, # Epochs in all; the last phase has what the others leave
-    lr:float|HeadLR=None, # Peak rate of the head, η_L, or what `head_lr_find` gave, which the plan then says; None for `learn.lr`
-    body_lr:float|BodyLR=None, # Peak rate of the group below the head, from which those below it fall; None for a rule by kind of network
-    factor:float=None, # Each group's rate is that of the group above divided by this; None for 2.6, in the body of over 5 groups 1/0.9
+    lr:float|HeadLR|None=None, # Peak rate of the head, η_L, or what `head_lr_find` gave, which the plan then says; None for `learn.lr`
+    body_lr:float|BodyLR|None=None, # Peak rate of the group below the head, from which those below it fall; None for a rule
+    factor:float|None=None, # Each group's rate is that of the group above divided by this; None for 2.6, in the body of over 5 groups 1/0.9
     cut_frac:float=0.1, # Fraction of each cycle in which the rate rises
     ratio:float=32, # Each cycle starts and ends at its peak rates divided by this
     epochs=None, # Epochs before each next group opens, one or a list, head first, a cycle a phase; None for 8 % of the fit, in one cycle
     down_to:int=0, # The lowest group that ever trains
-    gradual:bool=None, # Open one group after the other? None: yes, but for a language model (section 3.2)
-    moms:tuple=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
-    early_stop:EarlyStop=None, # What may end a phase that ends with an epoch early; None for nothing
+    gradual:bool|None=None, # Open one group after the other? None: yes, but for a language model (section 3.2)
+    moms:tuple|None=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
+    early_stop:EarlyStop|None=None, # What may end a phase that ends with an epoch early; None for nothing
     min_scale:float=0., # For deep models: no group's rate is lower than the head's times this, or `body_lr` times this where it is set
-    span:float=None, # Instead of `factor`: the head's rate divided by the lowest group's, for any number of groups
-    decay:float=None, # Instead of `factor`: each group's rate is that of the group above times this
-    train_bn:bool=None, # Do norm layers of frozen groups train? False also keeps their running statistics; None for `learn.train_bn`
-    sched:Schedule=None, # Shape of the rate in each cycle, any of our schedules; None for `STLR(cut_frac, ratio)`
-    unfreezing:Unfreezing=None, # Which groups train when, any strategy; None for `GradualUnfreezing(epochs, down_to)`
+    span:float|None=None, # Instead of `factor`: the head's rate divided by the lowest group's, for any number of groups
+    decay:float|None=None, # Instead of `factor`: each group's rate is that of the group above times this
+    train_bn:bool|None=None, # Do norm layers of frozen groups train? False also keeps their running statistics; None for `learn.train_bn`
+    sched:Schedule|None=None, # Shape of the rate in each cycle, any of our schedules; None for `STLR(cut_frac, ratio)`
+    unfreezing:Unfreezing|None=None, # Which groups train when, any strategy; None for `GradualUnfreezing(epochs, down_to)`
 ) -> Plan: # Made, not run: `learn.fit_plan(plan)` does that
-    "Plan gradual unfreezing, discriminative rates and a slanted triangle (ULMFiT, sections 3.2 and 3.3)"
+    """Plan gradual unfreezing, discriminative rates and a slanted triangle (ULMFiT, sections 3.2 and 3.3)
+
+    >>> learn.ulmfit_plan(3, 1e-2, epochs=1)
+    Plan: 3 epochs, 3 phases, 3 groups; peak rates; η_L = 0.01, given
+           epochs         0         2      head                      schedule
+    phase
+    1           1    frozen    frozen  1.00e-02  STLR(cut_frac=0.1, ratio=32)
+    2           1    frozen  3.85e-03  1.00e-02  STLR(cut_frac=0.1, ratio=32)
+    3           1  1.48e-03  3.85e-03  1.00e-02  STLR(cut_frac=0.1, ratio=32)
+    """
     n_epoch,epochs,factor = check_count(n_epoch),plain_number(epochs),plain_number(factor)
     check_train_bn(train_bn)
     check_flag(gradual, 'gradual', 'to open a language model whole')

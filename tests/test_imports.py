@@ -139,7 +139,7 @@ def ours(module, everywhere=True):
 # Each may import those before it, and of its own folder; those on one line don't import each other
 RANKS = [['checks', 'distributed', 'data_state', 'optional', 'portable', 'user_warning'],
          ['plan'], ['groups'], ['callbacks'], ['run'], ['search'],
-         ['ulmfit_plan'], ['ulmfit', 'recipes', 'huggingface'], ['all'], ['demo'], ['__main__']]
+         ['ulmfit_plan'], ['ulmfit', 'recipes', 'huggingface'], ['all', 'typed'], ['demo'], ['__main__']]
 RANK = {folder: i for i,folders in enumerate(RANKS) for folder in folders}
 # Depends on nothing of ours, though it lies in a higher folder
 LOW = {'demo.docstrings'}

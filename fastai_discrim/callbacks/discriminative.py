@@ -13,14 +13,19 @@ from .base import GroupCallback, check_only_one
 
 
 class DiscriminativeLR(GroupCallback):
-    "Step every layer group at a multiple of the rate that the scheduler gives the head; hyper-parameters read as without it"
+    """Step every layer group at a multiple of the rate that the scheduler gives the head; hyper-parameters read as without it
+
+    >>> learn.fit_one_cycle(1, 1e-2, cbs=DiscriminativeLR(factor=10))
+    >>> learn.recorder.group_lrs.max(axis=0).round(6)
+    array([0.0001, 0.001 , 0.01  ])
+    """
     def __init__(self,
         factor:float=FACTOR, # A group's multiplier is that of the group above divided by this
         multipliers=None, # Or the multipliers themselves, one a layer group, input first
         min_scale:float=0., # No multiplier is lower than this
-        span:float=None, # As in `discriminative_lrs`
-        decay:float=None, # As in `discriminative_lrs`
-        body:float=None, # Multiplier of the group below the head, from which those below it fall; None to fall from the head's
+        span:float|None=None, # As in `discriminative_lrs`
+        decay:float|None=None, # As in `discriminative_lrs`
+        body:float|None=None, # Multiplier of the group below the head, from which those below it fall; None to fall from the head's
     ):
         check_fall(factor, min_scale, span, decay)
         factor,min_scale,span,decay,body = map(plain_number, (factor, min_scale, span, decay, body))

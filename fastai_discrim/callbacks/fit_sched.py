@@ -17,7 +17,7 @@ def fit_sched(
     sched:Schedule, # Shape of rate and momentum
     moms, # Momentum, as many values as the schedule takes; None for `learn.moms`
     cbs=None, # One callback, many, or a class
-    wd:float=None, # Weight decay, as in `fit`
+    wd:float|None=None, # Weight decay, as in `fit`
     reset_opt:bool=False, # As in `fit`
     start_epoch:int=0, # As in `fit`
 ):
@@ -37,13 +37,18 @@ def fit_stlr(self:Learner,
     lr_max=None, # Peak rate, as in `fit_one_cycle`: a number, a `slice`, or one a layer group; None for `learn.lr`
     cut_frac:float=0.1, # Fraction of the steps in which the rate rises
     ratio:float=32, # The rate starts and ends at `lr_max/ratio`
-    wd:float=None, # Weight decay, as in `fit`
-    moms:tuple=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
+    wd:float|None=None, # Weight decay, as in `fit`
+    moms:tuple|None=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
     cbs=None, # One callback, many, or a class
     reset_opt:bool=False, # As in `fit`
     start_epoch:int=0, # As in `fit`
 ):
-    "Fit `n_epoch` epochs under the slanted triangle of `SchedSTLR` (ULMFiT, section 3.2)"
+    """Fit `n_epoch` epochs under the slanted triangle of `SchedSTLR` (ULMFiT, section 3.2)
+
+    >>> learn.fit_stlr(2, 1e-2)
+    >>> learn.recorder.group_lrs[:, -1].round(6)[:4]
+    array([0.000312, 0.006367, 0.009731, 0.009058])
+    """
     fit_sched(self, n_epoch, lr_max, STLR(cut_frac, ratio), moms, cbs, wd, reset_opt, start_epoch)
 
 @patch
@@ -54,7 +59,7 @@ def fit_clr_beta(self:Learner,
     div:float=10, # The rate starts at `lr_max/div`
     pct:float=10, # Percentage of the steps, at the end, in which the rate falls to `lr_max/div/100`
     moms:tuple=(0.95, 0.85), # Momentum: highest, lowest
-    wd:float=None, # Weight decay, as in `fit`
+    wd:float|None=None, # Weight decay, as in `fit`
     cbs=None, # One callback, many, or a class
     reset_opt:bool=False, # As in `fit`
     start_epoch:int=0, # As in `fit`

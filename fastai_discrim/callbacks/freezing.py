@@ -24,7 +24,7 @@ def sync_lookahead(
 def freeze_all_but(
     learn:Learner, # A learner that has its optimiser
     groups, # Indices of the layer groups that are to train
-    train_bn:bool=None, # Do norm layers of the others train? None for what the learner was made with
+    train_bn:bool|None=None, # Do norm layers of the others train? None for what the learner was made with
 ):
     """Let only `groups` train. The others are frozen bit for bit, but for norm layers under `train_bn`; what the user froze by hand stays
     frozen, and the optimiser keeps its state"""

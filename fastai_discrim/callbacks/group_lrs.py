@@ -30,9 +30,13 @@ class GroupLRRecorder(FitCallback):
         # A fit of ours adds one, whether one was given or not: the first records
         recorders = [cb for cb in self.learn.cbs if isinstance(cb, GroupLRRecorder)]
         self.is_first = recorders[0] is self
-        if hasattr(self.learn, 'recorder'): record_on(self.recorder, group_lr_steps=[])
+        if not hasattr(self.learn, 'recorder'): return
+        record_on(self.recorder, group_lr_steps=[], group_lr_at=[], group_lr_fit=(self.n_epoch, len(self.dls.train)), group_lr_phases=[])
 
-    def before_train(self): self.norms = norm_ids(self.model)
+    def before_train(self):
+        self.norms = norm_ids(self.model)
+        # Not the learner's `epoch` and `n_iter` later: a validation in the middle of an epoch sets them
+        self.epoch_began,self.lr_step = self.epoch*len(self.dls.train),None
 
     def after_batch(self):
         # By `self.learn`, as fastai's look-up in the learner takes longer than the rest of this
@@ -40,6 +44,9 @@ class GroupLRRecorder(FitCallback):
         if not self.is_first or len(learn.yb) == 0 or not hasattr(learn, 'recorder'): return
         lrs = zip(step_lrs(learn), learn.opt.param_lists)
         learn.recorder.group_lr_steps.append([lr if group_trains(g, self.norms) else 0. for lr,g in lrs])
+        # A run that goes on from a checkpoint begins in the middle of an epoch
+        self.lr_step = self.epoch_began+learn.iter if self.lr_step is None else self.lr_step+1
+        learn.recorder.group_lr_at.append(self.lr_step)
 
 @patch(as_prop=True)
 def group_lrs(self:Recorder) -> np.ndarray: # Shape [steps, groups], 0 where a group was frozen
@@ -50,13 +57,23 @@ def group_lrs(self:Recorder) -> np.ndarray: # Shape [steps, groups], 0 where a g
                          'fastai_discrim; for any other fit add `cbs=GroupLRRecorder()`')
     return np.array(steps)
 
+def _phase_ends(lrs, at, n_steps):
+    "Return the steps at which what trains changes, and the last"
+    changes = np.flatnonzero((np.diff(lrs > 0, axis=0)).any(1)) + 1
+    return [*(int(at[i]) for i in changes), n_steps]
+
 @patch
 def plot_group_lrs(self:Recorder,
     axs=None, # Two axes, for the rates and for what trains
-    figsize:tuple=None, # Inches
+    figsize:tuple|None=None, # Inches
+    yscale:str='log', # 'log', or 'linear', on which a slanted triangle is a triangle
 ):
-    "Plot the rate of every layer group over the steps of the last fit, and which of them trained when"
+    "Plot the rate of every layer group over the epochs of the last fit, as `Plan.plot` does, and which of them trained when"
     lrs,groups = self.group_lrs,check_groups(self.learn, at_least=1)
     # After `regroup` the groups are others than those of the last fit
     names = group_labels(self.learn, groups) if len(groups) == lrs.shape[1] else None
-    return plot_lrs(lrs, names, axs=axs, figsize=figsize)
+    at,(n_epoch,n_iter) = np.array(self.group_lr_at),self.group_lr_fit
+    n_steps = n_epoch*n_iter
+    ends = self.group_lr_phases or _phase_ends(lrs, at, n_steps)
+    title = f'Run: {n_epoch} epoch{"s" * (n_epoch != 1)}, {len(ends)} phase{"s" * (len(ends) != 1)}, {lrs.shape[1]} groups'
+    return plot_lrs(lrs, names, n_iter, steps=at, n_steps=n_steps, phase_ends=ends, title=title, yscale=yscale, axs=axs, figsize=figsize)

@@ -114,11 +114,16 @@ class Unfreezing(GroupCallback):
 def _train_bn_text(cb): return '' if cb.train_bn is None else f', train_bn={cb.train_bn}'
 
 class GradualUnfreezing(Unfreezing):
-    "Train the head alone, then one more layer group from the top every `epochs` epochs, then all to the end (ULMFiT, section 3.3)"
+    """Train the head alone, then one more layer group from the top every `epochs` epochs, then all to the end (ULMFiT, section 3.3)
+
+    >>> learn.fit_one_cycle(4, 1e-2, cbs=GradualUnfreezing(epochs=1))
+    >>> (learn.recorder.group_lrs > 0).sum(axis=0)   # steps in which each group trained, 8 an epoch
+    array([16, 24, 32])
+    """
     def __init__(self,
         epochs=None, # Epochs before each next group opens: a number, perhaps a fraction, or a list, head first; None for the paper's share
         down_to:int=0, # The lowest group that ever trains
-        train_bn:bool=None, # Do norm layers of frozen groups train? False keeps their statistics too; None as in fastai: `learn.train_bn`
+        train_bn:bool|None=None, # Do norm layers of frozen groups train? False keeps their statistics too; None for `learn.train_bn`
     ):
         epochs = plain_number(epochs)
         if epochs is not None:
@@ -140,7 +145,7 @@ class ChainThaw(Unfreezing):
     "Train the head alone, then each other layer group alone from the input up, then all to the end (Felbo et al. 2017)"
     def __init__(self,
         epochs=1, # Epochs for each group, which may be fractional
-        train_bn:bool=None, # As in `GradualUnfreezing`
+        train_bn:bool|None=None, # As in `GradualUnfreezing`
     ):
         epochs = check_number(epochs, 'epochs')
         check_train_bn(train_bn)

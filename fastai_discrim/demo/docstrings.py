@@ -93,9 +93,9 @@ def _texts(
     return [(name, text) for text,(_,_,name) in sorted(drawn, key=_place)]
 
 def docstrings(
-    packages:str|list=None, # Top-level import names; None for those of `PACKAGES` that are installed
+    packages:str|list|None=None, # Top-level import names; None for those of `PACKAGES` that are installed
     min_words:int=20, # Least words, split at white space, of a docstring
-    n_max:int=None, # Docstrings a package at most, a fixed sample from all over it; None for all, which takes seconds a large package
+    n_max:int|None=None, # Docstrings a package at most, a fixed sample from all over it; None for all, which takes seconds a large package
 ) -> pd.DataFrame: # Columns `package`, `name` and `text`; rows in order of package, file and place in the file
     "Collect the docstrings of installed `packages`, each text once. Raises for a package without Python source"
     if n_max is not None and n_max < 1: raise ValueError(f'n_max is {n_max!r}: expected 1 docstring a package or more; omit it for all')

@@ -28,7 +28,7 @@ class Blocks:
     "Put the layers of one model in order, by its repeated blocks"
     def __init__(self,
         model:nn.Module, # It is not changed
-        order:RunOrder=None, # In which order its modules run; None to go by names, widths and the order of declaration
+        order:RunOrder|None=None, # In which order its modules run; None to go by names, widths and the order of declaration
     ):
         self.order = order
         self.blocks = repeated_blocks(model)

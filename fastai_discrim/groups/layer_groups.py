@@ -111,7 +111,15 @@ def own_lr(
 
 @patch
 def layer_groups(self:Learner) -> pd.DataFrame: # One row a layer group, input first
-    "List the layer groups: their modules, their parameters, how many of these train now, and the current rate"
+    """List the layer groups: their modules, their parameters, how many of these train now, and the current rate
+
+    >>> learn.layer_groups()
+          modules  parameters  training     lr
+    group
+    0           0          40        40  0.001
+    1           2          72        72  0.001
+    2           4          18        18  0.001
+    """
     groups = check_groups(self, at_least=1)
     lrs = [own_lr(self)]*len(groups) if self.opt is None else [h['lr'] for h in self.opt.hypers]
     rows = []
@@ -123,7 +131,7 @@ def layer_groups(self:Learner) -> pd.DataFrame: # One row a layer group, input f
 @patch
 def regroup(self:Learner,
     splitter=layerwise_split, # Gives lists of parameters, input first, for a model
-    n_groups:int=None, # For `layerwise_split`: neighbours are merged to have so many
+    n_groups:int|None=None, # For `layerwise_split`: neighbours are merged to have so many
 ) -> Learner: # The learner itself
     "Change the layer groups of a learner; groups stay frozen that were, and the optimiser keeps its state and its rates"
     if not callable(splitter):

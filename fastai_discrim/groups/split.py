@@ -18,13 +18,20 @@ from .text_models import text_splitter
 @Portable
 def layerwise_split(
     model:nn.Module, # One of fastai, torchvision, timm or transformers, an `nn.Sequential`, or any that has repeated blocks
-    n_groups:int=None, # Merge neighbours to have so many groups, the head alone; None for a group a layer
+    n_groups:int|None=None, # Merge neighbours to have so many groups, the head alone; None for a group a layer
     *,
     x=None, # What `model` takes, a tensor or a tuple of its arguments: the order of layers is then that in which they run on it
-    order:list=None, # Instead of `x`: names of the modules in the order in which they run, which `learn.regroup()` finds
+    order:list|None=None, # Instead of `x`: names of the modules in the order in which they run, which `learn.regroup()` finds
 ) -> L: # Lists of parameters, input first, head last
     """Split `model` into its layers, or `n_groups` of neighbours; a tied weight goes with the last layer that has it. Without a run, go by
-    the order of declaration, by names and by widths; raise `ValueError` where these leave it open"""
+    the order of declaration, by names and by widths; raise `ValueError` where these leave it open
+
+    >>> model = nn.Sequential(nn.Embedding(100, 8), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> [len(group) for group in layerwise_split(model)]
+    [1, 2, 2]
+    >>> [len(group) for group in layerwise_split(model, n_groups=2)]
+    [3, 2]
+    """
     model = unwrapped(model)
     if not params(model): raise ValueError(f'{type(model).__name__} has no parameters: expected a model with layers')
     if splitter := text_splitter(model): groups = L(splitter(model))

@@ -12,8 +12,8 @@ class HFTextBlock(TransformBlock):
     "A `TransformBlock` for texts, or pairs of texts, that a model of transformers takes"
     def __init__(self,
         tokenizer, # The model's tokenizer, or its name or folder; a copy is used
-        max_length:int=None, # Tokens of a text, or of a pair, at most; None for as many as fit, with a warning where that truncates
-        pad_to_multiple_of:int=None, # Batches are padded to a multiple of this; None to the longest text alone
+        max_length:int|None=None, # Tokens of a text, or of a pair, at most; None for as many as fit, with a warning where that truncates
+        pad_to_multiple_of:int|None=None, # Batches are padded to a multiple of this; None to the longest text alone
     ):
         for name,n in dict(max_length=max_length, pad_to_multiple_of=pad_to_multiple_of).items():
             if n is not None: check_count(n, name)

@@ -23,14 +23,14 @@ class HFTextDataLoaders(DataLoaders):
         tokenizer, # The model's tokenizer, or its name or folder
         path='.', # Where a learner saves
         valid_pct:float=0.2, # Fraction of the rows that validate, if there is no `valid_col`
-        seed:int=None, # Of the draw of those rows
+        seed:int|None=None, # Of the draw of those rows
         text_col=0, # Column of the texts, its name or number; two columns for pairs of texts, which are tuples in `predict`
         label_col=1, # Column of the labels; several columns for several labels or values a text
-        label_delim:str=None, # What separates the labels in `label_col`, where a text has several
+        label_delim:str|None=None, # What separates the labels in `label_col`, where a text has several
         y_block=None, # Block of the targets, such as `RegressionBlock`; None for one label a text, or several, as `label_col` says
         valid_col=None, # Column that tells whether a row validates
-        max_length:int=None, # Tokens of a text at most, as in `HFTextBlock`
-        pad_to_multiple_of:int=None, # As in `HFTextBlock`
+        max_length:int|None=None, # Tokens of a text at most, as in `HFTextBlock`
+        pad_to_multiple_of:int|None=None, # As in `HFTextBlock`
         **kwargs
     ):
         "Make loaders from `df`; raise `ValueError` for a column that isn't there, an empty text, a missing label, no row that trains"
@@ -70,11 +70,11 @@ class HFTextDataLoaders(DataLoaders):
         tokenizer, # The model's tokenizer, or its name or folder
         train='train', # Name of the folder of the training set
         valid='valid', # Name of the folder of the validation set
-        valid_pct:float=None, # Fraction of the texts that validate, in place of `train` and `valid`
-        seed:int=None, # Of the draw of those texts
-        vocab:list=None, # Labels, in their order; None for those that there are
-        max_length:int=None, # Tokens of a text at most, as in `HFTextBlock`
-        pad_to_multiple_of:int=None, # As in `HFTextBlock`
+        valid_pct:float|None=None, # Fraction of the texts that validate, in place of `train` and `valid`
+        seed:int|None=None, # Of the draw of those texts
+        vocab:list|None=None, # Labels, in their order; None for those that there are
+        max_length:int|None=None, # Tokens of a text at most, as in `HFTextBlock`
+        pad_to_multiple_of:int|None=None, # As in `HFTextBlock`
         **kwargs
     ):
         "Make loaders from text files in folders named after their labels; raise `ValueError` for an empty file"

@@ -22,7 +22,7 @@ SHOWN = 60
 
 def own_tokenizer(
     tokenizer, # A tokenizer, or the name or folder of one
-    max_length:int=None, # Tokens at most; None for what the tokenizer says
+    max_length:int|None=None, # Tokens at most; None for what the tokenizer says
 ) -> PreTrainedTokenizerBase:
     "Return a copy of `tokenizer` that can pad, and that truncates at `max_length`; raise for what is none, and where no text is left"
     tokenizer = deepcopy(tokenizer if isinstance(tokenizer, PreTrainedTokenizerBase) else _load_tokenizer(tokenizer))
@@ -105,7 +105,7 @@ class HFPad(Transform):
     "Pad the items of a batch to the longest of them, as `DataCollatorWithPadding` does"
     def __init__(self,
         tokenizer:PreTrainedTokenizerBase, # It says on which side, and by which token
-        pad_to_multiple_of:int=None, # Make lengths a multiple of this
+        pad_to_multiple_of:int|None=None, # Make lengths a multiple of this
     ):
         super().__init__()
         self.collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=pad_to_multiple_of)

@@ -6,25 +6,27 @@ import math
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from .align import align, what_trains
 from .plan import Plan
 
 # What the table says of a phase beside the rates of its groups
-PHASE_ROWS = ['epochs', 'schedule', 'momentum', 'early stop']
+PHASE_ROWS = ['phase', 'epochs', 'schedule', 'momentum', 'early stop']
+NO_PHASE,NO_GROUP = 'no such phase','no such group'
 # Significant digits, tried in order until values that differ look different. 17 tell any two floats apart; `%g` shows 6
 DIGITS,EPOCH_DIGITS = (3, 6, 12, 17),(6, 12, 17)
+# Inches: width of a plan in the figure, and height of its rates and of a strip
+WIDTH,RATES_HEIGHT,STRIP_HEIGHT = 3.6,2.6,0.24
 
-def _rows(plan, names):
-    "Return all that a plan says, by (where, what)"
-    rows = {('all', 'epochs'): plan.n_epoch, ('all', 'phases'): len(plan.phases), ('all', 'layer groups'): plan.n_groups}
-    if plan.train_bn is not None: rows['all','train_bn'] = plan.train_bn
-    for i,phase in enumerate(plan.phases, 1): rows |= {(f'phase {i}', what): v for what,v in _phase_rows(phase, names).items()}
-    return rows
+def _rows(plan):
+    "Return all that a plan says as a whole, by name"
+    rows = {'epochs': plan.n_epoch, 'phases': len(plan.phases), 'layer groups': plan.n_groups}
+    return rows if plan.train_bn is None else rows | {'train_bn': plan.train_bn}
 
-def _phase_rows(phase, names):
-    "Return all that a phase says, by name"
+def _phase_rows(plan, i, names):
+    "Return all that a plan says of its phase number `i`, by name; of frozen groups nothing, as the phase is named after those that train"
+    phase = plan.phases[i]
     goes_on = phase.sched is None
-    rows = {'epochs': phase.epochs}
-    for i,(name,lr) in enumerate(zip(names, phase.lrs)): rows[name] = lr if i in phase.groups else 'frozen'
+    rows = {'phase': i+1, 'epochs': phase.epochs} | {names[g]: phase.lrs[g] for g in phase.groups}
     rows['schedule'] = 'goes on' if goes_on else phase.sched
     rows['momentum'] = phase.moms or ('goes on' if goes_on else "the learner's")
     if phase.early_stop: rows['early stop'] = phase.early_stop
@@ -51,58 +53,91 @@ def _row_text(values, digits_to_try):
         if len(set(texts)) == n_different: break
     return texts
 
+def _numbered(titles):
+    "Number what stands more than once"
+    return [title if titles[:i].count(title) == 0 else f'{title} ({titles[:i].count(title)+1})' for i,title in enumerate(titles)]
+
+def _sections(plans):
+    "Return pairs of a title and what each plan says under it, by name; None for a plan that has no such phase"
+    names = [_group_names(p, plans) for p in plans]
+    titles,places = align([[what_trains(phase, of) for phase in p.phases] for p,of in zip(plans, names)])
+    sections = [('all', [_rows(p) for p in plans])]
+    for title,indices in zip(_numbered(titles), zip(*places)):
+        sections.append((title, [None if i is None else _phase_rows(p, i, of) for p,i,of in zip(plans, indices, names)]))
+    return sections
+
 def _keys_in_order(rows_by_plan):
-    "Return the keys of all rows, phase by phase; within a phase in the order of the plan that has most"
-    longest_first = sorted(rows_by_plan, key=len, reverse=True)
-    keys = dict.fromkeys(key for rows in longest_first for key in rows)
-    def _phase(key): return 0 if key[0] == 'all' else int(key[0].removeprefix('phase '))
-    return sorted(keys, key=_phase)
+    "Return the keys of all rows, in the order of the plan that has most"
+    longest_first = sorted((rows for rows in rows_by_plan if rows), key=len, reverse=True)
+    return dict.fromkeys(key for rows in longest_first for key in rows)
+
+def _value(rows, key):
+    "Return what stands in the table for `key` of a plan; `rows` is None where it has no such phase"
+    if rows is None: return NO_PHASE if key == 'phase' else None
+    if key in rows or key in PHASE_ROWS or 'phase' not in rows: return rows.get(key)
+    return NO_GROUP
 
 def _difference_table(plans):
     "Return the rows in which `plans`, by name, differ"
-    rows_by_plan = [_rows(p, _group_names(p, plans.values())) for p in plans.values()]
     table = {}
-    for key in _keys_in_order(rows_by_plan):
-        values = [rows.get(key) for rows in rows_by_plan]
-        if len(set(values)) > 1: table[key] = _row_text(values, EPOCH_DIGITS if key[1] == 'epochs' else DIGITS)
-    index = pd.MultiIndex.from_tuples(table, names=['where', 'what']) if table else None
+    for title,rows_by_plan in _sections(list(plans.values())):
+        for key in _keys_in_order(rows_by_plan):
+            values = [_value(rows, key) for rows in rows_by_plan]
+            # Of a phase that only some plans have: its length, and in what these differ
+            there = [v for v,rows in zip(values, rows_by_plan) if rows or key in ('phase', 'epochs')]
+            if len(set(there)) > 1: table[title,key] = _row_text(values, EPOCH_DIGITS if key == 'epochs' else DIGITS)
+    index = pd.MultiIndex.from_tuples(table, names=['what trains', 'what differs']) if table else None
     return pd.DataFrame(table.values(), columns=list(plans), index=index)
 
-def _plot(plans):
-    "Draw the plans side by side, their rates on one scale"
+def _plot(plans, yscale):
+    "Draw the plans side by side, their rates and their epochs on one scale"
     n_cols = 2 if len(plans) == 4 else min(len(plans), 3)
     n_rows = math.ceil(len(plans)/n_cols)
-    # Of the strips that show what trains, beside 10 for the rates
-    strips = 1 + max(p.n_groups for p in plans.values())
-    figsize = (1 + 3.6*n_cols, n_rows*(2.6 + 0.24*strips))
-    fig,axs = plt.subplots(2*n_rows, n_cols, figsize=figsize, squeeze=False, layout='constrained', height_ratios=[10, strips]*n_rows)
+    strips = STRIP_HEIGHT*(1 + max(p.n_groups for p in plans.values()))
+    figsize = (1 + WIDTH*n_cols, n_rows*(RATES_HEIGHT+strips))
+    heights = [RATES_HEIGHT, strips]*n_rows
+    _,axs = plt.subplots(2*n_rows, n_cols, figsize=figsize, squeeze=False, layout='constrained', height_ratios=heights)
+    longest,drawn = max(p.n_epoch for p in plans.values()),[]
     for i,(name,plan) in enumerate(plans.items()):
         row,col = divmod(i, n_cols)
-        rates,training = axs[2*row,col],axs[2*row+1,col]
-        plan.plot(axs=(rates, training))
-        rates.set_title(name)
-        rates.set_xlim(training.get_xlim())
-        if col: rates.set_ylabel('')
+        rates,training = axs[2*row:2*row+2,col]
+        plan.plot(axs=(rates, training), yscale=yscale, n_epoch=longest)
+        rates.set_title(name, fontsize='medium', loc='left')
+        drawn.append((plan, rates))
+        if not col: continue
+        # What stands on the left holds for all of the row
+        rates.set_ylabel('')
+        training.set_title('', loc='left')
+        if drawn[-2][0].names == plan.names: training.set_yticklabels([])
     for ax in axs.flat:
         if not ax.has_data(): ax.remove()
-    used = [ax for ax in axs[::2].flat if ax.lines]
-    limits = [ax.get_ylim() for ax in used]
-    for ax in used: ax.set_ylim(min(low for low,_ in limits), max(high for _,high in limits))
+    limits = [rates.get_ylim() for _,rates in drawn]
+    for _,rates in drawn: rates.set_ylim(min(low for low,_ in limits), max(high for _,high in limits))
 
 def compare_plans(
     *plans:Plan, # Two or more
     show_plot:bool=True, # Draw them side by side?
+    yscale:str='log', # 'log', or 'linear', on which a slanted triangle is a triangle
     **named:Plan, # Plans with a name for each
 ) -> pd.DataFrame: # One column a plan, one row for each thing in which they differ
-    "Show where plans differ; the rates of frozen groups are left out. Raises unless there are two plans or more"
+    """Show where plans differ, phase by phase. Phases in which the same groups train stand in the same rows, whatever their numbers are.
+    Raises unless there are two plans or more
+
+    >>> triangle = Plan([Phase(1, (1,), (1e-3, 1e-2)), Phase(2, (0, 1), (1e-3, 1e-2))], ['body', 'head'])
+    >>> compare_plans(triangle=triangle, cosine=triangle.under(Cos()), show_plot=False)
+                                             triangle       cosine
+    what trains what differs
+    head        schedule      STLR(cut_frac=0.1, ratio=32)  Cos(hold=0)
+    all groups  schedule      STLR(cut_frac=0.1, ratio=32)  Cos(hold=0)
+    """
     numbered = {f'plan {i}': p for i,p in enumerate(plans, 1)}
     twice = numbered.keys() & named.keys()
     if twice: raise ValueError(f'{sorted(twice)}: expected other names, as those without one get these')
-    plans = {**numbered, **named}
-    for name,plan in plans.items():
+    by_name = {**numbered, **named}
+    for name,plan in by_name.items():
         if not isinstance(plan, Plan):
             raise TypeError(f'{name} is a {type(plan).__name__}: expected a Plan, such as `recipes.paper_clas.plan()`')
-    if len(plans) < 2: raise ValueError(f'{len(plans)} plan: expected two or more to compare')
-    table = _difference_table(plans)
-    if show_plot: _plot(plans)
+    if len(by_name) < 2: raise ValueError(f'{len(by_name)} plan: expected two or more to compare')
+    table = _difference_table(by_name)
+    if show_plot: _plot(by_name, yscale)
     return table

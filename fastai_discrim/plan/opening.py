@@ -15,7 +15,7 @@ def gradual(
     n_groups:int, # Number of layer groups
     epochs=1, # Epochs before each next group opens: a number, perhaps a fraction, or a list, head first; None for the paper's share
     down_to:int=0, # The lowest group that ever trains
-    n_epoch:float=None, # Epochs of the fit, which the paper's share is of
+    n_epoch:float|None=None, # Epochs of the fit, which the paper's share is of
 ) -> list: # Pairs of epochs and the groups that train in them; the last pair's epochs are the fewest it may have
     "List the phases of gradual unfreezing: the head alone, then one more group at a time from the top"
     before = n_groups-1 - down_to

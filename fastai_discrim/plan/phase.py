@@ -1,6 +1,7 @@
 "A phase of a plan: which layer groups train, how long, how fast, and what may end it early"
 __all__ = ['EarlyStop', 'Phase']
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ class EarlyStop:
     monitor: str = 'valid_loss' # Name of the loss or metric
     min_delta: float = 0. # Least change that counts as an improvement
     best: bool = False # Load the weights of the phase's best epoch at its end?
-    lower: bool = None # Is lower better? None: yes if the monitor's name has 'loss' or 'error' in it, as in fastai
+    lower: bool | None = None # Is lower better? None: yes if the monitor's name has 'loss' or 'error' in it, as in fastai
     def __post_init__(self):
         check_count(self.patience, 'patience')
         check_number(self.min_delta, 'min_delta', at_least=True)
@@ -42,11 +43,11 @@ class EarlyStop:
 class Phase:
     "A part of a fit in which the same layer groups train under one schedule"
     epochs: float # Length in epochs, which may be fractional; the phase ends at a whole step
-    groups: tuple # Indices of the layer groups that train
-    lrs: tuple # Peak rate of every layer group, input first; frozen groups' too, as `train_bn` keeps their norm layers training
-    sched: Schedule = STLR() # Shape of the rate over the phase; None to go on with the cycle that a phase before it began
-    moms: tuple = None # Momentum: start, at the peak rate, end; None for `learn.moms`, and where a cycle goes on
-    early_stop: EarlyStop = None # What may end the phase early; None for nothing
+    groups: Sequence[int] # Indices of the layer groups that train
+    lrs: Sequence[float] | np.ndarray # Peak rate of every layer group, input first; frozen ones' too, as their norm layers may train
+    sched: Schedule | None = STLR() # Shape of the rate over the phase; None to go on with the cycle that a phase before it began
+    moms: Sequence[float] | None = None # Momentum: start, at the peak rate, end; None for `learn.moms`, and where a cycle goes on
+    early_stop: EarlyStop | None = None # What may end the phase early; None for nothing
     def __post_init__(self):
         check_number(self.epochs, 'epochs')
         lrs = check_list(self.lrs, 'lrs', 'a rate for each layer group')

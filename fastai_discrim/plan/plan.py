@@ -2,8 +2,8 @@
 __all__ = ['Plan']
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from html import escape
 from itertools import accumulate
 
 import numpy as np
@@ -16,25 +16,37 @@ from .plan_json import plan_fields, plan_to_dict
 from .plot import plot_lrs
 from .position import Timeline, phase_at
 from .schedules import Schedule
+from .show import plan_counts, plan_html, plan_table, plan_text
 
-# A table of a plan says how to raise the lowest rate where it is this many times below the highest
-WIDE_SPAN = 1000
 # What a sum of fractions of an epoch may be off a whole number by
 ROUNDING = 1e-6
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    "What trains when, and how fast: a tuple of `Phase`s. It shows itself as a table, phase by layer group"
-    phases: tuple # `Phase`s, in order
-    names: tuple = field(default=(), compare=False) # A name for each layer group, input first; for display only
-    lr: float = field(default=None, compare=False) # The rate that all follow, η_L; for display only, as are these:
+    """What trains when, and how fast: a tuple of `Phase`s. It shows itself as a table, phase by layer group
+
+    >>> rates = discriminative_lrs(1e-2, 3, span=100)
+    >>> head,whole = Phase(1, (2,), rates),Phase(2, (0, 1, 2), rates)
+    >>> plan = Plan([head, whole], ['embedding', 'body', 'head'])
+    >>> plan
+    Plan: 3 epochs, 2 phases, 3 groups; peak rates
+           epochs embedding      body      head                      schedule
+    phase
+    1           1    frozen    frozen  1.00e-02  STLR(cut_frac=0.1, ratio=32)
+    2           2  1.00e-04  1.00e-03  1.00e-02  STLR(cut_frac=0.1, ratio=32)
+    >>> plan.lrs(n_iter=10).shape
+    (30, 3)
+    """
+    phases: Sequence[Phase] # In order
+    names: Sequence[str] = field(default=(), compare=False) # A name for each layer group, input first; for display only
+    lr: float | None = field(default=None, compare=False) # The rate that all follow, η_L; for display only, as are these:
     lr_from: str = field(default='', compare=False) # Where it came from
-    tried: tuple = field(default=(), compare=False) # Pairs of rate and loss that it was chosen from
+    tried: Sequence[tuple[float, float]] = field(default=(), compare=False) # Pairs of rate and loss that it was chosen from
     source: str = field(default='', compare=False) # Where the plan is published
-    train_bn: bool = None # Do norm layers of frozen groups train? False also keeps their running statistics; None: as the learner has it
-    body_lr: float = field(default=None, compare=False) # Rate of the group below the head; None where it follows from `lr`
+    train_bn: bool | None = None # Do norm layers of frozen groups train? False also keeps their statistics; None: as the learner has it
+    body_lr: float | None = field(default=None, compare=False) # Rate of the group below the head; None where it follows from `lr`
     body_lr_from: str = field(default='', compare=False) # Where it came from
-    passed_over: tuple = field(default=(), compare=False) # Names of groups that never train, as the user froze them
+    passed_over: Sequence[str] = field(default=(), compare=False) # Names of groups that never train, as the user froze them
 
     def __post_init__(self):
         phases = check_list(self.phases, 'phases', 'at least one Phase')
@@ -85,14 +97,15 @@ class Plan:
         "Return the rate of every layer group at every step of one phase"
         phase,begun = self.phases[i],self.phases[timeline.leader[i]]
         # Momentum doesn't matter here
-        rate = begun.sched.scheds(np.array(phase.lrs), begun.moms or (0.,)*3)['lr']
+        # A phase that begins a cycle has a schedule
+        rate = begun.sched.scheds(np.array(phase.lrs), begun.moms or (0.,)*3)['lr']  # type: ignore[union-attr]
         trains = np.isin(range(self.n_groups), phase.groups)
         return np.stack([rate(timeline.cycle(step)[1])*trains for step in range(timeline.starts[i], timeline.ends[i])])
 
     def under(self,
         sched:Schedule, # Shape of the rate
         whole:bool=False, # One cycle over the whole plan, or one in each phase?
-    ): # A `Plan` with the same phases and peak rates
+    ) -> 'Plan': # The same phases and peak rates
         "Put the plan under another schedule"
         begun,phases = self.phases[0],[]
         for i,p in enumerate(self.phases):
@@ -104,42 +117,23 @@ class Plan:
         frozen:str='frozen', # What stands where a group does not train
     ) -> pd.DataFrame: # One row a phase
         "Show what trains in which phase, at which peak rate"
-        whole = all(isinstance(p.epochs, int) for p in self.phases)
-        rows = [(p.epochs if whole else f'{p.epochs:.3g}', *(f'{lr:.2e}' if i in p.groups else frozen for i,lr in enumerate(p.lrs)),
-                 _schedule_text(p)) for p in self.phases]
-        return pd.DataFrame(rows, columns=['epochs', *self.names, 'schedule'], index=range(1, len(rows)+1)).rename_axis('phase')
+        return plan_table(self, frozen)
 
-    def _title(self):
-        "Say in one line what the plan is"
-        counts = dict(epoch=self.n_epoch, phase=len(self.phases), group=self.n_groups)
-        title = 'Plan: ' + ', '.join(f'{n} {what}{"s" * (n != 1)}' for what,n in counts.items()) + '; peak rates'
-        # What a source calls its rate need not be that of the head
-        name = 'η_L' if all(p.lrs[-1] == self.lr for p in self.phases) else 'lr'
-        if self.lr: title += f'; {name} = {self.lr:.4g}, {self.lr_from}'
-        if self.body_lr: title += f'; body {self.body_lr:.4g}, {self.body_lr_from}'
-        training = [[p.lrs[i] for i in p.groups] for p in self.phases]
-        span = max(max(lrs)/min(lrs) for lrs in training)
-        if span > WIDE_SPAN: title += f'; the lowest is 1/{span:,.0f} of the highest: `min_scale`, `span` or `decay` raise it'
-        if self.passed_over: title += f'; passed over, as frozen by hand: {", ".join(self.passed_over)}'
-        if self.train_bn is not None:
-            title += f'; norm layers of frozen groups {"train" if self.train_bn else "stay as they are"} (`train_bn`)'
-        return title + (f'; from {self.source}' if self.source else '')
-    def __repr__(self): return f'{self._title()}\n{self.table().to_string()}'
-    def _repr_html_(self):
-        table = self.table('<span style="opacity:.45">frozen</span>').rename(columns=escape)
-        table['schedule'] = table['schedule'].map(escape)
-        return f'<p>{escape(self._title())}</p>' + table.to_html(escape=False)
+    def __repr__(self): return plan_text(self)
+    def _repr_html_(self): return plan_html(self)
 
     def plot(self,
-        n_iter:int=None, # Steps an epoch, for an axis in steps; None for one in epochs
+        n_iter:int|None=None, # Steps an epoch, for an axis in steps; None for one in epochs
         axs=None, # Two axes, for the rates and for what trains
-        figsize:tuple=None, # Inches
+        figsize:tuple|None=None, # Inches
+        yscale:str='log', # 'log', or 'linear', on which a slanted triangle is a triangle
+        n_epoch:int|None=None, # Epochs that the axis has, for one that is longer than the plan
     ):
         "Plot the rate of every layer group over time, and when it is frozen"
-        if n_iter is not None: return plot_lrs(self.lrs(n_iter), self.names, axs=axs, figsize=figsize)
         # Enough points that the shortest phase has several
-        points = min(max(100, math.ceil(10/min(p.epochs for p in self.phases))), 2000)
-        return plot_lrs(self.lrs(points), self.names, n_iter=points, axs=axs, figsize=figsize)
+        points = n_iter or min(max(100, math.ceil(10/min(p.epochs for p in self.phases))), 2000)
+        return plot_lrs(self.lrs(points), self.names, None if n_iter else points, n_steps=n_epoch and n_epoch*points,
+                        phase_ends=self.timeline(points).ends, title=f'Plan: {plan_counts(self)}', yscale=yscale, axs=axs, figsize=figsize)
 
     def to_dict(self) -> dict:
         "Return the plan as what JSON can hold"
@@ -152,16 +146,12 @@ class Plan:
     @classmethod
     def from_json(cls,
         text:str, # What `to_json` gave, or the record that `recorder.save_run` wrote
-    ): # A `Plan`
+    ) -> 'Plan':
         "Read the plan that `to_json` wrote, or that of a recorded run; raise `ValueError` if `text` holds no plan"
         fields = plan_fields(text)
         try: return cls(**fields)
         except (ValueError, TypeError) as e:
             raise ValueError(f'{str(text)[:60]!r} is no plan ({type(e).__name__}: {e}), expected `plan.to_json()`') from e
-
-def _schedule_text(p):
-    "Say what a phase's schedule is"
-    return ', '.join(filter(None, [str(p.sched or 'goes on'), p.moms and f'moms={p.moms}', p.early_stop and str(p.early_stop)]))
 
 def _check_lengths(phases):
     "Raise unless the phases fill whole epochs, and those that may end early end with one"

@@ -37,7 +37,7 @@ def phase_ends(
     return ends
 
 def phase_at(
-    step:int, # Counted from 0
+    step:float, # Counted from 0
     ends:list, # What `phase_ends` gave
 ) -> int: # Index of the phase
     "Return the phase that `step` lies in; a step beyond the end lies in the last phase"

@@ -13,11 +13,17 @@ def discriminative_lrs(
     n_groups:int, # Number of layer groups
     factor:float=FACTOR, # Each group's rate is that of the group above divided by this
     min_scale:float=0., # No rate is lower than `lr` times this, a fraction below 1
-    span:float=None, # Instead of `factor`: the head's rate divided by the lowest group's, for any number of groups
-    decay:float=None, # Instead of `factor`: each group's rate is that of the group above times this, as in layer-wise decay
-    body_lr:float=None, # Rate of the group below the head, which `min_scale`, `span` and the fall then refer to; None for the head's
+    span:float|None=None, # Instead of `factor`: the head's rate divided by the lowest group's, for any number of groups
+    decay:float|None=None, # Instead of `factor`: each group's rate is that of the group above times this, as in layer-wise decay
+    body_lr:float|None=None, # Rate of the group below the head, which `min_scale`, `span` and the fall then refer to; None for the head's
 ) -> np.ndarray: # Rates, shape [n_groups], input first
-    "Return rates that fall by `factor` a layer group, from `lr` at the head (ULMFiT, section 3.2), or by `span` in all, or by `decay`"
+    """Return rates that fall by `factor` a layer group, from `lr` at the head (ULMFiT, section 3.2), or by `span` in all, or by `decay`
+
+    >>> discriminative_lrs(1e-2, 4)
+    array([0.00056896, 0.00147929, 0.00384615, 0.01      ])
+    >>> discriminative_lrs(1e-2, 3, span=100)
+    array([0.0001, 0.001 , 0.01  ])
+    """
     check_number(lr, 'lr')
     check_count(n_groups, 'n_groups')
     check_fall(factor, min_scale, span, decay)

@@ -51,7 +51,12 @@ def SchedSTLR(
     cut_frac:float=0.1, # Fraction of the cycle in which the rate rises
     ratio:float=32, # The rate starts and ends at `lr_max/ratio`
 ) -> partial: # Position in [0, 1] to rate
-    "Make a slanted triangle: linear up to `lr_max` and down (ULMFiT, section 3.2; fastai 0.7's `use_clr=(ratio, 1/cut_frac)`)"
+    """Make a slanted triangle: linear up to `lr_max` and down (ULMFiT, section 3.2; fastai 0.7's `use_clr=(ratio, 1/cut_frac)`)
+
+    >>> rate = SchedSTLR(1e-2)
+    >>> [round(rate(position), 6) for position in (0, 0.05, 0.1, 0.55, 1)]
+    [0.000313, 0.005156, 0.01, 0.005156, 0.000313]
+    """
     STLR(cut_frac, ratio)
     lr_max = plain_number(lr_max)
     check_rates(lr_max, np.size(lr_max), 'lr_max')
@@ -71,7 +76,7 @@ def SchedCLRBeta(
 class Schedule:
     "Base of the shapes that rate and momentum take over a cycle. A schedule is a frozen dataclass with `scheds`"
     # How many values of momentum the schedule takes
-    n_moms = (3,)
+    n_moms: tuple[int, ...] = (3,)
     def _number(self, name, **bounds): object.__setattr__(self, name, check_number(getattr(self, name), name, **bounds))
     def __str__(self):
         args = (f'{k}={v:.4g}' if isinstance(v, float) else f'{k}={v!r}' for k,v in asdict(self).items())

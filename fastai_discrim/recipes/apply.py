@@ -48,12 +48,12 @@ def _set_betas(opt, recipe):
 @check_names
 def apply_recipe(self:Learner,
     recipe:Recipe, # What to run, such as `recipes.paper_clas`
-    n_epoch:int=None, # Epochs in all; None for the published number
-    lr:float|HeadLR=None, # The rate that all others follow, or a result of `head_lr_find`; None for the published one
+    n_epoch:int|None=None, # Epochs in all; None for the published number
+    lr:float|HeadLR|None=None, # The rate that all others follow, or a result of `head_lr_find`; None for the published one
     cbs=None, # One callback, many, or a class
-    checkpoint:str=None, # Name of the file that the same call goes on from, as in `fit_plan`
+    checkpoint:str|None=None, # Name of the file that the same call goes on from, as in `fit_plan`
     *,
-    checkpoint_every:int=None, # Steps between checkpoints within an epoch, as in `fit_plan`
+    checkpoint_every:int|None=None, # Steps between checkpoints within an epoch, as in `fit_plan`
     reset_opt:bool=False, # As in `fit`
     start_epoch:int=0, # As in `fit`
 ):

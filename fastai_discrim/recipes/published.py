@@ -1,6 +1,8 @@
 "Published hyper-parameters: who used which, and where that is written"
 __all__ = ['recipes']
 
+from typing import TYPE_CHECKING
+
 import pandas as pd
 from fastcore.basics import AttrDict
 
@@ -41,6 +43,11 @@ def betas(beta1, beta2=0.99):
 def dropouts(input_p, output_p, weight_p, embed_p, hidden_p):
     "Return dropout probabilities as arguments of `Recipe`"
     return dict(drops=dict(input_p=input_p, output_p=output_p, weight_p=weight_p, embed_p=embed_p, hidden_p=hidden_p), drop_mult=1.)
+
+# Columns that fit into the width of a terminal, and of a notebook
+TEXT_COLUMNS = ['kind', 'epochs', 'rates in the last phase']
+HTML_COLUMNS = [*TEXT_COLUMNS, 'schedule', 'source']
+MORE = 'All settings are in `recipes.table()`; `recipes.paper_clas` shows one recipe with its plan'
 
 N_CLAS = len(LAYER_GROUPS[CLAS])
 # §3.3: one more group each epoch; 50 epochs are those of §5
@@ -147,7 +154,11 @@ def _row(recipe):
     return {'kind': recipe.kind, 'epochs': ' + '.join(f'{s.epochs:g}' for s in recipe.steps), 'rates in the last phase': rates,
             'schedule': schedules, **recipe.settings(), 'source': recipe.source, 'note': recipe.note}
 
-class Recipes(AttrDict):
+# For a type checker, which knows nothing of fastcore's
+if TYPE_CHECKING: RecipeDict = dict[str, Recipe]
+else: RecipeDict = AttrDict
+
+class Recipes(RecipeDict):
     "Hold recipes by name, as keys and as attributes; shown as one table. `recipes['mine'] = Recipe(...)` adds one"
     def table(self) -> pd.DataFrame: # One row a recipe
         "Return who used which numbers, and where that is written"
@@ -160,15 +171,15 @@ class Recipes(AttrDict):
         if not isinstance(recipe, Recipe): raise TypeError(f'recipes[{name!r}] is a {type(recipe).__name__}: expected a Recipe')
         super().__setitem__(name, recipe)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name) -> Recipe:
         if name in self: return self[name]
         raise AttributeError(f'there is no recipe {name!r}, only {", ".join(self)}')
 
     def __repr__(self):
         table = self.table()
         notes = [f'{name}: ' + '; '.join(part for part in (row.source, row.note) if part) for name,row in table.iterrows()]
-        return '\n'.join([table.drop(columns=['source', 'note', 'dropout'], errors='ignore').to_string(), '', *notes])
+        return '\n'.join([table[TEXT_COLUMNS].to_string(), MORE, '', *notes])
 
-    def _repr_html_(self): return self.table().to_html()
+    def _repr_html_(self): return f'{self.table()[HTML_COLUMNS].to_html()}<p>{MORE.replace("`", "")}</p>'
 
 recipes = Recipes({r.name: r for r in [*_paper(), *_scripts(), *_notebook(), *_forum(), *_tutorial(), *_tables()]})

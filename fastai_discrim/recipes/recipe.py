@@ -1,6 +1,7 @@
 "Published hyper-parameters as data: a `Recipe` makes a `Plan`, and the arguments of fastai's constructors"
 __all__ = ['Recipe']
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from html import escape
@@ -26,8 +27,8 @@ def _as_text(v):
 class Step:
     "Describe a phase whose rates are relative to the recipe's `lr`"
     epochs: float # Length in epochs
-    groups: tuple # Indices of the layer groups that train
-    rates: float|tuple # A number: each group's rate is its upper neighbour's divided by it. A tuple: each group's multiple of `lr`
+    groups: Sequence[int] # Indices of the layer groups that train
+    rates: float | Sequence[float] # A number: each group's rate is that of the group above divided by it. Several: multiples of `lr`
     sched: Schedule # Shape of the rate over the phase
     scale: float = 1. # `lr` is multiplied by this
 
@@ -38,7 +39,7 @@ class Step:
         "Return the peak rate of every layer group"
         lr = lr*self.scale
         if np.ndim(self.rates): return lr*np.array(self.rates)
-        return discriminative_lrs(lr, n_groups, self.rates)
+        return discriminative_lrs(lr, n_groups, self.rates)  # type: ignore[arg-type]
 
 @dataclass(frozen=True, repr=False)
 class Recipe:
@@ -47,17 +48,17 @@ class Recipe:
     kind: str # 'language model' or 'classifier'
     source: str # Where the numbers are written
     lr: float # η_L, or what the source calls `lr`
-    steps: tuple # `Step`s, in order
+    steps: Sequence[Step] # In order
     # None in what follows: the source does not state it
-    moms: tuple = None # Momentum, β1 of Adam: start, at the peak rate, end
-    sqr_mom: float = None # β2 of Adam
-    wd: float = None # Weight decay
-    clip: float = None # Norm that gradients are clipped to
-    bs: int = None # Batch size
-    val_bs: int = None # Batch size for validation, where it differs
-    bptt: int = None # Tokens that are read at a time
-    drops: dict = field(default=None, hash=False) # Dropout probabilities by fastai's names
-    drop_mult: float = None # Factor of all of them
+    moms: tuple | None = None # Momentum, β1 of Adam: start, at the peak rate, end
+    sqr_mom: float | None = None # β2 of Adam
+    wd: float | None = None # Weight decay
+    clip: float | None = None # Norm that gradients are clipped to
+    bs: int | None = None # Batch size
+    val_bs: int | None = None # Batch size for validation, where it differs
+    bptt: int | None = None # Tokens that are read at a time
+    drops: dict | None = field(default=None, hash=False) # Dropout probabilities by fastai's names
+    drop_mult: float | None = None # Factor of all of them
     note: str = '' # What a reader should know
 
     def __post_init__(self):
@@ -74,15 +75,15 @@ class Recipe:
         return LAYER_GROUPS[self.kind]
 
     def plan(self,
-        n_epoch:int=None, # Epochs in all, of which the last phase gets the rest; None for the published number
-        lr:float|HeadLR=None, # The rate that all others follow, or a result of `head_lr_find`; None for the published one
+        n_epoch:int|None=None, # Epochs in all, of which the last phase gets the rest; None for the published number
+        lr:float|HeadLR|None=None, # The rate that all others follow, or a result of `head_lr_find`; None for the published one
     ) -> Plan: # `learn.apply_recipe` or `learn.fit_plan` runs it
         "Make the published plan, or the same with other epochs or another rate. Raises where `n_epoch` is too small"
         steps = self.steps if n_epoch is None else self._steps_for(n_epoch)
-        lr,origin = (self.lr, dict(lr=self.lr, lr_from='as published')) if lr is None else lr_and_origin(lr)
-        check_number(lr, 'lr')
-        phases = [Phase(s.epochs, s.groups, s.lrs(lr, len(self.names)), s.sched, self.moms) for s in steps]
-        return Plan(phases, self.names, **origin, source=self._source(n_epoch, lr))
+        rate,origin = (self.lr, dict(lr=self.lr, lr_from='as published')) if lr is None else lr_and_origin(lr)
+        check_number(rate, 'lr')
+        phases = [Phase(s.epochs, s.groups, s.lrs(rate, len(self.names)), s.sched, self.moms) for s in steps]
+        return Plan(phases, self.names, **origin, source=self._source(n_epoch, rate))
 
     def _steps_for(self, n_epoch):
         "Return the steps with `n_epoch` epochs in all: the last one takes what the others leave"
@@ -114,7 +115,7 @@ class Recipe:
         from fastai.optimizer import Adam
         from fastai.text.models import awd_lstm_clas_config, awd_lstm_lm_config
         config = awd_lstm_lm_config if self.kind == LM else awd_lstm_clas_config
-        kwargs = dict(drop_mult=self.drop_mult, wd=self.wd, moms=self.moms)
+        kwargs: dict = dict(drop_mult=self.drop_mult, wd=self.wd, moms=self.moms)
         if self.drops: kwargs['config'] = {**config, **self.drops}
         # fastai 0.7 added weight decay to the gradient, for which fastai's default of 0.01 is far too much
         if self.sqr_mom: kwargs['opt_func'] = partial(Adam, sqr_mom=self.sqr_mom, eps=1e-8, decouple_wd=self.wd is None)

@@ -24,8 +24,8 @@ def init_args(
 
 def plain_attrs(
     o, # A callback, a metric or a module
-    args:dict=None, # What `init_args` gave as the run began: of these, only what has changed since is taken; None for none of them
-    lost:set=None, # To which the names of what can't be written are added
+    args:dict|None=None, # What `init_args` gave as the run began: of these, only what has changed since is taken; None for none of them
+    lost:set|None=None, # To which the names of what can't be written are added
 ) -> dict: # By name
     "Return the attributes of `o` that are plain"
     names,res = signature(type(o).__init__).parameters,{}

@@ -107,7 +107,7 @@ def _check_version(file, d):
 
 def check_checkpoint(
     name:str, # What the checkpoint is called; None for none
-    every:int=None, # Steps between two checkpoints within an epoch
+    every:int|None=None, # Steps between two checkpoints within an epoch
     start_epoch:int=0, # What `fit` is given
 ):
     "Raise unless a run can have such a checkpoint"

@@ -33,9 +33,9 @@ class Checkpointing(FitCallback):
     def __init__(self,
         file:Path, # The checkpoint
         identity:dict, # What must be the same for a run to go on from it
-        every:int=None, # Steps between two checkpoints within an epoch
-        state:dict=None, # What `read` gave
-        loop:PlanLoop=None, # The loop of the fit
+        every:int|None=None, # Steps between two checkpoints within an epoch
+        state:dict|None=None, # What `read` gave
+        loop:PlanLoop|None=None, # The loop of the fit
     ):
         self.file,self.identity,self.every,self.state,self.loop = file,identity,every,state,loop
         # Rows of the table of losses; `data_state` as the epoch began; names of what can't be written
@@ -162,7 +162,7 @@ def check_run(
     learn:Learner, # The learner that is to run
     plan:Plan, # What it is to run
     name:str, # What the checkpoint is called
-    wd:float=None, # Weight decay, as `fit` is given it
+    wd:float|None=None, # Weight decay, as `fit` is given it
     reset_opt:bool=False, # Will the optimiser be created again?
 ) -> tuple: # What `run_identity` and `read_checkpoint` give
     "Raise if the checkpoint is of another run"
@@ -174,8 +174,8 @@ def checkpointing(
     learn:Learner, # The learner that is to run
     plan:Plan, # What it is to run
     name:str, # What the checkpoint is called
-    every:int=None, # Steps between two checkpoints within an epoch
-    wd:float=None, # Weight decay, as `fit` is given it
+    every:int|None=None, # Steps between two checkpoints within an epoch
+    wd:float|None=None, # Weight decay, as `fit` is given it
     reset_opt:bool=False, # Will the optimiser be created again?
 ) -> tuple: # The plan, as it was first run, and a `Checkpointing`, or None if the run is finished
     "Return what lets a run go on from where it was stopped; raise `ValueError` if the checkpoint is of another run"

@@ -86,14 +86,20 @@ def _warn_of_one_step(plan, n_iter):
 def fit_plan(self:Learner,
     plan:Plan, # What to do
     cbs=None, # One callback, many, or a class
-    wd:float=None, # Weight decay, as in `fit`
-    checkpoint:str=None, # Name of the file, beside the learner's models, that the same call goes on from if it is stopped
+    wd:float|None=None, # Weight decay, as in `fit`
+    checkpoint:str|None=None, # Name of the file, beside the learner's models, that the same call goes on from if it is stopped
     *,
-    checkpoint_every:int=None, # Steps between checkpoints within an epoch; None for those at its end alone
+    checkpoint_every:int|None=None, # Steps between checkpoints within an epoch; None for those at its end alone
     reset_opt:bool=False, # As in `fit`
     start_epoch:int=0, # As in `fit`
 ):
-    "Fit as `plan` says, in one go: one progress bar, one recorder; `learn.phase` tells other callbacks where they are"
+    """Fit as `plan` says, in one go: one progress bar, one recorder; `learn.phase` tells other callbacks where they are
+
+    >>> plan = learn.ulmfit_plan(3, 1e-2)
+    >>> learn.fit_plan(plan)
+    >>> np.array_equal(learn.recorder.group_lrs, plan.lrs(len(learn.dls.train)))   # it ran as planned
+    True
+    """
     # Here, as fastai's callbacks that these build on change the default callbacks when they are imported
     from .checkpointing import checkpointing
     from .phase_ending import PhaseEnding

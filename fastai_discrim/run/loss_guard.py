@@ -26,8 +26,8 @@ class LossGuard(FitCallback):
 
     def __init__(self,
         plan:Plan, # The plan that runs
-        checkpoint:str=None, # Name of the fit's checkpoint
-        checkpoint_every:int=None, # Steps between checkpoints within an epoch: what these hold has been looked at
+        checkpoint:str|None=None, # Name of the fit's checkpoint
+        checkpoint_every:int|None=None, # Steps between checkpoints within an epoch: what these hold has been looked at
     ):
         self.plan,self.checkpoint,self.checkpoint_every = plan,checkpoint,checkpoint_every
         self.losses,self.first,self.warned = [],None,False

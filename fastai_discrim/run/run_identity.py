@@ -39,7 +39,7 @@ def _loss_name(learn):
 def run_identity(
     learn:Learner, # The learner that runs
     plan:Plan, # The plan that it runs
-    wd:float=None, # Weight decay, as `fit` is given it
+    wd:float|None=None, # Weight decay, as `fit` is given it
     reset_opt:bool=False, # Will the optimiser be created again?
 ) -> dict: # By name, values that can be compared and shown
     "Return what must be the same for a run to go on"

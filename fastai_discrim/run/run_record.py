@@ -47,7 +47,8 @@ class RunRecorder(FitCallback):
         callbacks = {cb.name: _simple_args(cb) for cb in self.learn.cbs}
         ran = dict(torch_seed=torch.initial_seed(), callbacks=callbacks, names=names, epochs=[], finished=False,
                    n_iter=len(self.dls.train))
-        record_on(self.recorder, plan=self.plan, ran=ran)
+        phase_ends = self.plan.timeline(ran['n_iter']).ends
+        record_on(self.recorder, plan=self.plan, ran=ran, group_lr_phases=phase_ends)
 
     def after_epoch(self):
         if not hasattr(self.learn, 'recorder'): return

@@ -66,7 +66,7 @@ def search_body_lr(
     learn:Learner, # The learner, which is put back
     lr:float|HeadLR, # Peak rate of the head, η_L, or what `head_lr_find` gave
     plan_at:Callable, # Function from a rate of the group below the head to the plan of the fit
-    wd:float=None, # Weight decay, as in `fit`
+    wd:float|None=None, # Weight decay, as in `fit`
 ) -> BodyLR: # The chosen rate, the rates tried and their losses, and how they were found
     "Find the rate of the group below the head by fits in miniature, beginning with the rate that the plan has without one"
     from .miniature import miniature_losses

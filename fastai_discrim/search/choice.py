@@ -48,7 +48,7 @@ def _is_below(losses, untrained):
 
 def search_lrs(
     losses_at, # Function from an array of rates to their `Losses`
-    lrs:np.ndarray=None, # The rates to try, ascending; None for the first ones, and on beyond the ends
+    lrs:np.ndarray|None=None, # The rates to try, ascending; None for the first ones, and on beyond the ends
 ) -> tuple: # The rates, ascending; their `Losses`, after which comes, as a last candidate, an untrained head
     "Evaluate `losses_at` at `lrs`, or from 1e-3 to 1 and on until the best is no longer near an end"
     tried = first_lrs() if lrs is None else lrs

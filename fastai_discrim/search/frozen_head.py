@@ -68,7 +68,7 @@ class SplitHead:
     params: frozenset # Parameters of the head
     item: list # Positional and keyword arguments of `root`, for one item
     needs_inputs: bool = False # Are the inputs of `root` features, too, as for a head that pools by what the tokens are?
-    output: int = None # Index of the prediction among the tensors that `root` returns; None for all of them
+    output: int | None = None # Index of the prediction among the tensors that `root` returns; None for all of them
 
     def sources(self) -> list:
         "Return the modules whose inputs are the features"

@@ -20,6 +20,7 @@ from .losses import joined_parts, mean_losses
 from .plot import plot_search
 from .run_search import run_search
 from .split_head import HeadNotSeparable, split_head
+from .trained_loss import check_trained_loss
 
 # frozen_features, head_trials and range_test are imported where they are used: they import fastai.callback.schedule and .progress, which
 # change the default callbacks of everybody
@@ -103,7 +104,9 @@ def _head_lr(learn, n_groups, lrs, **trial_args):
     if learn.opt is None: learn.create_opt()
     freeze_all_but(learn, (n_groups-1,))
     try:
-        with learn.no_bar(): head = split_head(learn, learn.opt.param_lists[-1])
+        with learn.no_bar(),learn.no_logging():
+            head = split_head(learn, learn.opt.param_lists[-1])
+            check_trained_loss(learn, learn.pred.ndim)
     except HeadNotSeparable as e: return range_test(learn, lrs, str(e))
     return _by_trials(learn, head, lrs, **trial_args)
 
@@ -115,13 +118,19 @@ def head_lr_find(self:Learner,
     *,
     n_batch:int=50, # Training batches, at most, that run through the body, and validation items a quarter as many: bounds time and memory
     runs:int=2, # Trainings at each rate, each in another order: their mean loss counts
-    sched:Schedule=None, # Schedule of the training; None for the paper's, `STLR()`
-    moms:tuple=None, # Momentum, as many values as the schedule takes; None for `learn.moms`
-    wd:float=None, # Weight decay, as in `fit`
+    sched:Schedule|None=None, # Schedule of the training; None for the paper's, `STLR()`
+    moms:tuple|None=None, # Momentum, as many values as the schedule takes; None for `learn.moms`
+    wd:float|None=None, # Weight decay, as in `fit`
 ) -> HeadLR: # The chosen rate, the rates tried and their losses, and how they were found
     """Find η_L by fine-tuning the head alone, once per rate, on frozen features: the body runs once. Choose the lowest rate that is about
     as good as the best; with fewer than 500 items by cross-validation. Where the body is needed, find it by a range test, and log that.
-    Leave no trace on the learner; raise `ValueError` where no loss is finite"""
+    Leave no trace on the learner; raise `ValueError` where no loss is finite
+
+    >>> found = learn.head_lr_find(n_epoch=4, show_plot=False)
+    >>> found
+    HeadLR(lr=..., by validation loss of the head, 4 epochs at each of ... rates, 5-fold cross-validation)
+    >>> plan = learn.ulmfit_plan(4, found)   # at that rate, and it says so
+    """
     sched = ifnone(sched, STLR())
     if lrs is not None: lrs = _check_lrs(lrs)
     for name,n in dict(n_epoch=n_epoch, n_batch=n_batch, runs=runs).items(): check_count(n, name)

@@ -77,8 +77,8 @@ def trial_losses(
     lrs:np.ndarray, # Peak rates
     n_epoch:int, # Epochs that each head is trained
     sched:Schedule, # Schedule of the training
-    moms:tuple=None, # Momentum, as many values as the schedule takes; None for `learn.moms`
-    wd:float=None, # Weight decay, as in `fit`
+    moms:tuple|None=None, # Momentum, as many values as the schedule takes; None for `learn.moms`
+    wd:float|None=None, # Weight decay, as in `fit`
 ) -> Losses: # Validation losses, a candidate a rate
     "Train copies of a head, each at its own one of `lrs`, from the same weights and on the same batches"
     device = next(learn.model.parameters()).device

@@ -1,14 +1,14 @@
 "Every group's rate at every step: recorded where a plan, schedule or callback of ours takes part, or `GroupLRRecorder` is given"
 import numpy as np
 import pytest
-from conftest import make_mlp
+from conftest import StopAt, make_mlp
 from fastai.callback.core import Callback, CancelFitException
 from fastai.learner import load_learner
 
 from fastai_discrim.callbacks.discriminative import DiscriminativeLR
 from fastai_discrim.callbacks.group_lrs import GroupLRRecorder
 from fastai_discrim.callbacks.unfreezing import GradualUnfreezing
-from fastai_discrim.plan.phase import Phase
+from fastai_discrim.plan.phase import EarlyStop, Phase
 from fastai_discrim.plan.plan import Plan
 
 
@@ -103,7 +103,8 @@ def test_plots(clas):
     with clas.no_bar(): clas.fit_one_cycle(5, 1e-2, cbs=GradualUnfreezing(1))
     rates,spans = clas.recorder.plot_group_lrs()
     assert [t.get_text() for t in spans.get_yticklabels()] == ['0 encoder', '1 rnns.0', '2 rnns.1', '3 rnns.2', '4 head']
-    assert rates.get_ylabel() == 'learning rate' and spans.get_xlabel() == 'iteration'
+    assert rates.get_ylabel() == 'learning rate' and spans.get_xlabel() == 'epoch'
+    assert rates.get_title(loc='left') == 'Run: 5 epochs, 5 phases, 5 groups'
     for i,line in enumerate(rates.get_lines()):
         y = clas.recorder.group_lrs[:,i]
         np.testing.assert_array_equal(line.get_ydata(), np.where(y > 0, y, np.nan))
@@ -113,3 +114,49 @@ def test_a_plot_after_other_groups_were_made(clas):
     clas.regroup(n_groups=2)
     _,spans = clas.recorder.plot_group_lrs()
     assert [t.get_text() for t in spans.get_yticklabels()] == list('01234')
+
+def marks(rates): return [segment[0,0] for c in rates.collections for segment in c.get_segments()]
+
+@pytest.mark.parametrize('phases', [
+    [Phase(1, (2,), (1e-4, 1e-3, 1e-2)), Phase(2, (0, 1, 2), (1e-4, 1e-3, 1e-2))],
+    # What trains doesn't change
+    [Phase(.5, (2,), (1e-4, 1e-3, 1e-2)), Phase(2.5, (2,), (1e-4, 1e-3, 1e-2))]])
+def test_plan_and_run_share_an_axis(mlp, phases):
+    plan = Plan(phases)
+    with mlp.no_bar(): mlp.fit_plan(plan)
+    for planned,ran in zip(plan.plot(), mlp.recorder.plot_group_lrs()):
+        assert planned.get_xlim() == ran.get_xlim() == (0, 3) and planned.get_xlabel() == ran.get_xlabel()
+    assert marks(mlp.recorder.plot_group_lrs()[0]) == marks(plan.plot()[0]) == [phases[0].epochs]
+    assert mlp.recorder.plot_group_lrs(yscale='linear')[0].get_yscale() == 'linear'
+
+def test_phases_are_marked_where_what_trains_changes(mlp):
+    with mlp.no_bar(): mlp.fit_one_cycle(3, 1e-2, cbs=GradualUnfreezing(.5))
+    assert marks(mlp.recorder.plot_group_lrs()[0]) == [.5, 1]
+    # Not those of the plan before
+    with mlp.no_bar():
+        mlp.fit_plan(Plan([Phase(1, (2,), (1e-4, 1e-3, 1e-2)), Phase(1, (1, 2), (1e-4, 1e-3, 1e-2))]))
+        mlp.unfreeze()
+        mlp.fit(2, 1e-2, cbs=GroupLRRecorder())
+    assert marks(mlp.recorder.plot_group_lrs()[0]) == []
+
+def test_a_phase_that_ended_early_leaves_a_gap(mlp):
+    stop = EarlyStop(1, min_delta=100.)
+    with mlp.no_bar(): mlp.fit_plan(Plan([Phase(4, (2,), (1e-4, 1e-3, 1e-2), early_stop=stop), Phase(1, (0, 1, 2), (1e-4, 1e-3, 1e-2))]))
+    rates,spans = mlp.recorder.plot_group_lrs()
+    assert [tuple(p.get_bbox().intervalx) for p in spans.patches] == [(0, 2), (4, 5)]*3 and marks(rates) == [4]
+    assert np.isnan(rates.get_lines()[2].get_xdata()).sum() == 1
+
+def test_a_fit_that_begins_late_or_breaks_off(mlp):
+    with mlp.no_bar(): mlp.fit(4, 1e-2, cbs=GroupLRRecorder(), start_epoch=2)
+    rates,spans = mlp.recorder.plot_group_lrs()
+    assert rates.get_xlim() == (0, 4) and tuple(spans.patches[0].get_bbox().intervalx) == (2, 4)
+    class Look(Callback):
+        "A validation in the middle of an epoch sets the learner's epoch and number of the batch"
+        order = 90
+        def after_batch(self):
+            if not self.training: return
+            self.learn.validate()
+            self.learn.training = True
+    with mlp.no_bar(), mlp.no_logging(): mlp.fit(2, 1e-2, cbs=[GroupLRRecorder(), Look(), StopAt(0, 6)])
+    spans = mlp.recorder.plot_group_lrs()[1]
+    assert tuple(spans.patches[0].get_bbox().intervalx) == (0, .75) and spans.get_xlim() == (0, 2)

@@ -1,5 +1,6 @@
 "The published numbers, compared with those that are written down once more"
 import pickle
+import re
 import sys
 
 import numpy as np
@@ -64,7 +65,14 @@ def test_the_table():
     assert row.schedule == 'STLR(cut_frac=0.25, ratio=6), STLR(cut_frac=0.1, ratio=32)'
     assert row.dropout == 'input_p 0.25, output_p 0.1, weight_p 0.2, embed_p 0.02, hidden_p 0.15'
     assert table.loc['notebook_clas', 'weight decay'] == '0' and table.loc['forum_lm', 'weight decay'] == ''
-    assert 'scripts_clas' in repr(recipes) and recipes._repr_html_().count('<tr') == len(recipes)+2
+
+def test_it_fits_into_a_terminal_and_a_notebook():
+    table,notes = repr(recipes).split('\n\n')
+    assert max(map(len, table.splitlines())) <= 110 and 'scripts_clas' in table and 'scripts_clas: fastai 0.7' in notes
+    html = recipes._repr_html_()
+    assert html.count('<tr') == len(recipes)+2 and re.findall('<th>([a-z ]+)</th>', html.split('recipe</th>')[0]) == [
+        'kind', 'epochs', 'rates in the last phase', 'schedule', 'source']
+    assert 'recipes.table()' in html and 'recipes.table()' in table
 
 MINE = """
 from fastai_discrim.plan.schedules import Cos

@@ -25,8 +25,9 @@ def test_the_losses_are_plotted_against_the_rates():
     ax = plot(HeadLR(1e-2, LRS, LOSSES, 'told'), 'head')
     np.testing.assert_array_equal(ax.lines[0].get_xdata(), LRS)
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), LOSSES)
-    assert ax.get_xscale() == 'log' and ax.lines[0].get_marker() == 'o'
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ('learning rate of the head', 'validation loss') and ax.get_title().endswith('of the head')
+    assert ax.get_xscale() == 'log' and ax.lines[0].get_marker() == 'o' and labels(ax)[0] == 'validation loss'
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ('learning rate of the head', 'validation loss')
+    assert ax.get_title(loc='left').endswith('of the head')
 
 def test_the_words_are_those_of_the_search():
     ax = plot(BodyLR(1e-2, LRS, LOSSES, 'told'), 'group below the head', 'training loss')
@@ -34,12 +35,24 @@ def test_the_words_are_those_of_the_search():
 
 def test_the_chosen_rate_is_a_line():
     ax = plot(BodyLR(1e-2, LRS, LOSSES, 'told'), 'body')
-    assert labels(ax) == ['chosen: 1.00e-02'] and len(ax.lines) == 2 and not ax.patches
+    assert labels(ax) == ['validation loss', 'chosen: 1.00e-02'] and len(ax.lines) == 2 and not ax.patches
     assert set(ax.lines[1].get_xdata()) == {1e-2} and ax.lines[1].get_linestyle() == '--'
 
 def test_an_untrained_heads_loss_is_a_line():
     ax = plot(HeadLR(1e-2, LRS, LOSSES, 'told', .693), 'head')
-    assert labels(ax) == ['chosen: 1.00e-02', 'untrained: 0.693'] and set(ax.lines[2].get_ydata()) == {.693}
+    line, = [line for line in ax.lines if line.get_label() == 'untrained: 0.693']
+    assert set(line.get_ydata()) == {.693}
+
+def test_the_legend_is_in_the_order_of_the_curves_and_covers_none():
+    def _labels(untrained): return labels(plot(HeadLR(1e-2, LRS, LOSSES, 'told', untrained, (1e-2, 1e-1)), 'head'))
+    assert _labels(.693) == ['untrained: 0.693', 'validation loss', 'about as good', 'chosen: 1.00e-02']
+    assert _labels(.2) == ['validation loss', 'untrained: 0.2', 'about as good', 'chosen: 1.00e-02']
+    ax = plt.gca()
+    assert ax.get_legend().get_window_extent().x0 >= ax.get_window_extent().x1
+
+def test_a_few_rates_are_named():
+    ax = plot(BodyLR(2e-4, np.array([2e-4/3, 2e-4]), np.array([1.3, .9]), 'told'), 'group below the head')
+    assert [t.get_text() for t in ax.get_xticklabels()] == ['6.7e-05', '2.0e-04']
 
 @pytest.mark.parametrize('accepted,n', [((), 0), ((1e-2,), 0), ((1e-2, 1e-1), 1)])
 def test_what_is_about_as_good_is_a_band(accepted, n):
@@ -50,6 +63,11 @@ def test_what_is_about_as_good_is_a_band(accepted, n):
 def test_where_it_diverges_the_rest_is_still_seen():
     low,high = plot(HeadLR(1e-2, LRS, LOSSES, 'told'), 'head').get_ylim()
     assert low < .4 and .9 < high < 2
+
+def test_losses_that_are_higher_but_do_not_diverge_are_seen():
+    "Those of a body begin at the highest rate and go down"
+    low,high = plot(BodyLR(1e-3, LRS, np.array([.7, .8, 1.2, 1.9]), 'told'), 'group below the head').get_ylim()
+    assert low < .7 and 1.2 < high
 
 def test_the_untrained_line_is_seen():
     low,high = plot(HeadLR(1e-2, LRS, LOSSES, 'told', 1.6), 'head').get_ylim()
