@@ -45,7 +45,7 @@ def destroyed_from(
 def lower_lr(
     losses_at, # Function from a rate to its `Losses`
     first:float, # Where to begin
-    destroyed:float=np.inf, # The loss from which on the network is destroyed: one such rate is as bad as the next, and says nothing of lower ones
+    destroyed:float=np.inf, # The loss from which on the network is destroyed: such a rate says nothing of lower ones
 ) -> tuple: # Rates, ascending; their `Losses`; the chosen one
     """Divide `first` by 3 for as long as the loss gets clearly lower, isn't finite, or is that of a destroyed network, and once more from
     there. Higher rates are not tried: they only seem better in a few steps (`benchmarks/README.md`)"""

@@ -16,7 +16,7 @@ TOL = 1e-2
 
 
 class SeeLoss(Callback):
-    "Keep the loss that trains, what `loss_func` gives for the prediction, and how many dimensions that has; end the fit before its first step"
+    "Keep the loss that trains, that by `loss_func`, and how many dimensions the prediction has; end the fit before its first step"
     # After all that change the loss
     order = 10_000
     def __init__(self): self.seen = None

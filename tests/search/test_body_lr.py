@@ -221,7 +221,7 @@ def test_where_the_heads_rate_was_found_it_begins_at_what_is_usual(tmp_path):
     assert find(learn, lr=1e-2, factor=5).lrs[-1] == pytest.approx(1e-2/5)
 
 def test_targets_on_another_scale(tmp_path):
-    "Rates that fit the outputs of the head destroy the body: the search goes on until the network learns, with the head's rate lowered, too"
+    "Rates that suit the head destroy the body: the search goes on until the network learns, with the head's rate lowered, too"
     set_seed(0)
     x = torch.randn(600, 4)
     ds = list(zip(x, 80_000 + 10_000*x.sum(1, keepdim=True)))

@@ -12,6 +12,7 @@ from fastai_discrim.callbacks.unfreezing import GradualUnfreezing
 from fastai_discrim.search.split_head import HeadNotSeparable
 from fastai_discrim.search.trained_loss import check_trained_loss
 
+
 class Teacher(Callback):
     "As in distillation: what another network says counts in training"
     def __init__(self, share=1.): self.teacher,self.share = nn.Linear(4, 2),share
@@ -68,11 +69,10 @@ def test_a_loss_that_is_not_finite_is_said_later(mlp):
     mlp.loss_func = lambda p,y: p.sum()*float('nan')
     check(mlp)
 
-@pytest.mark.parametrize('make', [make_mlp, make_clas])
-@pytest.mark.parametrize('cbs', [MixUp, GradualUnfreezing])
+@pytest.mark.parametrize('make,cbs', [(make_mlp, MixUp), (make_mlp, GradualUnfreezing), (make_clas, GradualUnfreezing)])
 def test_it_leaves_no_trace(tmp_path, make, cbs):
     learn = make(tmp_path, cbs=cbs())
-    with learn.no_bar(): learn.create_opt()
+    with learn.no_bar(): learn.fit(2, 1e-2)
     loaders,before = list(learn.dls.loaders),everything(learn)
     with learn.no_bar(): check_trained_loss(learn, 2)
     check_no_trace(before, everything(learn))
@@ -81,7 +81,7 @@ def test_it_leaves_no_trace(tmp_path, make, cbs):
 def test_ctrl_c(mlp):
     class Stop(Callback):
         def after_pred(self): raise KeyboardInterrupt
-    mlp.create_opt()
+    with mlp.no_bar(): mlp.fit(1, 1e-2)
     mlp.add_cb(Stop())
     before = everything(mlp)
     with pytest.raises(KeyboardInterrupt): check_trained_loss(mlp, 2)
