@@ -16,6 +16,7 @@ import peers
 import rates
 import real_models_headline
 import real_models_report
+import search_cost
 import text_report
 import vision
 
@@ -45,6 +46,7 @@ TABLES = dict(
     headline_sentences=partial(real_models, real_models_headline.sentences),
     real_models=lambda: real_models_report.report(RESULTS/'real_models').strip(),
     rates=lambda: rates.table(rates.read(RESULTS/'rates.jsonl')),
+    search_cost=lambda: search_cost.table(rates.read(RESULTS/'search_cost.jsonl')),
     vision=vision_summary,
     kill_resume=lambda: kill_resume.table(kept('kill_resume.json')['kills']))
 TABLES |= {o: lambda o=o: text_report.tables(o, text_report.read(RESULTS)) for o in ('table7', 'table6', 'factor')}

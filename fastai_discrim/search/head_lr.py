@@ -20,6 +20,7 @@ from .losses import joined_parts, mean_losses
 from .plot import plot_search
 from .run_search import run_search
 from .split_head import HeadNotSeparable, split_head
+from .trained_loss import check_trained_loss
 
 # frozen_features, head_trials and range_test are imported where they are used: they import fastai.callback.schedule and .progress, which
 # change the default callbacks of everybody
@@ -103,7 +104,9 @@ def _head_lr(learn, n_groups, lrs, **trial_args):
     if learn.opt is None: learn.create_opt()
     freeze_all_but(learn, (n_groups-1,))
     try:
-        with learn.no_bar(): head = split_head(learn, learn.opt.param_lists[-1])
+        with learn.no_bar(),learn.no_logging():
+            head = split_head(learn, learn.opt.param_lists[-1])
+            check_trained_loss(learn, learn.pred.ndim)
     except HeadNotSeparable as e: return range_test(learn, lrs, str(e))
     return _by_trials(learn, head, lrs, **trial_args)
 
