@@ -4,6 +4,7 @@ import re
 import subprocess
 
 import pytest
+from conftest import needs_stock_export_transforms, needs_stock_load_text
 from pages import PAGES, TOP, agrees, blocks, executed, plain
 from stand_ins import install, names, needs_transformer, prepare, save_tiny_transformer
 
@@ -27,6 +28,9 @@ def folder(monkeypatch, tmp_path):
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('path', WITH_PYTHON, ids=name_of)
 def test_blocks_run(path, folder, monkeypatch):
+    # Pages are for a stock fastai that loads and exports what it saves
+    needs_stock_load_text()
+    needs_stock_export_transforms()
     if needs_transformer(''.join(b.text for b in BLOCKS[path])):
         pytest.importorskip('transformers')
         monkeypatch.syspath_prepend(TOP/'tests/huggingface')
