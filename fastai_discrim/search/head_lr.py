@@ -15,7 +15,7 @@ from ..groups.layer_groups import check_groups
 from ..plan.origin import HeadLR
 from ..plan.schedules import STLR, Schedule
 from ..user_warning import warn_user
-from .choice import N_FIRST, about_as_good, lowers, search_lrs
+from .choice import HIGHEST_USUAL, N_FIRST, about_as_good, lowers, search_lrs
 from .losses import joined_parts, mean_losses
 from .plot import plot_search
 from .run_search import run_search
@@ -29,8 +29,6 @@ from .trained_loss import check_trained_loss
 MAX_STEPS = 400
 # A large head, as one with convolutions, is to take no longer than a range test of the whole network has steps
 LARGE_HEAD,RANGE_TEST_STEPS = 100_000,100
-# A higher η_L is that of outputs of thousands, which no rate of the body suits
-HIGHEST_USUAL = 10
 
 
 def _check_lrs(lrs):
