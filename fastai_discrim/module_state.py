@@ -17,11 +17,13 @@ GENERATORS = Generator,random.Random,np.random.RandomState,np.random.Generator
 CONTAINERS = *COLLECTIONS,np.ndarray,Tensor,*GENERATORS
 
 
+def _bound(f):
+    "List what a function is bound to"
+    if isinstance(f, partial): return [f.func, *f.args, *f.keywords.values(), vars(f)]
+    return [f.__self__, f.__func__] if isinstance(f, MethodType) else [*_cells(f), vars(f)]
+
 def _inside(o):
-    "List what `o` holds: in a container, as attributes, or as what a function is bound to"
-    if isinstance(o, partial): return [o.func, *o.args, *o.keywords.values(), vars(o)]
-    if isinstance(o, MethodType): return [o.__self__, o.__func__]
-    if isinstance(o, FunctionType): return [*_cells(o), vars(o)]
+    "List what `o` holds, in a container or as attributes"
     if isinstance(o, L): return [o.items]
     if isinstance(o, nn.Module) or _holds_tensors(o): return [vars(o)]
     if isinstance(o, dict): return list(o.values())
@@ -45,13 +47,15 @@ def _holds_tensors(o):
 def containers(
     o, # Any object
     seen:set, # `id`s of what is left out, to which those of what is listed are added
+    functions:bool=True, # Look into functions, too, for what they are bound to?
 ):
     """Yield the lists, deques, dictionaries, sets, arrays, tensors and generators of random numbers that `o` is or holds, each once;
     attributes are a dictionary, too"""
     if id(o) in seen: return
     seen.add(id(o))
     if isinstance(o, CONTAINERS): yield o
-    for v in _inside(o): yield from containers(v, seen)
+    is_function = isinstance(o, (partial, MethodType, FunctionType))
+    for v in _bound(o) if is_function and functions else _inside(o): yield from containers(v, seen, functions)
 
 def _held(v): return [*v, *v.values()] if isinstance(v, dict) else list(v)
 
@@ -99,6 +103,7 @@ def modules_kept(
 ):
     "Put back at the end what a run of `model` changes: buffers, which it may make or enlarge, modes, hooks and what `forward` notes"
     with ExitStack() as stack:
-        for v in containers(model, set(map(id, model.parameters()))):
+        # What hooks gather is for those who set them
+        for v in containers(model, set(map(id, model.parameters())), functions=False):
             if (old := content(v)) is not None: stack.callback(set_content, v, old)
         yield

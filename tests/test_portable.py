@@ -40,7 +40,8 @@ def test_an_exported_learner(tmp_path, regroup, error):
     with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(1, 1e-2, gradual=False)
     learn.export('a.pkl')
     want = learn.model.eval()(torch.ones(1, 4)).tolist()
-    res = subprocess.run([sys.executable, '-W', 'ignore', '-c', LOAD.replace('{error}', error), tmp_path/'a.pkl'], capture_output=True, text=True, cwd=tmp_path)
+    args = [sys.executable, '-W', 'ignore', '-c', LOAD.replace('{error}', error), tmp_path/'a.pkl']
+    res = subprocess.run(args, capture_output=True, text=True, cwd=tmp_path)
     assert res.returncode == 0, res.stderr
     assert res.stdout.strip() == str(want)
     again = load_learner(tmp_path/'a.pkl').splitter

@@ -1,66 +1,56 @@
-"The tables in README.md and benchmarks/README.md are those that the benchmarks make of the results that are kept"
-import json
+"The tables in README.md, benchmarks/README.md and docs/ are those that the benchmarks make of the results that are kept"
 import re
 from pathlib import Path
 
 import pytest
 
 TOP = Path(__file__).resolve().parents[1]
-RESULTS = TOP/'benchmarks/results'
+FILES = [TOP/'README.md', TOP/'benchmarks/README.md', *sorted((TOP/'docs').rglob('*.md'))]
+BETWEEN_MARKS = re.compile(r'<!-- table: .*?<!-- end -->', re.DOTALL)
 
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch): monkeypatch.syspath_prepend(TOP/'benchmarks')
+@pytest.fixture
+def tables(monkeypatch):
+    monkeypatch.syspath_prepend(TOP/'benchmarks')
+    import fill_tables
+    return fill_tables
 
-def rows(text):
-    "Rows of the tables in Markdown"
-    return [o for o in text.splitlines() if o.startswith('|')]
+def test_files_have_the_tables_of_the_results(tables):
+    "If this fails, run `python benchmarks/fill_tables.py`"
+    assert len(tables.files()) > 1
+    for p in tables.files(): assert tables.filled(text := p.read_text(encoding='utf-8')) == text, p
 
-def section(title, of='benchmarks/README.md'):
-    "Rows of the tables in a section of benchmarks/README.md, or of another file"
-    return rows((TOP/of).read_text().split(f'\n## {title}\n')[1].split('\n## ')[0])
+def test_each_table_is_shown_and_has_rows(tables):
+    text = '\n'.join(p.read_text(encoding='utf-8') for p in tables.files())
+    assert set(re.findall(r'<!-- table: (\w+)', text)) == set(tables.TABLES)
+    for name,f in tables.TABLES.items(): assert f().count('\n') > (0 if 'sentences' in name else 2), name
 
-@pytest.mark.parametrize('title, studies', [("The paper's tables 6 and 7", ['table7', 'table6']), ('The factor 2.6', ['factor'])])
-def test_text(title, studies):
-    from text_report import report
-    assert section(title) == rows(report(RESULTS, studies)) != []
+@pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(TOP)))
+def test_no_interval_is_written_by_hand(path):
+    "A row of a table with an interval stands between marks"
+    assert [o for o in BETWEEN_MARKS.sub('', path.read_text(encoding='utf-8')).splitlines() if o.startswith('|') and '±' in o] == []
 
-def test_cost():
-    from cost import PARTS
-    kept = json.loads((RESULTS/'cost.json').read_text())
-    made = [o for k,(_,table) in PARTS.items() for o in rows(table(kept[k]['result']))]
-    assert section('Cost') == made != []
+def test_what_is_wrong_with_a_mark_is_said(tables):
+    assert tables.filled('text\n') == 'text\n'
+    assert '3.3' not in tables.filled('<!-- table: rates -->\n| 3.3 |\n<!-- end -->\n')
+    with pytest.raises(ValueError, match='has no end'): tables.filled('<!-- table: rates -->\n| 3.3 |\n')
+    with pytest.raises(ValueError, match="'none': expected one of .*rates"): tables.filled('<!-- table: none -->\n<!-- end -->\n')
 
-def test_peers():
-    from peers import MODELS, table
-    kept = json.loads((RESULTS/'peers.json').read_text())
-    assert section('Peers') == [o for name in MODELS for o in rows(table(kept, name))] != []
+def run_of(arm, seed, error): return dict(arm=arm, seed=seed, labelled=100, test_error=error, chance=0.7)
 
-def test_real_models():
-    "README shows the summary, benchmarks/README.md all tables"
-    from real_models_report import read, report, summary
-    folder = RESULTS/'real_models'
-    assert section('Does it help?', 'README.md') == rows(summary(read(folder))) != []
-    assert section('Real pretrained models') == rows(report(folder)) != []
+def cell(ours, others):
+    arms = dict(ulmfit=ours, fine_tune=others)
+    return {arm: {s: run_of(arm, s, e) for s,e in enumerate(xs)} for arm,xs in arms.items()}
 
-def test_rates():
-    from rates import read, table
-    assert section('The rates of head and body') == rows(table(read(RESULTS/'rates.jsonl'))) != []
-
-# README's names of vision.py's arms; of the others it shows none
-VISION = {'one rate': 'one rate', '`fine_tune`': 'fine_tune', '/2.6 a layer, one cycle': '/2.6',
-          '/2.6, gradual unfreezing, slanted triangles': 'all three', 'the same with `span=100`': 'all, span=100',
-          'without a rate: `fine_tune(n)`': 'fine_tune(n)'}
-
-def test_vision():
-    "README leaves out the rates that were tuned"
-    from vision import table
-    made = re.sub(r' \(\de-\d\d\)', '', table(json.loads((RESULTS/'vision.json').read_text())['runs']))
-    made = {arm: cells for arm,*cells in (r.strip('| ').split(' | ') for r in rows(made))}
-    # The section has tables of models, too
-    shown = {arm: cells for arm,*cells in (r.strip('| ').split(' | ') for r in section('Any model', 'README.md') if '±' in r)}
-    assert shown == {arm: made[o] for arm,o in VISION.items()}
-
-def test_kill_resume():
-    from kill_resume import table
-    made = rows(table(json.loads((RESULTS/'kill_resume.json').read_text())['kills']))
-    assert section('Stopped, killed, in several processes', 'README.md')[-len(made):] == made != []
+def test_rows_are_those_with_the_most_seeds_whatever_their_errors(tables):
+    from real_models_headline import headline, rows, sentences
+    res = dict(minilm_trec6_100=cell([.9, .9, .9], [.1, .1, .1]), minilm_trec6_300=cell([.2, .2, .3], [.3, .3, .3]),
+               minilm_docstrings_300=cell([.1], [.3]), minilm_ag_100=cell([.1, .2, .3], [.3, .3, .3]), minilm_ag_300=cell([], [.3]),
+               lite0_cifar10_10=cell([.4, .4], [.5]), lite0_cifar10_50=cell([.4], [.5]))
+    # Three cells of MiniLM have three seeds: those on which designs were chosen come last
+    assert rows(res) == ['minilm_ag_100', 'minilm_trec6_100', 'lite0_cifar10_10']
+    assert '| MiniLM-L6, AG News, 100 |  | 30.0 ± 0.0 (3 seeds) |  |  | 20.0 ± 24.8 (3 seeds) | -10.0 ± 24.8 (3 seeds) |' in headline(res)
+    minilm,lite0 = sentences(res).splitlines()
+    text = '- {}: `fit_ulmfit` has a lower mean error than `fine_tune` in {} settings, and a higher one beyond chance in {};'
+    assert minilm.startswith(text.format('MiniLM-L6', '3 of 4', 1))
+    assert lite0.startswith(text.format('EfficientNet-Lite0', '2 of 2', 0))
+    assert [o.split('; ')[-1] for o in (minilm, lite0)] == [f'{k} runs ended at chance level.' for k in ('3 of its 10', '0 of its 3')]

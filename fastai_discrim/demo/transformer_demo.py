@@ -64,6 +64,12 @@ def classifier(
                                     max_length=MAX_LENGTH, num_workers=0)
     return hf_text_classifier_learner(dls, model, metrics=accuracy)
 
+def report_errors(learn, df) -> tuple:
+    "Test a classifier, and print its error at once, as the table is minutes away"
+    wrong,of = count_errors(learn, df)
+    print(f'test error {wrong/of:.1%}')
+    return wrong,of
+
 def one_line(df, model, path, epochs, n) -> tuple:
     "Fine-tune as ULMFiT does; print plan and layers, save the pictures, and return the errors"
     print(f'\n== {n} labels: `learn.fit_ulmfit({epochs})`')
@@ -73,14 +79,14 @@ def one_line(df, model, path, epochs, n) -> tuple:
     print(plan)
     save_figure(plan.plot()[0].figure, path/f'plan_{n}.png')
     save_figure(learn.recorder.plot_group_lrs()[0].figure, path/f'rates_{n}.png')
-    return count_errors(learn, df)
+    return report_errors(learn, df)
 
 def stock(df, model, path, epochs, n) -> tuple:
     "Run fastai's `fine_tune` from the same weights and for as many epochs, and return the errors"
     print(f'\n== {n} labels: `learn.fine_tune({epochs-1})`, {epochs} epochs in all')
     learn = classifier(df, model, path)
     learn.fine_tune(epochs-1)
-    return count_errors(learn, df)
+    return report_errors(learn, df)
 
 def run(
     args, # Of the command line

@@ -71,8 +71,8 @@ def check_made(
     "Raise `ValueError` where a lazy layer has no weights yet: nothing without weights can be frozen"
     n = sum(nn.parameter.is_lazy(p) for g in groups for p in g)
     if n:
-        raise ValueError(f'{n} parameters of lazy layers are not made yet: expected all of them; run a batch through the model first, as by '
-                         '`learn.model(*learn.dls.one_batch()[:1])`, then `learn.create_opt()`')
+        raise ValueError(f'{n} parameters of lazy layers are not made yet: expected all of them; run a batch through the model first, as '
+                         'by `learn.model(*learn.dls.one_batch()[:1])`, then `learn.create_opt()`')
 
 def check_some_train(
     learn:Learner, # The learner

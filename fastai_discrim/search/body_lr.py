@@ -7,7 +7,7 @@ import numpy as np
 from fastai.learner import Learner
 
 from ..plan.origin import BodyLR, HeadLR
-from .choice import lowers
+from .choice import HIGHEST_USUAL
 from .restored import restored
 from .run_search import run_search
 
@@ -21,8 +21,6 @@ MAX_DOWN = 4
 MAX_STEPS,MIN_STEPS,SHARE_OF_LONG = 40,15,1/25
 # A fit of more steps is long
 LONG = 200
-# A network that learns less than this share of what its head learns alone is destroyed, not trained
-SHARE_OF_HEAD = 1/4
 # Items of the validation set, at most
 N_ITEMS = 500
 
@@ -36,27 +34,26 @@ def n_steps(
 
 def destroyed_from(
     lr:float|HeadLR, # The head's rate, or what `head_lr_find` gave
-) -> float: # inf where it isn't known what the head learns alone
-    "Return the loss from which on a network has learnt so much less than its head alone that the rate has destroyed it"
-    if not isinstance(lr, HeadLR) or not np.isfinite(lr.untrained): return np.inf
-    best = np.nanmin(lr.losses)
-    return lr.untrained - SHARE_OF_HEAD*(lr.untrained-best) if lowers(lr.untrained, best) else np.inf
+) -> float: # inf for rates of the usual size, and where it isn't known what the head learns alone
+    "Return the loss from which on a rate destroys the body, as the head learns more without it. Targets on another scale have such rates"
+    if not isinstance(lr, HeadLR) or not lr.accepted or lr.lr <= HIGHEST_USUAL: return np.inf
+    return float(np.nanmin(lr.losses))
 
 def lower_lr(
     losses_at, # Function from a rate to its `Losses`
     first:float, # Where to begin
-    destroyed:float=np.inf, # The loss from which on the network is destroyed: one such rate is as bad as the next, and says nothing of lower ones
+    destroyed:float=np.inf, # The loss from which on the network is destroyed: such a rate says nothing of lower ones
 ) -> tuple: # Rates, ascending; their `Losses`; the chosen one
     """Divide `first` by 3 for as long as the loss gets clearly lower, isn't finite, or is that of a destroyed network, and once more from
     there. Higher rates are not tried: they only seem better in a few steps (`benchmarks/README.md`)"""
-    lrs,losses,best_of_bad = [first],losses_at(first),None
+    lrs,losses = [first],losses_at(first)
     while len(lrs) <= MAX_DOWN:
         lrs,losses = [lrs[0]/STEP, *lrs],losses_at(lrs[0]/STEP).joined(losses)
         if not np.isfinite(losses.mean[1]) or losses.is_clearly_lower(0, 1): continue
         if losses.mean[1] < destroyed: return np.array(lrs),losses,lrs[1-_is_at_edge(losses, destroyed)]
-        best_of_bad = best_of_bad or lrs[1]
-    is_good = best_of_bad is None or losses.mean[0] < destroyed
-    return np.array(lrs),losses,lrs[0] if is_good else best_of_bad
+    # The lowest is the last hope, unless all are bad
+    all_bad = (losses.mean >= destroyed).any() and not (losses.mean < destroyed).any()
+    return np.array(lrs),losses,lrs[np.nanargmin(losses.mean) if all_bad else 0]
 
 def _is_at_edge(losses, destroyed):
     "Tell whether the next higher rate destroys the network, and the next lower one doesn't: a fit is longer than what was tried"

@@ -12,6 +12,8 @@ RATIO = 10**0.25
 NEAR_END,N_MORE = 2,4
 # Nothing trains below these limits, and nothing converges above them
 LR_LOWEST,LR_HIGHEST = 1e-7,1e3
+# A higher η_L is that of outputs of thousands, which only much lower rates of the body suit
+HIGHEST_USUAL = 10
 # Moves nothing but a batch norm's statistics: its loss is that of an untrained head
 LR_UNTRAINED = 1e-12
 # A candidate that lowers the loss by less, as a fraction of it, has taught the head next to nothing

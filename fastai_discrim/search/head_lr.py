@@ -15,11 +15,12 @@ from ..groups.layer_groups import check_groups
 from ..plan.origin import HeadLR
 from ..plan.schedules import STLR, Schedule
 from ..user_warning import warn_user
-from .choice import N_FIRST, about_as_good, lowers, search_lrs
+from .choice import HIGHEST_USUAL, N_FIRST, about_as_good, lowers, search_lrs
 from .losses import joined_parts, mean_losses
 from .plot import plot_search
 from .run_search import run_search
 from .split_head import HeadNotSeparable, split_head
+from .trained_loss import check_trained_loss
 
 # frozen_features, head_trials and range_test are imported where they are used: they import fastai.callback.schedule and .progress, which
 # change the default callbacks of everybody
@@ -28,8 +29,6 @@ from .split_head import HeadNotSeparable, split_head
 MAX_STEPS = 400
 # A large head, as one with convolutions, is to take no longer than a range test of the whole network has steps
 LARGE_HEAD,RANGE_TEST_STEPS = 100_000,100
-# A higher η_L is that of outputs of thousands, which no rate of the body suits
-HIGHEST_USUAL = 10
 
 
 def _check_lrs(lrs):
@@ -103,7 +102,9 @@ def _head_lr(learn, n_groups, lrs, **trial_args):
     if learn.opt is None: learn.create_opt()
     freeze_all_but(learn, (n_groups-1,))
     try:
-        with learn.no_bar(): head = split_head(learn, learn.opt.param_lists[-1])
+        with learn.no_bar(),learn.no_logging():
+            head = split_head(learn, learn.opt.param_lists[-1])
+            check_trained_loss(learn, learn.pred.ndim)
     except HeadNotSeparable as e: return range_test(learn, lrs, str(e))
     return _by_trials(learn, head, lrs, **trial_args)
 

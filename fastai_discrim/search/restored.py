@@ -50,7 +50,8 @@ def restored_weights(
             stack.callback(opt.load_state_dict, deepcopy(opt.state_dict()))
             stack.callback(_set_attrs, opt, dict(vars(opt)))
         tensors = [*model.parameters(), *model.buffers()]
-        for v in containers(model, set(map(id, tensors))): _keep(stack, v)
+        # What hooks gather is for those who set them
+        for v in containers(model, set(map(id, tensors)), functions=False): _keep(stack, v)
         # Of a scripted model it is no attribute
         stack.callback(_set_modes, [(m, m.training) for m in model.modules()])
         stack.callback(_set_grads, _grads(model))
@@ -98,7 +99,7 @@ def _held_containers(learn, rec):
     "Yield what callbacks, metrics and the loss hold, and what sets the order of loaders; not parts of `learn` that are put back as a whole"
     seen = set(map(id, [learn, learn.dls, *learn.dls.loaders, learn.opt, learn.cbs, *learn.cbs]))
     # The model is put back as a whole
-    list(containers(get_model(learn.model), seen))
+    list(containers(get_model(learn.model), seen, functions=False))
     holders = [vars(cb) for cb in learn.cbs if cb is not rec] + [vars(m) for m in learn.metrics]
     for o in (*holders, learn.loss_func, getattr(learn.loss_func, '__dict__', {})): yield from containers(o, seen)
     for o in chain.from_iterable(map(_loader_parts, learn.dls.loaders)): yield from _own_state(o, seen)

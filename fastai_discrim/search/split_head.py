@@ -22,6 +22,8 @@ from .frozen_head import SplitHead, items, list_tensors, module_inputs
 CANNOT_RUN = RuntimeError, ValueError, IndexError, TypeError, AssertionError
 # Relative difference that rounding may make, in half precision and in full
 TOL_HALF,TOL_FULL = 2e-2,1e-4
+# A longer error is cut where it is told within a line
+LONG = 100
 AT_WORK_EARLY = 'the head is also at work before the end of the model'
 
 
@@ -66,6 +68,8 @@ def _check_loss(learn, half):
     loss = learn.loss_func(learn.pred, *learn.yb)
     # One that is not finite is said later
     if loss.isfinite().all() and not _is_close(learn.loss, loss, half): raise HeadNotSeparable('another loss than `loss_func` trains')
+
+def _first_line(e): return str(e).strip().split('\n')[0].split('. ')[0][:LONG]
 
 def _modules_around(model, params):
     "List the modules that have all of `params`, from `model` to the smallest"
@@ -152,7 +156,7 @@ def split_head(
         features = module_inputs(entry, args, kwargs) + (module_inputs(root, *inputs) if needs_inputs else [])
         try: output = _find_output(head, features, pred, half)
         # The root may raise anything when one item from the body meets several features: then it can't be run alone
-        except Exception as e: why = why or f' ({type(e).__name__}: {e})'
+        except Exception as e: why = why or f' ({type(e).__name__}: {_first_line(e)})'
         else:
             if output is not None: return replace(head, output=output)
     raise HeadNotSeparable(f'the head takes more from the body than goes in where it begins{why}')

@@ -282,7 +282,8 @@ def test_random_numbers_of_a_callback_and_a_loader_of_their_own(mlp, make):
         def before_batch(self): draw(self.random)
     class Loader:
         "Shuffles its own list, in place, and counts"
-        def __init__(self, ds): self.batches,self.random,self.n = [tuple(map(torch.stack, zip(*ds[i:i+8]))) for i in range(0, 64, 8)],make(),0
+        def __init__(self, ds):
+            self.batches,self.random,self.n = [tuple(map(torch.stack, zip(*ds[i:i+8]))) for i in range(0, 64, 8)],make(),0
         def __len__(self): return len(self.batches)
         def __iter__(self):
             self.n += 1

@@ -1,4 +1,5 @@
-"README's lines for models of Hugging Face, run as they stand there"
+"The guide to models of Hugging Face: its lines, run as they stand there, and what comes of them"
+import ast
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from fastai.learner import load_learner
 from fastai.torch_core import set_seed
 from tiny import MODELS, make_df, make_tokenizer
 
-TEXT = (Path(__file__).resolve().parents[2]/'README.md').read_text(encoding='utf-8')
+TEXT = (Path(__file__).resolve().parents[2]/'docs/howto/huggingface.md').read_text(encoding='utf-8')
 LINES, = [o for o in re.findall(r'^```python\n(.*?)^```$', TEXT, re.DOTALL | re.MULTILINE) if 'hf_text_classifier_learner' in o]
 
 @pytest.mark.filterwarnings('ignore:.*no rate lowers', 'ignore:.*insecure pickle', 'ignore:.*fork.*:DeprecationWarning')
@@ -21,7 +22,7 @@ def test_the_lines(tmp_path, monkeypatch):
     make(2).save_pretrained('distilbert-base-uncased')
     make_tokenizer(kind).save_pretrained('distilbert-base-uncased')
     names = dict(df=make_df())
-    exec(compile(LINES, 'README.md', 'exec'), names)
+    exec(compile(LINES, 'huggingface.md', 'exec'), names)
     learn = names['learn']
     assert learn.recorder.plan.n_epoch == 4 and np.array_equal(learn.recorder.group_lrs, learn.recorder.plan.lrs(len(learn.dls.train)))
     probs = learn.predict('ba be')[2]
@@ -32,4 +33,5 @@ def test_the_lines(tmp_path, monkeypatch):
     assert torch.equal(logits[0].softmax(0), probs)
 
 def test_about_five_lines():
-    assert len([o for o in LINES.splitlines() if o.strip() and 'import' not in o and not o.startswith('name =')]) == 5
+    statements = ast.parse(LINES).body
+    assert len({o.lineno for o in statements if not isinstance(o, ast.ImportFrom)}) == 6, 'the name, and five lines'
