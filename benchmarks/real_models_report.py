@@ -162,22 +162,31 @@ def plot(folder, file):
     shown_arms = [o for o in order(res) if o in ('floor', 'scratch', 'fine_tune', 'one_cycle', 'adamw_best', 'ulmfit')]
     for ax,((model,data),cells) in zip(axs.flat, panels.items()):
         for i,arm in enumerate(shown_arms):
-            points = sorted((next(iter(res[k][arm].values()))['labelled'], *interval(errors(res[k][arm]))) for k in cells if arm in res[k])
+            points = sorted(_point(res[k], arm) for k in cells if arm in res[k])
             if points: draw_line(ax, points, arm, f'C{i}')
         ax.set(xscale='log', title=f'{MODELS[model]}, {DATA[data]}', xlabel='labelled examples', ylabel='test error, %')
-        # The interval of two seeds may be wider than all errors there are
         ax.set_ylim(0, min(ax.get_ylim()[1], 100))
         ticks = sorted({next(iter(runs.values()))['labelled'] for k in cells for runs in res[k].values()})
         ax.set_xticks(ticks, [f'{n:,}' for n in ticks])
         ax.minorticks_off()
     for ax in axs.flat[len(panels):]: ax.remove()
     handles = {label: h for ax in fig.axes for h,label in zip(*ax.get_legend_handles_labels())}
-    fig.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=max(cols, 2), fontsize=8)
+    title = 'hollow: fewer seeds than fit_ulmfit'
+    fig.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=max(cols, 2), fontsize=8, title=title)
     plt.savefig(file, dpi=130)
 
+def _point(arms, arm) -> tuple:
+    "Return labelled examples, mean error, half of its interval, and whether the arm has fewer seeds than `fit_ulmfit` in this cell"
+    runs = arms[arm]
+    mean,half = interval(errors(runs))
+    # The interval of two seeds may be wider than all errors there are
+    return next(iter(runs.values()))['labelled'],mean,half if len(runs) > 2 else 0,not arms.get('ulmfit', {}).keys() <= runs.keys()
+
 def draw_line(ax, points, arm, color):
-    "Draw the means of an arm, and their intervals where there are two seeds"
-    n,mean,half = zip(*points)
+    "Draw the means of an arm, and their intervals where there are three seeds; a point is hollow where the arm has fewer seeds than the last"
+    n,mean,half,fewer = zip(*points)
     width,color = (2, 'k') if arm == 'ulmfit' else (1.2, color)
     ax.errorbar(n, mean, yerr=np.nan_to_num(half), marker='o', ms=4, lw=width, color=color,
                 ls='--' if arm in ('floor', 'scratch') else '-', label=NAMES.get(arm, arm).replace('`', ''))
+    hollow = [(x, y) for x,y,few in zip(n, mean, fewer) if few]
+    if hollow: ax.plot(*zip(*hollow), 'o', ms=4, mfc='w', mec=color, zorder=3)

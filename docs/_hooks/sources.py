@@ -16,7 +16,7 @@ def site_page(path):
     "Return the page of a file of the repository, relative to docs/, or None if it has none"
     if path in PAGES: return PAGES[path]
     if path.startswith('docs/'): return path.removeprefix('docs/')
-    return path if path.startswith('nbs/') and path.endswith('.ipynb') else None
+    return path if path.startswith('nbs/') and path.endswith(('.ipynb', '.png')) else None
 
 def with_links(text, source, repo_url):
     "Let the links of a page point to pages of the site, or to the repository where there is none"
