@@ -183,7 +183,7 @@ def _point(arms, arm) -> tuple:
     return next(iter(runs.values()))['labelled'],mean,half if len(runs) > 2 else 0,not arms.get('ulmfit', {}).keys() <= runs.keys()
 
 def draw_line(ax, points, arm, color):
-    "Draw the means of an arm, and their intervals where there are three seeds; a point is hollow where the arm has fewer seeds than the last"
+    "Draw the means of an arm, and intervals where there are three seeds; a point is hollow where `fit_ulmfit` has more seeds"
     n,mean,half,fewer = zip(*points)
     width,color = (2, 'k') if arm == 'ulmfit' else (1.2, color)
     ax.errorbar(n, mean, yerr=np.nan_to_num(half), marker='o', ms=4, lw=width, color=color,
