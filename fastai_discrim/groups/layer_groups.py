@@ -12,6 +12,7 @@ from fastai.torch_core import get_model
 from fastcore.basics import patch
 from fastcore.foundation import L
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from .by_hand import frozen_by_hand, frozen_marks, mark_frozen, param_names, renew_opt
 from .labels import group_names
@@ -44,6 +45,8 @@ def _order_by_run(learn):
     splitter,model = learn.splitter,unwrapped(learn.model)
     kwargs = getattr(splitter, 'keywords', {})
     if getattr(splitter, 'func', splitter) is not layerwise_split or 'x' in kwargs or 'order' in kwargs: return
+    # A run would make the weights of lazy layers
+    if any(map(is_lazy, model.parameters())): return
     names = [n for n,_ in model.named_modules()]
     known = _ORDERS.get(model)
     if known is None or known[0] != names: _ORDERS[model] = known = names,_other_order(learn, model)

@@ -152,7 +152,8 @@ def split_head(
         call = first(c for c in calls if c.module is root)
         if call is None: continue
         inputs = [call.args, call.kwargs]
-        head = SplitHead(root, entry, params, items(inputs, 0, 1), needs_inputs)
+        # Copies of the head run in full precision, whatever the model ran in
+        head = SplitHead(root, entry, params, items(module_inputs(root, *inputs), 0, 1), needs_inputs)
         features = module_inputs(entry, args, kwargs) + (module_inputs(root, *inputs) if needs_inputs else [])
         try: output = _find_output(head, features, pred, half)
         # The root may raise anything when one item from the body meets several features: then it can't be run alone

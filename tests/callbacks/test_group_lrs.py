@@ -157,6 +157,7 @@ def test_a_fit_that_begins_late_or_breaks_off(mlp):
             if not self.training: return
             self.learn.validate()
             self.learn.training = True
-    with mlp.no_bar(), mlp.no_logging(): mlp.fit(2, 1e-2, cbs=[GroupLRRecorder(), Look(), StopAt(0, 6)])
+    with mlp.no_bar(), mlp.no_logging(), pytest.raises(KeyboardInterrupt):
+        mlp.fit(2, 1e-2, cbs=[GroupLRRecorder(), Look(), StopAt(0, 6)])
     spans = mlp.recorder.plot_group_lrs()[1]
     assert tuple(spans.patches[0].get_bbox().intervalx) == (0, .75) and spans.get_xlim() == (0, 2)

@@ -338,7 +338,7 @@ def test_plot(mlp):
     assert ax.get_xlabel() == 'learning rate of the group below the head' and ax.get_ylabel() == 'validation loss'
     np.testing.assert_array_equal(ax.lines[0].get_xdata(), res.lrs)
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), res.losses)
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == [f'chosen: {res.lr:.2e}']
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ['validation loss', f'chosen: {res.lr:.2e}']
     plt.close('all')
     find(mlp)
     assert not plt.get_fignums()

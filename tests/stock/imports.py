@@ -82,6 +82,11 @@ def _fit_plan(learn, **kwargs):
     learn.fit_plan(_plan(), **kwargs)
     _check_trained(learn, 3)
 
+def _load_checkpoint(learn):
+    from fastai_discrim.run.fit_plan import fit_plan  # noqa: F401, for `learn.fit_plan`
+    learn.fit_plan(_plan(), checkpoint='run')
+    assert learn.load_checkpoint('run') is learn
+
 def _early_stop(learn):
     from dataclasses import replace
 
@@ -184,6 +189,7 @@ ALONE = {
     'run.fit_plan': (['fit_plan'], _fit_plan), 'run.fit_plan that records rates': ([], _records_rates(_fit_plan)),
     'run.fit_plan with a checkpoint': ([], lambda learn: _fit_plan(learn, checkpoint='run')),
     'run.fit_plan with early stopping': ([], _early_stop),
+    'run.load_checkpoint': (['load_checkpoint'], _load_checkpoint),
     'run.run_record': (['run_record', 'save_run', 'plan', 'ran'], _run_record),
     'ulmfit': (['ulmfit_plan', 'fit_ulmfit', 'body_lr_find'], _ulmfit),
     'search.head_lr': (['head_lr_find'], _head_lr_find), 'search.head_lr by a range test': ([], _range_test),
