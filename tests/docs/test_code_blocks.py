@@ -8,7 +8,7 @@ from conftest import needs_stock_export_transforms, needs_stock_load_text
 from pages import PAGES, TOP, agrees, blocks, executed, plain
 from stand_ins import install, names, needs_transformer, prepare, save_tiny_transformer
 
-# A page whose blocks don't follow from each other: each starts anew
+# A page whose blocks don't follow from each other: each starts with a new session
 FRESH = {'docs/errors.md'}
 # Texts that train the learner of a page; one page shows what follows from their number
 FEW,N_TEXTS = 24,{'docs/concepts.md': 400}
