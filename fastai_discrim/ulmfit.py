@@ -88,7 +88,7 @@ def fit_ulmfit(self:Learner,
             if lr is None: lr = _find_lr(self, plan, n_epoch, wd)
             if body_lr is None: body_lr = _find_body_lr(self, n_epoch, lr, wd, kwargs)
     self.fit_plan(make_plan(lr, body_lr), cbs=cbs, wd=wd, checkpoint=checkpoint, checkpoint_every=checkpoint_every, reset_opt=reset_opt)
-    if isinstance(lr, HeadLR): warn_of_collapse(self, lr)
+    if isinstance(lr, HeadLR) and rank_distrib() == 0: warn_of_collapse(self, lr)
 
 def _checkpoint_plan(learn, checkpoint):
     "Return the plan of the run that goes on; None if there is none"

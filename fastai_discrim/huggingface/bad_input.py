@@ -44,9 +44,9 @@ def _refuse_rows(df, bad, col, what, expected):
     raise ValueError(f'{what} {df[col][bad].iloc[0]!r} in row {row!r}, column {col!r}, and {bad.sum()} such rows in all: '
                      f'{expected}; fill them in or leave them out')
 
-def check_some_train(
+def check_rows_train(
     splits:tuple, # Which rows train, and which validate
-    valid_col:str=None, # The column that says so
+    valid_col:str|None=None, # The column that says so
 ):
     "Raise `ValueError` if no row trains"
     train,valid = splits

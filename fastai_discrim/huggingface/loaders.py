@@ -10,7 +10,7 @@ from fastai.data.core import DataLoaders
 from fastai.data.transforms import ColReader, ColSplitter, GrandparentSplitter, RandomSplitter, get_text_files, parent_label
 from fastcore.meta import delegates
 
-from .bad_input import check_rows, check_some_train, check_valid_labels, names_of_columns
+from .bad_input import check_rows, check_rows_train, check_valid_labels, names_of_columns
 from .block import HFTextBlock
 
 
@@ -41,7 +41,7 @@ class HFTextDataLoaders(DataLoaders):
         multi = label_delim is not None or len(labels) > 1
         get_y = ColReader(labels, label_delim=label_delim)
         splits = (ColSplitter(*valid) if valid else RandomSplitter(valid_pct, seed=seed))(df)
-        check_some_train(splits, *valid)
+        check_rows_train(splits, *valid)
         if y_block is None: check_valid_labels(*([l for i in split for l in _labels(get_y(df.iloc[i]), multi)] for split in splits))
         block = DataBlock(blocks=(HFTextBlock(tokenizer, max_length, pad_to_multiple_of),
                                   y_block or (MultiCategoryBlock if multi else CategoryBlock)),
