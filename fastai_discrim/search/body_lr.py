@@ -35,7 +35,7 @@ def n_steps(
 def destroyed_from(
     lr:float|HeadLR, # The head's rate, or what `head_lr_find` gave
 ) -> float: # inf for rates of the usual size, and where it isn't known what the head learns alone
-    "Return the loss from which on a rate destroys the body, as the head learns more without it. Targets on another scale have such rates"
+    "Return the loss at and above which a rate has destroyed the body: the head alone learns more. Only targets on another scale need it"
     if not isinstance(lr, HeadLR) or not lr.accepted or lr.lr <= HIGHEST_USUAL: return np.inf
     return float(np.nanmin(lr.losses))
 
@@ -51,7 +51,7 @@ def lower_lr(
         lrs,losses = [lrs[0]/STEP, *lrs],losses_at(lrs[0]/STEP).joined(losses)
         if not np.isfinite(losses.mean[1]) or losses.is_clearly_lower(0, 1): continue
         if losses.mean[1] < destroyed: return np.array(lrs),losses,lrs[1-_is_at_edge(losses, destroyed)]
-    # The lowest is the last hope, unless all are bad
+    # If all destroy the network, the lowest rate is no better than the others
     all_bad = (losses.mean >= destroyed).any() and not (losses.mean < destroyed).any()
     return np.array(lrs),losses,lrs[np.nanargmin(losses.mean) if all_bad else 0]
 
