@@ -11,6 +11,7 @@ are put back. Each run makes its own loaders and model. The test set is looked a
 - scratch:           `fit_one_cycle` at `lr_find`'s rate, from random weights
 - fine_tune:         `fine_tune(n-1)`, its frozen epoch one of the n; fine_tune_found: at the rate that `lr_find` suggests, frozen
 - one_cycle:         `fit_one_cycle(n)` of all layers; one_cycle_found: at the rate that `lr_find` suggests for all layers
+- fine_tune_debiased, one_cycle_debiased: convolutional networks only: with `cbs=DebiasBatchNorm`, which `fit_ulmfit` adds by itself
 - adamw_5e-5, ..:    transformers only: torch's AdamW without weight decay, linear decay after a warm-up over 10 % of the steps, one rate
                      for all layers, gradients clipped to 1. The report also has the rate with the lowest validation loss, seed by seed
 - ulmfit:            `fit_ulmfit(n)`; without one of its parts: ulmfit_at_once, with `gradual=False`; ulmfit_papers_body, with the body at
@@ -46,6 +47,7 @@ from text import commit
 from text_data import SHARED
 
 from fastai_discrim import __version__
+from fastai_discrim.callbacks.batch_norms import DebiasBatchNorm
 from fastai_discrim.plan.rates import FACTOR
 
 # What trains a frozen learner, and returns the rate that was found or None; for which models; what the learner is made with
@@ -63,17 +65,17 @@ def valley(learn) -> float:
     "Find the rate that `lr_find` suggests as it comes"
     with order_kept(learn): return learn.lr_find(show_plot=False).valley
 
-def fine_tune(learn, n, find=False):
+def fine_tune(learn, n, find=False, cbs=None):
     "Train as fastai does by default: a frozen epoch, and the others"
     lr = valley(learn) if find else None
-    learn.fine_tune(n-1, *([lr] if find else []))
+    learn.fine_tune(n-1, *([lr] if find else []), cbs=cbs)
     return lr
 
-def one_cycle(learn, n, find=False):
+def one_cycle(learn, n, find=False, cbs=None):
     "Train all layers at one rate"
     learn.unfreeze()
     lr = valley(learn) if find else None
-    learn.fit_one_cycle(n, lr)
+    learn.fit_one_cycle(n, lr, cbs=cbs)
     return lr
 
 def adamw(learn, n, lr):
@@ -104,6 +106,8 @@ ARMS = dict(
     one_cycle=Arm(one_cycle),
     fine_tune_found=Arm(partial(fine_tune, find=True)),
     one_cycle_found=Arm(partial(one_cycle, find=True)),
+    fine_tune_debiased=Arm(partial(fine_tune, cbs=DebiasBatchNorm), ['lite0']),
+    one_cycle_debiased=Arm(partial(one_cycle, cbs=DebiasBatchNorm), ['lite0']),
     **{f'adamw_{lr}': Arm(partial(adamw, lr=float(lr)), ['minilm']) for lr in RATES},
     scratch=Arm(partial(one_cycle, find=True), kwargs=dict(pretrained=False)),
     ulmfit=Arm(fit_ulmfit),

@@ -14,6 +14,8 @@ DATA = dict(trec6='TREC-6', docstrings='docstrings', ag='AG News', imdb='IMDb', 
 NAMES = dict(floor='tf-idf, logistic regression', scratch='from scratch', fine_tune='`fine_tune(n-1)`',
              one_cycle='`fit_one_cycle(n)`, unfrozen', fine_tune_found="`fine_tune(n-1, lr)`, `lr_find`'s",
              one_cycle_found="`fit_one_cycle(n, lr)`, unfrozen, `lr_find`'s",
+             fine_tune_debiased='`fine_tune(n-1, cbs=DebiasBatchNorm)`',
+             one_cycle_debiased='`fit_one_cycle(n, cbs=DebiasBatchNorm)`, unfrozen',
              adamw_best='AdamW, best of five by validation loss', ulmfit='`fit_ulmfit(n)`', ulmfit_at_once='`fit_ulmfit(n, gradual=False)`',
              ulmfit_papers_body='`fit_ulmfit(n)`, the body at η_L / 2.6')
 NAMES |= {f'adamw_{lr}': f'AdamW at {lr}' for lr in ('2e-5', '5e-5', '1e-4', '2e-4', '5e-4')}

@@ -1,4 +1,5 @@
 "Everything, for notebooks: `from fastai_discrim.all import *`"
+from .callbacks.batch_norms import *
 from .callbacks.discriminative import *
 from .callbacks.fit_sched import *
 from .callbacks.group_lrs import *

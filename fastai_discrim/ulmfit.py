@@ -11,6 +11,7 @@ from fastcore.foundation import L
 from fastcore.meta import delegates
 
 from . import ulmfit_plan  # noqa: F401, for `learn.ulmfit_plan`
+from .callbacks.batch_norms import DebiasBatchNorm, biased_norms
 from .checks import check_names
 from .distributed import log_rank0
 from .groups.layer_groups import check_groups
@@ -87,6 +88,7 @@ def fit_ulmfit(self:Learner,
         with self.added_cbs(cbs):
             if lr is None: lr = _find_lr(self, plan, n_epoch, wd)
             if body_lr is None: body_lr = _find_body_lr(self, n_epoch, lr, wd, kwargs)
+    cbs = cbs + _norm_correction(self, n_epoch)
     self.fit_plan(make_plan(lr, body_lr), cbs=cbs, wd=wd, checkpoint=checkpoint, checkpoint_every=checkpoint_every, reset_opt=reset_opt)
     if isinstance(lr, HeadLR) and rank_distrib() == 0: warn_of_collapse(self, lr)
 
@@ -94,6 +96,13 @@ def _checkpoint_plan(learn, checkpoint):
     "Return the plan of the run that goes on; None if there is none"
     from .run.checkpointing import checkpoint_plan
     return checkpoint_plan(learn, checkpoint)
+
+def _norm_correction(learn, n_epoch):
+    "Return a `DebiasBatchNorm` if there is a batch norm that the fit is too short for"
+    norms = biased_norms(learn.model, n_epoch*len(learn.dls.train))
+    if not norms: return []
+    log_rank0(learn, f'DebiasBatchNorm: {len(norms)} batch norms would keep running statistics of before this fit, and are corrected')
+    return [DebiasBatchNorm()]
 
 def _find_lr(learn, plan, n_epoch, wd):
     "Find η_L, for as long and under the schedule that the head has in `plan`"

@@ -14,6 +14,7 @@ from fastcore.basics import ifnone, listify
 from fastcore.imports import noop
 from torch import nn
 
+from ..callbacks.batch_norms import DebiasBatchNorm
 from ..plan.schedules import Schedule, usable_scheds
 from .frozen_head import SplitHead
 from .losses import Losses
@@ -90,5 +91,6 @@ def trial_losses(
     tuner.create_opt()
     scheds = usable_scheds(tuner.opt, sched, np.array(lrs), ifnone(moms, learn.moms))
     losses = HeadLosses()
-    with tuner.no_bar(),tuner.no_logging(): tuner.fit(n_epoch, wd=_of_head(wd), cbs=[ParamScheduler(scheds), losses])
+    cbs = [ParamScheduler(scheds), DebiasBatchNorm(), losses]
+    with tuner.no_bar(),tuner.no_logging(): tuner.fit(n_epoch, wd=_of_head(wd), cbs=cbs)
     return losses.losses

@@ -1,7 +1,6 @@
 "A fit in miniature: its plan in a few steps, and the validation loss after them"
 __all__ = []
 
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from itertools import islice
@@ -11,8 +10,8 @@ import numpy as np
 from fastai.callback.core import Callback, CancelFitException, CancelValidException
 from fastai.learner import Learner
 from fastcore.basics import GetAttr
-from torch import nn
 
+from ..callbacks.batch_norms import DebiasBatchNorm
 from ..checks import has_valid
 from ..plan.opening import with_own_steps
 from ..plan.plan import Plan
@@ -52,32 +51,6 @@ def miniature(
         phases.append(phase)
     return replace(plan, phases=phases)
 
-def _batch_norms(model):
-    "List the batch norms that keep running statistics"
-    return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-
-class FreshNormStats(Callback):
-    """Average the running statistics of batch norms over the second half of the steps, as a fit of many steps does: after a few steps,
-    those with a low momentum are still the pretrained ones"""
-    def before_batch(self):
-        if not self.training or self.iter != len(self.dls.train)//2: return
-        for m in _batch_norms(self.model):
-            # In a frozen group it may keep its statistics
-            if not m.training: continue
-            m.reset_running_stats()
-            # The average of all that follow
-            m.momentum = None
-
-@contextmanager
-def same_momentum(
-    model:nn.Module, # The model, whose batch norms may get another momentum inside
-):
-    "Put back the momentum of batch norms, which is no part of their state"
-    before = [(m, m.momentum) for m in _batch_norms(model)]
-    try: yield
-    finally:
-        for m,momentum in before: m.momentum = momentum
-
 class NoValidation(Callback):
     "Leave out the validation at the end of an epoch"
     def before_validate(self): raise CancelValidException()
@@ -102,10 +75,10 @@ def miniature_losses(
     valid = learn.dls.valid if has_valid(learn) else train
     learn.dls = copy(learn.dls)
     learn.dls.loaders = [FirstBatches(train, n_steps), valid]
-    with same_momentum(learn.model),catch_warnings():
+    with catch_warnings():
         # What holds for the whole fit is said when it runs
         simplefilter('ignore')
-        learn.fit_plan(miniature(plan, n_steps), wd=wd, cbs=[FreshNormStats(), NoValidation()], reset_opt=True)
+        learn.fit_plan(miniature(plan, n_steps), wd=wd, cbs=[DebiasBatchNorm(), NoValidation()], reset_opt=True)
     n_done,losses = learn.train_iter,ValidLosses(n_items)
     learn.validate(dl=shuffled(valid, n_items), cbs=losses)
     # Neither `fit` nor `validate` tells
