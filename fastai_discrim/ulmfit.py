@@ -67,7 +67,8 @@ def fit_ulmfit(self:Learner,
     reset_opt:bool=False, # As in `fit`
     **kwargs
 ):
-    """Fine-tune as ULMFiT does: find the rates, open one layer group after the other, each at its own rate, under a slanted triangle
+    """Fine-tune as ULMFiT does: find the rates, open one layer group after the other, each at its own rate, under a slanted triangle. Where
+    the fit is too short for batch norms to forget the pretrained statistics, add `DebiasBatchNorm`
 
     >>> learn.fit_ulmfit(3)
     >>> learn.recorder.plan   # what ran, and where its rates came from
@@ -101,7 +102,7 @@ def _norm_correction(learn, n_epoch):
     "Return a `DebiasBatchNorm` if there is a batch norm that the fit is too short for"
     norms = biased_norms(learn.model, n_epoch*len(learn.dls.train))
     if not norms: return []
-    log_rank0(learn, f'DebiasBatchNorm: {len(norms)} batch norms would keep running statistics of before this fit, and are corrected')
+    log_rank0(learn, f'DebiasBatchNorm: the fit is too short for {len(norms)} batch norm{"s" * (len(norms) != 1)} to forget the earlier running statistics')
     return [DebiasBatchNorm()]
 
 def _find_lr(learn, plan, n_epoch, wd):

@@ -13,6 +13,7 @@ from plan.falls import ODD_FALLS
 from plan.restated import assert_ran
 from torch import nn
 
+from fastai_discrim.callbacks.batch_norms import DebiasBatchNorm
 from fastai_discrim.callbacks.discriminative import DiscriminativeLR
 from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing, Unfreezing
 from fastai_discrim.groups.split import layerwise_split
@@ -333,3 +334,22 @@ def test_nothing_is_printed_without_a_bar(mlp, capsys):
         mlp.fit_ulmfit(3)
     out = capsys.readouterr()
     assert out.out == out.err == ''
+
+@pytest.mark.parametrize('momentum,n_epoch,corrected', [(.01, 3, True), (.1, 3, True), (.1, 6, False)])
+def test_batch_norms_forget_in_a_short_fit(tmp_path, capsys, momentum, n_epoch, corrected):
+    "44 steps are enough at a momentum of 0.1; a plan alone is as fastai is"
+    runs = []
+    for fit in ('fit_ulmfit', 'fit_plan', 'both'):
+        learn = make_mlp(tmp_path, norm=True)
+        bn = learn.model[3]
+        bn.momentum = momentum
+        bn.running_mean += 1000
+        set_seed(0)
+        with learn.no_bar():
+            if fit == 'fit_ulmfit': learn.fit_ulmfit(n_epoch, 1e-2)
+            else: learn.fit_plan(learn.ulmfit_plan(n_epoch, 1e-2), cbs=DebiasBatchNorm if fit == 'both' else None)
+        runs.append((bn.running_mean.clone(), [p.detach().clone() for p in learn.model.parameters()]))
+    (mean,params),(plain_mean,plain_params),(want,_) = runs
+    assert torch.equal(mean, want) and all(map(torch.equal, params, plain_params))
+    assert torch.equal(mean, plain_mean) != corrected and (mean.abs().max() < 15)
+    assert ('too short for 1 batch norm to' in capsys.readouterr().out) == corrected

@@ -1,18 +1,17 @@
-"Batch norms whose running statistics are those of the fit, however short it is"
+"Correct the running statistics of batch norms for the pretrained ones, which outlast a short fit"
 __all__ = ['DebiasBatchNorm']
 
-import torch
 from fastai.torch_core import get_model
 from torch import nn
 
 from .base import FitCallback
 
-# What weighs less in the running statistics is no bias to speak of
+# A share of earlier statistics up to this doesn't matter
 LITTLE = 0.01
 
 
 def _kept_share(norm, n_steps):
-    "Return the weight that the running statistics of before have after `n_steps` steps"
+    "Return the share of the earlier running statistics that is left after `n_steps` steps"
     return (1-norm.momentum)**n_steps
 
 def biased_norms(
@@ -26,20 +25,20 @@ def biased_norms(
     return {name: m for name,m in get_model(model).named_modules() if _is_biased(m)}
 
 class DebiasBatchNorm(FitCallback):
-    """Take the statistics of before the fit out of the running statistics of batch norms, as Adam corrects the bias of its averages (Kingma &
-    Ba 2015, section 3). Networks with a momentum of 0.01, such as EfficientNets, need 460 steps to forget 99 % of the pretrained
-    statistics: after a shorter fit they would validate with statistics of other data. Correct them after each epoch, before it validates.
-    Batch norms that don't train, or forget in time, stay as they are bit for bit
+    """Remove the statistics from before the fit from the running statistics of batch norms, as Adam removes the bias of its averages
+    (Kingma & Ba 2015, section 3). A batch norm with a momentum of 0.01, as in EfficientNets, takes 460 steps to forget 99 % of the
+    pretrained statistics; after a shorter fit it validates with statistics of other data. The correction comes after each epoch, before
+    the validation. Batch norms that are frozen, or that forget in time, stay bit for bit as they are
 
     >>> learn.fit_one_cycle(2, 1e-2, cbs=DebiasBatchNorm())
     """
-    # Tensors, which `learn.export` leaves out
+    # `learn.export` leaves it out: it holds tensors
     _stateattrs = ('before',)
-    # By name, for each batch norm that would be biased: mean, variance and number of batches as the fit began, and at the last correction
+    # By the name of the batch norm: mean, variance and number of batches when the fit began, and number of batches at the last correction
     before = None
 
     def before_fit(self):
-        # Our fits add one: two would correct twice
+        # Two of them would correct twice; `fit_ulmfit` adds one by itself
         is_first = next(cb for cb in self.learn.cbs if isinstance(cb, DebiasBatchNorm)) is self
         norms = biased_norms(self.model, self.n_epoch*len(self.dls.train)) if is_first else {}
         self.before = {k: [m.running_mean.clone(), m.running_var.clone(), *2*[int(m.num_batches_tracked)]] for k,m in norms.items()}
@@ -47,7 +46,7 @@ class DebiasBatchNorm(FitCallback):
     def after_train(self): self._correct()
 
     def after_fit(self):
-        # A fit that ends within an epoch has had no `after_train`
+        # A fit that is cancelled within an epoch has no `after_train`
         self._correct()
         self.before = None
 
@@ -59,7 +58,7 @@ class DebiasBatchNorm(FitCallback):
             if n == n_last: continue
             kept = _kept_share(norm, n-n_begun)
             for running,earlier in ((norm.running_mean, mean), (norm.running_var, var)):
-                # From here on the earlier statistics are the corrected ones
+                # The next correction begins with the corrected ones
                 running.sub_(kept*earlier.to(running)).div_(1-kept)
                 earlier.copy_(running)
             # Rounding can make a variance of 0 negative

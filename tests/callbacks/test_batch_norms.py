@@ -85,9 +85,11 @@ def test_norms_that_forget_in_time_stay_as_they_are(tmp_path):
         states.append(learn.model.state_dict())
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
 
-@pytest.mark.parametrize('momentum,n_steps,want', [(.01, 458, 1), (.01, 459, 0), (.1, 43, 1), (.1, 44, 0), (None, 1, 0), (0., 1, 0), (1., 1, 0)])
+@pytest.mark.parametrize('momentum,n_steps,want', [(.01, 458, 1), (.01, 459, 0), (.1, 43, 1), (.1, 44, 0), (None, 1, 0), (0., 1, 0),
+                                                   (1., 1, 0)])
 def test_which_norms_are_biased(momentum, n_steps, want):
-    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, momentum=momentum), nn.LayerNorm(2), nn.BatchNorm1d(2, track_running_stats=False))
+    others = nn.LayerNorm(2),nn.BatchNorm1d(2, track_running_stats=False)
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, momentum=momentum), *others)
     assert list(biased_norms(model, n_steps)) == ['1'][:want]
 
 @pytest.mark.parametrize('how', ['train_bn', 'BnFreeze'])
@@ -125,6 +127,11 @@ def test_ctrl_c_leaves_nothing_for_the_next_fit(tmp_path):
     learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, Stop)])
     seen = NormInputs()
     fit(learn, 2, cbs=seen)
+    check_stats(bn, seen.inputs)
+
+def test_two_of_them_correct_once(tmp_path):
+    learn,bn = make(tmp_path, cbs=DebiasBatchNorm())
+    fit(learn, cbs=[seen := NormInputs(), DebiasBatchNorm()])
     check_stats(bn, seen.inputs)
 
 def test_a_second_fit_forgets_the_first(tmp_path):
