@@ -102,7 +102,8 @@ def _norm_correction(learn, n_epoch):
     "Return a `DebiasBatchNorm` if there is a batch norm that the fit is too short for"
     norms = biased_norms(learn.model, n_epoch*len(learn.dls.train))
     if not norms: return []
-    log_rank0(learn, f'DebiasBatchNorm: the fit is too short for {len(norms)} batch norm{"s" * (len(norms) != 1)} to forget the earlier running statistics')
+    n = len(norms)
+    log_rank0(learn, f'DebiasBatchNorm: the fit is too short for {n} batch norm{"s" * (n != 1)} to forget the earlier running statistics')
     return [DebiasBatchNorm()]
 
 def _find_lr(learn, plan, n_epoch, wd):
