@@ -14,21 +14,25 @@ def _kept_share(norm, n_steps):
     "Return the share of the earlier running statistics that is left after `n_steps` steps"
     return (1-norm.momentum)**n_steps
 
+def _is_new(norm):
+    "Tell whether the running statistics are those that torch makes a batch norm with: it has seen no data yet"
+    return not norm.running_mean.any() and bool((norm.running_var == 1).all())
+
 def biased_norms(
     model:nn.Module, # The model
     n_steps:int, # Training steps of a fit
 ) -> dict: # Batch norms, by name
-    "Return the batch norms whose running statistics would keep more than 1 % of the earlier ones in a fit of `n_steps` steps"
+    "Return the batch norms that would keep more than 1 % of their pretrained running statistics in a fit of `n_steps` steps"
     def _is_biased(m):
         averages = isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats and m.momentum
-        return averages and LITTLE < _kept_share(m, n_steps) < 1
+        return averages and LITTLE < _kept_share(m, n_steps) < 1 and not _is_new(m)
     return {name: m for name,m in get_model(model).named_modules() if _is_biased(m)}
 
 class DebiasBatchNorm(FitCallback):
     """Remove the statistics from before the fit from the running statistics of batch norms, as Adam removes the bias of its averages
     (Kingma & Ba 2015, section 3). A batch norm with a momentum of 0.01, as in EfficientNets, takes 460 steps to forget 99 % of the
     pretrained statistics; after a shorter fit it validates with statistics of other data. The correction comes after each epoch, before
-    the validation. Batch norms that are frozen, or that forget in time, stay bit for bit as they are
+    the validation. Batch norms that are new, that are frozen or that forget in time stay bit for bit as they are
 
     >>> learn.fit_one_cycle(2, 1e-2, cbs=DebiasBatchNorm())
     """

@@ -90,7 +90,15 @@ def test_norms_that_forget_in_time_stay_as_they_are(tmp_path):
 def test_which_norms_are_biased(momentum, n_steps, want):
     others = nn.LayerNorm(2),nn.BatchNorm1d(2, track_running_stats=False)
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, momentum=momentum), *others)
+    model[1].running_var += .1
     assert list(biased_norms(model, n_steps)) == ['1'][:want]
+
+def test_a_new_norm_stays_as_it_is(tmp_path):
+    "It has nothing pretrained to forget; one whose weights came without a count of batches has"
+    learn = make_mlp(tmp_path, norm=True)
+    assert not biased_norms(learn.model, 1)
+    learn.model[3].running_mean[0] = .1
+    assert learn.model[3].num_batches_tracked == 0 and list(biased_norms(learn.model, 1)) == ['3']
 
 @pytest.mark.parametrize('how', ['train_bn', 'BnFreeze'])
 def test_statistics_that_a_fit_keeps_are_kept(tmp_path, how):
