@@ -1,4 +1,4 @@
-"Everything, for notebooks: `from fastai_discrim.all import *`"
+"Everything for notebooks: `from fastai_discrim.all import *`"
 from .callbacks.discriminative import *
 from .callbacks.fit_sched import *
 from .callbacks.group_lrs import *

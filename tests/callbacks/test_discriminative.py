@@ -150,7 +150,7 @@ def test_the_body_falls_from_a_multiplier_of_its_own(mlp):
 
 @pytest.mark.parametrize('kw', [dict(min_scale=.1), dict(span=10), dict(decay=.9), dict(factor=3), dict(body=.5)])
 def test_multipliers_are_the_whole_word(kw):
-    with pytest.raises(ValueError, match='multipliers=.*together with another way to fall: expected one of them'):
+    with pytest.raises(ValueError, match='multipliers=.*together with another way to set the rates: expected one of them'):
         DiscriminativeLR(multipliers=[.1, .5, 1.], **kw)
 
 @pytest.mark.parametrize('kw,below', [({}, [.1/2.6, .1]), (dict(factor=10), [.01, .1]), (dict(decay=.5), [.05, .1]),
@@ -171,5 +171,5 @@ def test_a_body_above_the_head_moves_its_weights_so(tmp_path):
 @pytest.mark.parametrize('body', [0, -1, float('nan'), '1', True])
 def test_odd_bodies_are_refused(body):
     with pytest.raises((ValueError, TypeError), match='body=.*: expected a number above 0'): DiscriminativeLR(body=body)
-    with pytest.raises(ValueError, match='multipliers=.*together with another way to fall'):
+    with pytest.raises(ValueError, match='multipliers=.*together with another way to set the rates'):
         DiscriminativeLR(multipliers=[1, 1, 1], body=.1)

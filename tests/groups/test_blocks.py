@@ -134,4 +134,4 @@ def test_blocks_of_a_head_are_of_the_head():
 
 def test_no_order_is_an_error_of_its_own():
     m = Net(stem=nn.Linear(2, 2), head=nn.Linear(2, 2))
-    with pytest.raises(NoLayerOrder, match='^in which no repeated blocks follow each other$'): Blocks(m).layers(m, head=True)
+    with pytest.raises(NoLayerOrder, match='^no repeated blocks follow each other$'): Blocks(m).layers(m, head=True)

@@ -59,5 +59,5 @@ REFUSED = {'numbers beside tokens': lambda: Net(extra=nn.Linear(5, 8), encoder=e
 
 @pytest.mark.parametrize('make', REFUSED.values(), ids=REFUSED)
 def test_what_can_not_be_known_is_refused(make):
-    with pytest.raises(ValueError, match='(extra|norm), declared before the body, may run after it .*let a run tell, by `learn.regroup'):
+    with pytest.raises(ValueError, match='(extra|norm), declared before the body, may run after it .*by a run, with `learn.regroup'):
         layerwise_split(make())

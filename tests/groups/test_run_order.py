@@ -96,7 +96,7 @@ def test_parts_side_by_side_are_refused_though_widths_fit(tmp_path):
     assert is_partition(m, layerwise_split(m))
     for call in (lambda: layerwise_split(m, x=torch.randn(2, 4)), lambda: learner(m, tmp_path).fit_ulmfit(2, 1e-2),
                  lambda: learner(m, tmp_path).regroup()):
-        with pytest.raises(ValueError, match=r'as left, right stand side by side in a run \(its children: .*\): write a splitter'): call()
+        with pytest.raises(ValueError, match=r': left, right run side by side \(its children: .*\); write a splitter'): call()
 
 class Interleaved(Net):
     def forward(self, x):
@@ -105,7 +105,7 @@ class Interleaved(Net):
 
 def test_parts_of_each_layer_are_refused():
     m = Interleaved(attn=body(), ffn=body(), fc=square())
-    with pytest.raises(ValueError, match='as attn, ffn stand side by side in a run'): layerwise_split(m, x=torch.randn(2, 4))
+    with pytest.raises(ValueError, match=': attn, ffn run side by side'): layerwise_split(m, x=torch.randn(2, 4))
 
 @pytest.mark.parametrize('name', MODELS)
 def test_known_architectures_are_split_as_without_a_run(name):
