@@ -68,7 +68,7 @@ def fit_ulmfit(self:Learner,
     reset_opt:bool=False, # As in `fit`
     **kwargs
 ):
-    """Fine-tune as ULMFiT does: find the rates, then unfreeze one layer group after another, each with its own slanted triangular rate
+    """Fine-tune as ULMFiT does: find the rates, then unfreeze the layer groups one by one, each at its own rate, under a slanted triangle
 
     >>> learn.fit_ulmfit(3)
     >>> learn.recorder.plan   # what ran, and where its rates came from

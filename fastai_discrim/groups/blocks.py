@@ -111,7 +111,7 @@ class Blocks:
         return self._as_run(children, trunk) if self.order else self._as_declared(m, children, trunk)
 
     def _as_run(self, children, trunk):
-        "Return `_ordered` by a run of the model; raise if a part of the trunk doesn't take the output of the one before it"
+        "Order `children` and `trunk` by a run of the model; raise if a part of the trunk doesn't take the output of the one before it"
         children = self.order.sort(children)
         names = list(children)
         heads = list(takewhile(is_head_name, reversed(names)))
@@ -123,7 +123,7 @@ class Blocks:
         return children,trunk
 
     def _as_declared(self, m, children, trunk):
-        "Return `_ordered` by declaration, corrected by names and widths; raise if these don't tell the order"
+        "Order `children` and `trunk` by declaration, corrected by names and widths; raise if these don't tell the order"
         heads,norms = self._declared_early(m, children, trunk)
         trunk = [n for n in trunk if n not in heads]
         names = [n for n in children if n not in heads and n not in norms]

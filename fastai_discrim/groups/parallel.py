@@ -86,8 +86,8 @@ def side_by_side(
 
 def _order_is_known(children, trunk, holders):
     "Tell whether names or widths prove that `holders` run in this order"
-    has_numbers = len({without_number(n) for n in holders}) < 2
-    if has_numbers and False not in _fits([children[n] for n in holders]): return True
+    are_numbered = len({without_number(n) for n in holders}) < 2
+    if are_numbered and False not in _fits([children[n] for n in holders]): return True
     if len(holders) == 2 and 'encoder' in holders[0] and 'decoder' in holders[1]: return True
     names = list(children)
     between = [children[n] for n in names[names.index(trunk[0]):names.index(trunk[-1])+1]]

@@ -36,7 +36,7 @@ REFUSED = {
 }
 
 @pytest.mark.parametrize('make,match', REFUSED.values(), ids=REFUSED)
-def test_models_without_an_order_are_refused_with_what_was_found(make, match):
+def test_models_without_an_order_are_refused(make, match):
     with pytest.raises(ValueError, match=match): layerwise_split(make())
 
 def test_widths_tell_the_order_of_plain_lists():
