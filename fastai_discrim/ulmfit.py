@@ -45,8 +45,7 @@ def body_lr_find(self:Learner,
     return res
 
 def _papers_body_lr(learn, lr, wd):
-    """Divide the η_L of a one-epoch search by 2.6, as the paper does. With more epochs the head's best rate gets lower, but the body's
-    doesn't"""
+    "Divide the η_L of a one-epoch search by 2.6, as the paper does: a longer fit needs a lower rate for the head, but not for the body"
     # The result of a range test doesn't depend on the number of epochs
     is_range_test = isinstance(lr, HeadLR) and not lr.accepted
     head = lr if is_range_test else learn.head_lr_find(wd=wd, show_plot=False)

@@ -8,10 +8,6 @@ from .modules import is_embedding, is_norm, own_params
 from .parallel import takes, widths
 
 
-def _starts_with_embedding(m):
-    "Tell whether the first layer of `m` is an embedding"
-    return isinstance(first(o for o in m.modules() if own_params(o)), nn.Embedding)
-
 def _norm_width(m):
     "Return the number of features of the norm layer `m`; None if its attributes don't tell"
     for o in m.modules():
@@ -28,7 +24,8 @@ def runs_late(
 ) -> bool|None: # None if this can't be known
     "Tell whether `m` runs after the body"
     if is_embedding(m): return False
-    takes_tokens = _starts_with_embedding(following) or any(map(is_embedding, after))
+    first_layer = first(o for o in following.modules() if own_params(o))
+    takes_tokens = isinstance(first_layer, nn.Embedding) or any(map(is_embedding, after))
     n_next,n_body = widths(following)[0],widths(body)[1]
     if is_norm(m):
         n = _norm_width(m)

@@ -31,11 +31,8 @@ def _groups_and_source(learn, reset_opt):
     groups = L(learn.splitter(learn.model))
     # fastai treats a plain list of parameters as one group
     if groups and all(isinstance(p, Tensor) for p in groups): groups = L([list(groups)])
-    return groups,f'the splitter {_name(learn.splitter)}'
-
-def _name(splitter):
-    "Return the name of a splitter, which may be a `partial`"
-    return getattr(getattr(splitter, 'func', splitter), '__name__', splitter)
+    splitter = getattr(learn.splitter, 'func', learn.splitter)
+    return groups,f'the splitter {getattr(splitter, "__name__", learn.splitter)}'
 
 # For each model that was run: names of its modules, and the result of `_other_order`
 _ORDERS = WeakKeyDictionary()

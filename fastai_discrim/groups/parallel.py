@@ -55,21 +55,15 @@ def is_parallel(
     fits = _fits(members, multiple=True)
     if not fits or set(fits) != {False}: return False
     # The widths of blocks prove nothing, since the first or last layer of a block may be on a side path
-    return _are_heads(members) or all(map(_is_flat, members)) or any(map(_has_head, members))
+    are_flat = all(is_plain_list(c) or not children_with_params(c) for c in members)
+    are_models = any(not MODEL_HEADS.isdisjoint(children_with_params(c)) for c in members)
+    return are_flat or are_models or _are_heads(members)
 
 def _are_heads(ms):
     "Tell whether `ms` have the same input width, different output widths, and no lists of layers inside"
     n_ins,n_outs = {widths(m)[0] for m in ms},{widths(m)[1] for m in ms}
     has_lists = any(isinstance(o, nn.ModuleList) for m in ms for o in m.modules())
     return len(n_ins) == 1 and len(n_outs) > 1 and not has_lists
-
-def _is_flat(m):
-    "Tell whether `m` is a plain list or a single layer"
-    return is_plain_list(m) or not children_with_params(m)
-
-def _has_head(m):
-    "Tell whether `m` has a head, and so is a model by itself"
-    return not MODEL_HEADS.isdisjoint(children_with_params(m))
 
 def side_by_side(
     children:dict, # Children of one module by name, in the order in which they would run

@@ -18,7 +18,9 @@ def repeated_blocks(
     count = Counter(map(_kind, members))
     blocks = set()
     for o in members:
-        if count[_kind(o)] >= _min_count(o.parent) and not _is_stage(o.module): blocks.add(o.module)
+        # A stage holds blocks, but is no block, however often it is repeated
+        is_stage = 'stage' in type(o.module).__name__.lower()
+        if count[_kind(o)] >= _min_count(o.parent) and not is_stage: blocks.add(o.module)
         else: blocks |= repeated_blocks(o.module)
     return blocks
 
@@ -42,7 +44,3 @@ def _min_count(parent):
     if isinstance(parent, nn.ModuleList): return 1
     # Two attributes of one kind may be an encoder and a decoder
     return 2 if is_plain_list(parent) else 3
-
-def _is_stage(m):
-    "Tell by the name of its class whether `m` is a stage, which holds blocks but is no block"
-    return 'stage' in type(m).__name__.lower()
