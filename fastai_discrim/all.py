@@ -1,4 +1,4 @@
-"Everything, for notebooks: `from fastai_discrim.all import *`"
+"Everything for notebooks: `from fastai_discrim.all import *`"
 from .callbacks.batch_norms import *
 from .callbacks.discriminative import *
 from .callbacks.fit_sched import *

@@ -1,4 +1,4 @@
-"What decides which batches come next and all that is random in them: random states and the order of the loaders"
+"Save and restore what decides the coming batches: random states, and the order of the loaders"
 __all__ = []
 
 import random
@@ -9,13 +9,13 @@ from torch import Generator
 
 
 def random_states() -> dict:
-    "Return the random states of python, numpy, torch and CUDA as plain data"
+    "Return the random states of Python, NumPy, torch and CUDA as plain data"
     states = get_random_states()
     name,keys,*rest = states['numpy_state']
     return {**states, 'numpy_state': (name, keys.tolist(), *rest)}
 
 def set_random(
-    states:dict, # What `random_states` gave
+    states:dict, # The result of `random_states`
 ):
     "Restore random states"
     set_random_states(**states)
@@ -23,59 +23,58 @@ def set_random(
 def whole_loader(
     dl, # A loader
 ):
-    "Return the loader that a `DistributedDL` takes its share from, or `dl` itself"
-    # By its name, as its module needs accelerate
+    "Return the loader inside a `DistributedDL`, or `dl` itself"
+    # `isinstance` would need its module, which imports accelerate
     return dl.dl if type(dl).__name__ == 'DistributedDL' else dl
 
 def own_attrs(
-    dl, # A loader, or whatever stands for one, such as a list of batches
+    dl, # A loader, or any object; a list of batches has no attributes
 ) -> dict: # By name
-    "Return the attributes of a loader, to read or to change"
+    "Return the attribute dictionary of `dl` itself, not a copy"
     return getattr(dl, '__dict__', {})
 
 def _generators(dl):
-    "Return the generators that a torch loader and its samplers draw from"
+    "Return the random generators of a torch loader and of its samplers"
     holders = dl,getattr(dl, 'sampler', None),getattr(getattr(dl, 'batch_sampler', None), 'sampler', None)
     generators = [getattr(o, 'generator', None) for o in holders]
     return [g for g in generators if isinstance(g, Generator)]
 
 def loader_state(
-    dl, # A loader, of fastai or torch
+    dl, # A loader of fastai or torch
 ) -> dict:
-    "Return what sets the order of a loader's batches: fastai's `rng`, torch's generators, and a language model's items, shuffled in place"
+    "Return what sets the order of a loader's batches: fastai's `rng`, torch's generators, the shuffled items of a language model"
     rng = getattr(dl, 'rng', None)
     return dict(rng=rng.getstate() if hasattr(rng, 'getstate') else None, generators=[g.get_state() for g in _generators(dl)],
-                looked='_n_inp' in own_attrs(dl),
-                idxs=list(map(int, dl.items.idxs)) if hasattr(dl, 'make_chunks') else None)
+                looked='_n_inp' in own_attrs(dl), idxs=list(map(int, dl.items.idxs)) if hasattr(dl, 'make_chunks') else None)
 
 def set_loader(
-    dl, # A loader, of fastai or torch
-    state:dict, # What `loader_state` gave
+    dl, # A loader of fastai or torch
+    state:dict, # The result of `loader_state`
 ):
-    "Restore the order of a loader's batches; random states are to be restored after it"
+    "Restore the order of a loader's batches; call this before `set_random`, as it may draw an item"
     if state['rng']:
-        # Not the old one: `randomize` makes a new one each time, and someone may hold the old one
+        # Leave the old `rng` unchanged: `randomize` replaces it each epoch, so other code may hold it
         dl.rng = random.Random()
         dl.rng.setstate(state['rng'])
     for g,s in zip(_generators(dl), state['generators']): g.set_state(s)
-    # fastai draws an item, once, to see what it is made of: not when it is the turn of others
+    # fastai draws one item of each loader, once, to count the inputs. Draw it now: later that would change the random states
     if state['looked'] and '_n_inp' not in own_attrs(dl): dl._one_pass()
     if state['idxs'] is not None:
-        # In place, as a loader of the same items holds them too; in older fastcore an `L` takes no slices
+        # Change the list in place, as another loader of the same items may hold it; an `L` of older fastcore accepts no slices
         idxs = getattr(dl.items.idxs, 'items', dl.items.idxs)
         idxs[:] = state['idxs']
         dl.make_chunks()
 
 def data_state(
-    learn:Learner, # Its loaders are read
+    learn:Learner, # The learner whose loaders are read
 ) -> dict:
-    "Return what the order of all batches to come, and all that is random in them, depends on"
+    "Return what decides the coming batches: the state of each loader, and the random states"
     return dict(loaders=[loader_state(whole_loader(dl)) for dl in learn.dls.loaders], random=random_states())
 
 def set_data_state(
-    learn:Learner, # Its loaders are changed
-    state:dict, # What `data_state` gave
+    learn:Learner, # The learner whose loaders are changed
+    state:dict, # The result of `data_state`
 ):
-    "Restore the order of the batches and random states"
+    "Restore the order of the batches, then the random states"
     for dl,s in zip(learn.dls.loaders, state['loaders']): set_loader(whole_loader(dl), s)
     set_random(state['random'])

@@ -1,4 +1,4 @@
-"Several processes that train together: what rank 0 does for all of them, and what each of them knows"
+"Share work and results between the processes of a distributed fit"
 __all__ = []
 
 import pickle
@@ -10,13 +10,13 @@ from fastai.torch_core import rank_distrib
 
 
 def n_processes() -> int:
-    "Count the processes that train together"
+    "Return the number of processes that train together"
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 def all_gather(
-    o, # What this process has; anything that can be pickled
-) -> list: # By rank
-    "Return what each process has, in all of them"
+    o, # The object of this process; it must be picklable
+) -> list: # One object per rank
+    "Gather the object of each process in all processes"
     if n_processes() == 1: return [o]
     res = [None]*n_processes()
     dist.all_gather_object(res, o)
@@ -25,7 +25,7 @@ def all_gather(
 def on_rank0(
     f, # A function without arguments
 ):
-    "Call `f` on rank 0 and return its result on all ranks; an error of `f` is raised on all ranks, so that none waits forever"
+    "Call `f` on rank 0 and return its result on all ranks; raise its error on all ranks, so that none waits forever"
     if n_processes() == 1: return f()
     res = [None, None]
     if rank_distrib() == 0:
@@ -36,14 +36,14 @@ def on_rank0(
     return res[0]
 
 def _picklable(e):
-    "Return `e`, or a `RuntimeError` of the same text if `e` can't be sent to other processes"
+    "Return `e`, or a `RuntimeError` with the same text if `e` can't be pickled"
     try: pickle.loads(pickle.dumps(e))
     except Exception: return RuntimeError(f'{type(e).__name__}: {e}')
     return e
 
 def log_rank0(
-    learn:Learner, # The learner that something is said about
-    text:str, # What there is to say
+    learn:Learner, # The learner, which `learn.no_logging()` silences
+    text:str, # The line to print
 ):
     "Print `text` on rank 0, unless inside `learn.no_logging()`"
     if learn.logger is not noop and rank_distrib() == 0: print(text)

@@ -1,4 +1,4 @@
-"What modules, and objects that hold modules or tensors, change when they run: kept, and put back in place"
+"Save what a model changes when it runs, in modules and in objects that hold tensors, and put it back in place"
 __all__ = []
 
 import random
@@ -18,19 +18,20 @@ CONTAINERS = *COLLECTIONS,np.ndarray,Tensor,*GENERATORS
 
 
 def _bound(f):
-    "List what a function is bound to"
+    "List the objects that a function holds: arguments of a `partial`, the object of a method, closed-over variables"
     if isinstance(f, partial): return [f.func, *f.args, *f.keywords.values(), vars(f)]
-    return [f.__self__, f.__func__] if isinstance(f, MethodType) else [*_cells(f), vars(f)]
+    if isinstance(f, MethodType): return [f.__self__, f.__func__]
+    return [*_cells(f), vars(f)]
 
 def _inside(o):
-    "List what `o` holds, in a container or as attributes"
+    "List what `o` holds as items or as attributes"
     if isinstance(o, L): return [o.items]
     if isinstance(o, nn.Module) or _holds_tensors(o): return [vars(o)]
     if isinstance(o, dict): return list(o.values())
     return list(o) if isinstance(o, (list, deque, set, tuple)) else []
 
 def _cells(f):
-    "List the variables from outside that function `f` uses, but for those that have no value yet"
+    "List the closed-over variables of function `f` that have a value"
     cells = []
     for c in f.__closure__ or ():
         try: cells.append(c.cell_contents)
@@ -38,42 +39,46 @@ def _cells(f):
     return cells
 
 def _holds_tensors(o):
-    "Tell whether `o` is an object with a tensor, an array or a module, maybe in a list: others, as loggers, are nobody's to put back"
+    "Tell whether `o` has a tensor, an array or a module as attribute or in a list; other objects, such as loggers, are left alone"
     if isinstance(o, (type, *CONTAINERS)) or not isinstance(getattr(o, '__dict__', None), dict): return False
-    def _is_state(v): return isinstance(v, (np.ndarray, Tensor, nn.Module))
-    def _has_state(v): return isinstance(v, (list, tuple, dict)) and any(map(_is_state, [*v, *v.values()] if isinstance(v, dict) else v))
-    return any(_is_state(v) or _has_state(v) for v in list(vars(o).values()))
+    for v in list(vars(o).values()):
+        values = _items(v) if isinstance(v, (list, tuple, dict)) else [v]
+        if any(isinstance(x, (np.ndarray, Tensor, nn.Module)) for x in values): return True
+    return False
 
 def containers(
     o, # Any object
-    seen:set, # `id`s of what is left out, to which those of what is listed are added
-    functions:bool=True, # Look into functions, too, for what they are bound to?
+    seen:set, # `id`s of objects to skip; those of all objects that are visited are added
+    functions:bool=True, # Also look at what functions hold?
 ):
-    """Yield the lists, deques, dictionaries, sets, arrays, tensors and generators of random numbers that `o` is or holds, each once;
-    attributes are a dictionary, too"""
+    """Yield each list, deque, dictionary, set, array, tensor and random generator that `o` is or holds, once; attributes count as a
+    dictionary"""
     if id(o) in seen: return
     seen.add(id(o))
     if isinstance(o, CONTAINERS): yield o
     is_function = isinstance(o, (partial, MethodType, FunctionType))
     for v in _bound(o) if is_function and functions else _inside(o): yield from containers(v, seen, functions)
 
-def _held(v): return [*v, *v.values()] if isinstance(v, dict) else list(v)
+def _items(v):
+    "List the items of a collection; for a dictionary the keys, then the values"
+    return [*v, *v.values()] if isinstance(v, dict) else list(v)
 
 def _random_state(g):
-    "Return the state of a generator of random numbers"
+    "Return the state of a random generator"
     if isinstance(g, random.Random): return g.getstate()
     return deepcopy(g.bit_generator.state) if isinstance(g, np.random.Generator) else g.get_state()
 
 def _set_random_state(g, state):
+    "Set the state of a random generator"
     if isinstance(g, random.Random): g.setstate(state)
     elif isinstance(g, np.random.Generator): g.bit_generator.state = state
     else: g.set_state(state)
 
 def content(
-    v, # What `containers` gave
-): # None where it can't be changed in place
-    "Copy the content of `v`; not where several of its items share their memory, or where a lazy layer has none yet"
-    if isinstance(v, COLLECTIONS): return _held(v)
+    v, # One of the `containers`
+): # The copy, for `set_content`; None if `v` can't be changed in place
+    "Copy the content of `v`, unless its elements share memory, as after `expand`, or it belongs to a lazy layer without weights"
+    if isinstance(v, COLLECTIONS): return _items(v)
     if isinstance(v, GENERATORS): return _random_state(v)
     if isinstance(v, np.ndarray): return v.copy() if v.flags.writeable else None
     if nn.parameter.is_lazy(v) or v.is_nested: return None
@@ -81,29 +86,30 @@ def content(
     return v.detach().clone() if is_own else None
 
 def set_content(
-    v, # What `containers` gave
-    old, # What `content` gave
+    v, # One of the `containers`
+    old, # The result of `content` for it
 ):
-    "Make the content of `v` what it was, in place: others may hold it too"
+    "Put the content of `v` back in place, as other objects may hold `v`"
     if isinstance(v, Tensor):
-        # One that was resized in place
+        # The shape differs if the tensor was resized in place
         if v.shape != old.shape: v.data = old
         else: v.data.copy_(old)
     elif isinstance(v, np.ndarray): v[...] = old
     elif isinstance(v, GENERATORS): _set_random_state(v, old)
-    # What transformers give are dictionaries that can't be emptied
-    elif list(map(id, _held(v))) != list(map(id, old)):
+    # Outputs of transformers models are dictionaries without `clear`, so leave a collection alone if it didn't change
+    elif list(map(id, _items(v))) != list(map(id, old)):
         v.clear()
         if isinstance(v, dict): v.update(zip(old[:len(old)//2], old[len(old)//2:]))
-        else: (v.update if isinstance(v, set) else v.extend)(old)
+        elif isinstance(v, set): v.update(old)
+        else: v.extend(old)
 
 @contextmanager
 def modules_kept(
-    model:nn.Module, # It runs inside, and its parameters stay as they are
+    model:nn.Module, # The model that runs inside; its parameters are not saved
 ):
-    "Put back at the end what a run of `model` changes: buffers, which it may make or enlarge, modes, hooks and what `forward` notes"
+    "Put back at the end what a run of `model` changes: buffers, also new or resized ones, modes, hooks, attributes set by `forward`"
     with ExitStack() as stack:
-        # What hooks gather is for those who set them
+        # Leave alone what the functions of hooks collect
         for v in containers(model, set(map(id, model.parameters())), functions=False):
             if (old := content(v)) is not None: stack.callback(set_content, v, old)
         yield

@@ -1,13 +1,13 @@
-"Look up classes of fastai that may not be loaded: importing them here would load them for everybody"
+"Look up fastai classes without importing their modules, since some of these modules change defaults when they are imported"
 __all__ = []
 
 import sys
 
 
 def if_loaded(
-    module:str, # Where the class is defined, such as 'fastai.text.learner'
-    name:str, # What the class is called
-) -> type|tuple: # The class; `()`, of which nothing is an instance, where its module was never imported
-    "Return a class for `isinstance`: where its module was never imported there can be no instance"
-    # fastai.callback.progress changes the default callbacks when it is imported, fastai.text.core the default tokenization
+    module:str, # The module that defines the class, such as 'fastai.text.learner'
+    name:str, # The name of the class
+) -> type|tuple: # The class; `()` if its module was never imported, as no object can be an instance then
+    "Return a class of fastai for `isinstance`, without importing its module"
+    # Importing fastai.callback.progress changes the default callbacks, and fastai.text.core the default tokenization
     return getattr(sys.modules.get(module), name, ())

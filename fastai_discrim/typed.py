@@ -1,5 +1,6 @@
-"""What a type checker and an editor can't see: the methods that this package adds to fastai's `Learner` and `Recorder`.
-`learn = cast(PatchedLearner, learn)` has them known and checked, and changes nothing when it runs"""
+"""Declare the methods that this package adds to `Learner` and `Recorder`, for type checkers and editors.
+
+Use `learn = cast(PatchedLearner, learn)`; at run time it does nothing."""
 __all__ = ['PatchedLearner', 'PatchedRecorder']
 
 from typing import TYPE_CHECKING
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
     from .plan.schedules import Schedule
     from .recipes.recipe import Recipe
 
-    # A number, a `slice`, or one a layer group
+    # A number, a `slice`, or one number per layer group
     Rates = float | slice | Sequence[float] | np.ndarray | None
 
     class PlanArgs(TypedDict, total=False):
-        "Arguments of `ulmfit_plan` that `fit_ulmfit` and `body_lr_find` take, too"
+        "Arguments that `fit_ulmfit` and `body_lr_find` pass on to `ulmfit_plan`"
         factor: float | None
         cut_frac: float
         ratio: float
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
         unfreezing: Unfreezing | None
 
     class PatchedRecorder(Recorder):
-        "fastai's `Recorder` with what this package adds"
+        "fastai's `Recorder` with the methods of this package"
         @property
         def group_lrs(self) -> np.ndarray: ...
         def plot_group_lrs(self, axs:Any=None, figsize:tuple[float, float]|None=None, yscale:str='log') -> Any: ...
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
         def save_run(self, fname:str|Path='run.json', **notes:Any) -> Path: ...
 
     class PatchedLearner(Learner):
-        "fastai's `Learner` with what this package adds"
+        "fastai's `Learner` with the methods of this package"
         recorder: PatchedRecorder
         def layer_groups(self) -> pd.DataFrame: ...
         def regroup(self, splitter:Callable=..., n_groups:int|None=None) -> 'PatchedLearner': ...

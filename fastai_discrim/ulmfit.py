@@ -1,4 +1,4 @@
-"The whole sequence of ULMFiT in one line: the rates are found, the plan is made and run"
+"Run ULMFiT in one line: find the rates, make the plan and fit"
 __all__ = []
 
 from functools import partial
@@ -30,91 +30,90 @@ from .search.plot import plot_search
 @check_names
 @delegates(Learner.ulmfit_plan)
 def body_lr_find(self:Learner,
-    n_epoch:int, # Epochs of the fit that is planned
-    lr:float|HeadLR, # Peak rate of the head, η_L, or what `head_lr_find` gave
+    n_epoch:int, # Number of epochs of the planned fit
+    lr:float|HeadLR, # Peak rate of the head, η_L, or the result of `head_lr_find`
     show_plot:bool=True, # Plot the loss against the rate?
     *,
     wd:float|None=None, # Weight decay, as in `fit`
     **kwargs
 ) -> BodyLR: # The chosen rate, the rates tried and their losses, and how they were found
-    """Find the rate of the group below the head by fits in miniature: the plan of the whole fit in at most 40 steps, once per rate. Begin
-    at what is usual for networks of its kind, or at the paper's η_L / 2.6, and go down for as long as the validation loss gets clearly
-    lower. For recurrent networks, the paper's, divide the η_L of one epoch by 2.6. Leave no trace on the learner"""
+    """Find the rate of the group below the head by fits in miniature, which run the planned fit in at most 40 steps, once for each rate.
+    Start at the usual rate for this kind of network, or at the paper's η_L / 2.6, and lower it as long as the validation loss clearly
+    improves. For recurrent networks divide the η_L of a one-epoch search by 2.6, as the paper does. Leave no trace on the learner"""
     if body_prior(self, check_groups(self)).is_settled: res = _papers_body_lr(self, lr, wd)
     else: res = search_body_lr(self, lr, lambda body_lr: self.ulmfit_plan(n_epoch, lr, body_lr, **kwargs), wd)
     if show_plot and rank_distrib() == 0: plot_search(res, 'group below the head')
     return res
 
 def _papers_body_lr(learn, lr, wd):
-    "Divide η_L by 2.6, as the paper does: that of one epoch, as the longer the head trains, the lower is its best rate, but not the body's"
-    # A range test knows no epochs
-    one = lr if isinstance(lr, HeadLR) and not lr.accepted else learn.head_lr_find(wd=wd, show_plot=False)
-    how = f'1/{FACTOR} of the best rate of the head, {one.how}'
-    return BodyLR(one.lr/FACTOR, np.asarray(one.lrs)/FACTOR, np.asarray(one.losses), how)
+    "Divide the η_L of a one-epoch search by 2.6, as the paper does: a longer fit needs a lower rate for the head, but not for the body"
+    # The result of a range test doesn't depend on the number of epochs
+    is_range_test = isinstance(lr, HeadLR) and not lr.accepted
+    head = lr if is_range_test else learn.head_lr_find(wd=wd, show_plot=False)
+    how = f'1/{FACTOR} of the best rate of the head, {head.how}'
+    return BodyLR(head.lr/FACTOR, np.asarray(head.lrs)/FACTOR, np.asarray(head.losses), how)
 
 @patch
 @check_names
 @delegates(Learner.ulmfit_plan)
 def fit_ulmfit(self:Learner,
-    n_epoch:int, # Epochs in all
-    lr:float|HeadLR|None=None, # Peak rate of the head, η_L, or what `head_lr_find` gave; None to find it by that
+    n_epoch:int, # Number of epochs in all
+    lr:float|HeadLR|None=None, # Peak rate of the head, η_L, or the result of `head_lr_find`; None to find it
     cbs=None, # One callback, many, or a class
     wd:float|None=None, # Weight decay, as in `fit`
-    checkpoint:str|None=None, # Name of the file that the same call goes on from, as in `fit_plan`; η_L is then not searched for again
+    checkpoint:str|None=None, # Name of a file from which the same call resumes, without a new search, as in `fit_plan`
     *,
-    body_lr:float|BodyLR|None=None, # Peak rate of the group below the head; None to find it, too, or by rule where `lr` is a number
+    body_lr:float|BodyLR|None=None, # Peak rate of the group below the head; None to find it, or to follow a rule if `lr` is a number
     checkpoint_every:int|None=None, # As in `fit_plan`
     reset_opt:bool=False, # As in `fit`
     **kwargs
 ):
-    """Fine-tune as ULMFiT does: find the rates, open one layer group after the other, each at its own rate, under a slanted triangle. Where
-    the fit is too short for batch norms to forget the pretrained statistics, add `DebiasBatchNorm`
+    """Fine-tune as ULMFiT does: find the rates, then unfreeze the layer groups one by one, each at its own rate, under a slanted triangle.
+    Add `DebiasBatchNorm` where the fit is too short for batch norms to forget their pretrained statistics
 
     >>> learn.fit_ulmfit(3)
     >>> learn.recorder.plan   # what ran, and where its rates came from
     Plan: 3 epochs, 3 phases, 3 groups; peak rates; η_L = ..., head_lr_find, validation loss of the head...
     """
     make_plan = partial(self.ulmfit_plan, n_epoch, **kwargs)
-    # Classes would be instances twice, in the search and in the fit
+    # Instantiate classes once, for the search and the fit
     cbs = L(cbs).map(lambda cb: cb() if isinstance(cb, type) else cb)
-    # A rate that someone gives has the body follow by rule
+    # Nothing is searched if the user gives a number for `lr`
     if lr is None or isinstance(lr, HeadLR) and body_lr is None:
-        # Whatever is wrong is said before the search; rates are not known yet
+        # Check everything before the search, with a stand-in for the unknown rate
         check_checkpoint(checkpoint, checkpoint_every)
         plan = make_plan(ifnone(lr, defaults.lr), body_lr)
         check_plan(self, plan, cbs, reset_opt)
-        before = checkpoint and _checkpoint_plan(self, checkpoint)
-        if before: lr,body_lr = ifnone(lr, before.phases[0].lrs[-1]),ifnone(body_lr, before.body_lr)
-        # The callbacks may be needed to make a prediction of what the model gives
+        if checkpoint:
+            # Import inside the function, because this module imports callbacks of fastai that change defaults
+            from .run.checkpointing import checkpoint_plan
+            before = checkpoint_plan(self, checkpoint)
+            if before: lr,body_lr = ifnone(lr, before.phases[0].lrs[-1]),ifnone(body_lr, before.body_lr)
+        # The model may need the callbacks during the search, too
         with self.added_cbs(cbs):
             if lr is None: lr = _find_lr(self, plan, n_epoch, wd)
             if body_lr is None: body_lr = _find_body_lr(self, n_epoch, lr, wd, kwargs)
-    cbs = cbs + _norm_correction(self, n_epoch)
+    cbs = cbs + _debias(self, n_epoch)
     self.fit_plan(make_plan(lr, body_lr), cbs=cbs, wd=wd, checkpoint=checkpoint, checkpoint_every=checkpoint_every, reset_opt=reset_opt)
     if isinstance(lr, HeadLR) and rank_distrib() == 0: warn_of_collapse(self, lr)
 
-def _checkpoint_plan(learn, checkpoint):
-    "Return the plan of the run that goes on; None if there is none"
-    from .run.checkpointing import checkpoint_plan
-    return checkpoint_plan(learn, checkpoint)
-
-def _norm_correction(learn, n_epoch):
-    "Return a `DebiasBatchNorm` if there is a batch norm that the fit is too short for"
-    norms = biased_norms(learn.model, n_epoch*len(learn.dls.train))
-    if not norms: return []
-    n = len(norms)
-    log_rank0(learn, f'DebiasBatchNorm: the fit is too short for {n} batch norm{"s" * (n != 1)} to forget the earlier running statistics')
+def _debias(learn, n_epoch):
+    "Return a list with a `DebiasBatchNorm` if the fit is too short for a batch norm, else an empty one"
+    n_biased = len(biased_norms(learn.model, n_epoch*len(learn.dls.train)))
+    if not n_biased: return []
+    log_rank0(learn, f'DebiasBatchNorm: the fit is too short for {n_biased} batch norm{"s" * (n_biased != 1)} to forget the pretrained '
+              'running statistics')
     return [DebiasBatchNorm()]
 
 def _find_lr(learn, plan, n_epoch, wd):
-    "Find η_L, for as long and under the schedule that the head has in `plan`"
+    "Find η_L for `n_epoch` epochs under the schedule and momentum of `plan`"
     phase = plan.phases[0]
     lr = learn.head_lr_find(n_epoch=n_epoch, sched=phase.sched, moms=phase.moms, wd=wd, show_plot=False)
     log_rank0(learn, f'head_lr_find: η_L = {lr.lr:.2e}, {lr.how}')
     return lr
 
 def _find_body_lr(learn, n_epoch, lr, wd, kwargs):
-    "Find the rate of the group below the head, for the plan that is run"
+    "Find the rate of the group below the head"
     found = learn.body_lr_find(n_epoch, lr, wd=wd, show_plot=False, **kwargs)
     log_rank0(learn, f'body_lr_find: {found.lr:.2e}, {found.how}')
     return found

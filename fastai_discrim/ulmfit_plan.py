@@ -1,5 +1,7 @@
-"Plan the whole sequence of ULMFiT"
+"Plan a fit as ULMFiT does it"
 __all__ = []
+
+from itertools import accumulate
 
 from fastai.learner import Learner
 from fastcore.basics import ifnone, patch
@@ -23,12 +25,12 @@ from .search.body_prior import BLOCK_DECAY
 from .search.plan_rates import plan_rates
 from .user_warning import warn_user
 
-# The paper's classifier has so many layer groups: its factor would leave the lowest of more groups as if frozen
+# Number of layer groups of the paper's classifier. With more groups, the paper's factor would leave the lowest almost frozen
 PAPER_GROUPS = 5
 
 
 def _strategy(unfreezing, epochs, down_to):
-    "Return the strategy that decides what trains when"
+    "Return the unfreezing strategy"
     if unfreezing is None: return GradualUnfreezing(epochs, down_to)
     if isinstance(unfreezing, type) or not isinstance(unfreezing, Unfreezing):
         raise TypeError(f'unfreezing={unfreezing!r}: expected a strategy, such as GradualUnfreezing() or ChainThaw()')
@@ -46,21 +48,21 @@ def _shape(sched, cut_frac, ratio):
     return sched
 
 def _norms_freeze(model, groups, phases):
-    "Tell whether a norm layer is ever in a frozen group; one without weights may be, where any group is"
+    "Tell whether any norm layer is frozen in a phase; one without parameters may be as soon as any group is frozen"
     norms = norm_ids(model)
     frozen = {i for _,training in phases for i in range(len(groups)) if i not in training}
     if frozen and any(keeps_stats(m) and not own_params(m) for m in model.modules()): return True
     return any(id(p) in norms for i in frozen for p in groups[i])
 
 def _early_stops(early_stop, phases, whole):
-    """Return what may end each phase early: nothing where it ends in the middle of an epoch, as losses are measured at its end, or where a
-    cycle goes on"""
-    ends = [sum(n for n,_ in phases[:i+1]) for i in range(len(phases))]
+    """Return `early_stop` for each phase that it may end, else None. It needs a phase that ends with an epoch, where the loss is measured
+    and, if the `whole` fit is one cycle, the last phase"""
+    ends = accumulate(n for n,_ in phases)
     stops = [early_stop if float(round(end, 6)).is_integer() else None for end in ends]
     return [None]*(len(stops)-1) + stops[-1:] if whole else stops
 
 def _phases(learn, n_groups, dead, n_epoch, strategy, gradual, down_to):
-    "Return pairs of epochs and groups, without the `dead` ones"
+    "List pairs of epochs and groups, without groups in which the user froze all parameters"
     if not gradual: return [(n_epoch, pass_over([(n_epoch, tuple(range(down_to, n_groups)))], dead)[-1][1])]
     phases = strategy.fill(n_groups, n_epoch, dead)
     return with_own_steps(phases, len(learn.dls.train)) if strategy.in_shares else phases
@@ -68,25 +70,25 @@ def _phases(learn, n_groups, dead, n_epoch, strategy, gradual, down_to):
 @patch
 @check_names
 def ulmfit_plan(self:Learner,
-    n_epoch:int, # Epochs in all; the last phase has what the others leave
-    lr:float|HeadLR|None=None, # Peak rate of the head, η_L, or what `head_lr_find` gave, which the plan then says; None for `learn.lr`
-    body_lr:float|BodyLR|None=None, # Peak rate of the group below the head, from which those below it fall; None for a rule
+    n_epoch:int, # Number of epochs in all
+    lr:float|HeadLR|None=None, # Peak rate of the head, η_L, or the result of `head_lr_find`; None for `learn.lr`
+    body_lr:float|BodyLR|None=None, # Peak rate of the group below the head, from which the lower ones fall; None for a rule
     factor:float|None=None, # Each group's rate is that of the group above divided by this; None for 2.6, in the body of over 5 groups 1/0.9
     cut_frac:float=0.1, # Fraction of each cycle in which the rate rises
-    ratio:float=32, # Each cycle starts and ends at its peak rates divided by this
-    epochs=None, # Epochs before each next group opens, one or a list, head first, a cycle a phase; None for 8 % of the fit, in one cycle
-    down_to:int=0, # The lowest group that ever trains
-    gradual:bool|None=None, # Open one group after the other? None: yes, but for a language model (section 3.2)
+    ratio:float=32, # Each cycle starts and ends at the peak rate divided by this
+    epochs=None, # Epochs before each next group opens, one or a list, head first, a cycle per phase; None for 8 % of the fit, in one cycle
+    down_to:int=0, # Index of the lowest group that trains
+    gradual:bool|None=None, # Unfreeze one group after another? None: yes, except for a language model (section 3.2)
     moms:tuple|None=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
-    early_stop:EarlyStop|None=None, # What may end a phase that ends with an epoch early; None for nothing
-    min_scale:float=0., # For deep models: no group's rate is lower than the head's times this, or `body_lr` times this where it is set
-    span:float|None=None, # Instead of `factor`: the head's rate divided by the lowest group's, for any number of groups
+    early_stop:EarlyStop|None=None, # When to end a phase early, if it would end with an epoch; None for never
+    min_scale:float=0., # For deep models: lower bound of the rates, as a fraction of `body_lr` if it is set, else of the head's rate
+    span:float|None=None, # Instead of `factor`: the head's rate divided by the lowest group's
     decay:float|None=None, # Instead of `factor`: each group's rate is that of the group above times this
     train_bn:bool|None=None, # Do norm layers of frozen groups train? False also keeps their running statistics; None for `learn.train_bn`
-    sched:Schedule|None=None, # Shape of the rate in each cycle, any of our schedules; None for `STLR(cut_frac, ratio)`
-    unfreezing:Unfreezing|None=None, # Which groups train when, any strategy; None for `GradualUnfreezing(epochs, down_to)`
-) -> Plan: # Made, not run: `learn.fit_plan(plan)` does that
-    """Plan gradual unfreezing, discriminative rates and a slanted triangle (ULMFiT, sections 3.2 and 3.3)
+    sched:Schedule|None=None, # Shape of the rate in each cycle; None for `STLR(cut_frac, ratio)`
+    unfreezing:Unfreezing|None=None, # Strategy that unfreezes the groups; None for `GradualUnfreezing(epochs, down_to)`
+) -> Plan: # The plan, which `learn.fit_plan(plan)` runs
+    """Plan gradual unfreezing, discriminative rates and slanted triangular schedules (ULMFiT, sections 3.2 and 3.3)
 
     >>> learn.ulmfit_plan(3, 1e-2, epochs=1)
     Plan: 3 epochs, 3 phases, 3 groups; peak rates; η_L = 0.01, given
@@ -104,17 +106,18 @@ def ulmfit_plan(self:Learner,
     if gradual is None: gradual = unfreezing is not None or not is_language_model(self)
     if not gradual:
         if epochs is not None:
-            warn_user(f'epochs={epochs} is ignored, as there is one phase: leave it out, or open the groups one by one by `gradual=True`')
+            warn_user(f'epochs={epochs} is ignored, as there is one phase: leave it out, or unfreeze gradually with `gradual=True`')
         if unfreezing is not None: raise ValueError(f'gradual=False with unfreezing={unfreezing!r}: expected one of the two')
     phases = _phases(self, n, dead, n_epoch, strategy, gradual, down_to)
-    # The paper's ratio is then that of the head to the group below it alone
-    is_even = n > PAPER_GROUPS and factor is span is decay is None and not min_scale
-    ratio_to_body,factor = (FACTOR, 1/BLOCK_DECAY) if is_even else [ifnone(factor, FACTOR)]*2
+    # With many groups, divide by the paper's factor only from the head to the body
+    is_deep = n > PAPER_GROUPS and factor is span is decay is None and not min_scale
+    ratio_to_body = factor = ifnone(factor, FACTOR)
+    if is_deep: factor = 1/BLOCK_DECAY
     check_fall(factor, min_scale, span, decay)
     rates = plan_rates(self, groups, lr, body_lr, ratio_to_body)
-    if is_even: rates = dict(body_lr=rates['lr']/FACTOR, body_lr_from=f"1/{FACTOR} of the head's") | rates
+    if is_deep: rates = dict(body_lr=rates['lr']/FACTOR, body_lr_from=f"1/{FACTOR} of the head's") | rates
     lrs = discriminative_lrs(rates['lr'], n, factor, min_scale, span, decay, rates.get('body_lr'))
-    # Where no norm layer is ever in a frozen group there is nothing to say
+    # Leave `train_bn` out of the plan if no norm layer is ever frozen
     if not _norms_freeze(self.model, groups, phases): train_bn = None
     elif train_bn is None: train_bn = self.train_bn
     stops = _early_stops(early_stop, phases, strategy.in_shares)

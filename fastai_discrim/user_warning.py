@@ -1,17 +1,17 @@
-"Warnings that point at the user's line, however deep in fastai's loop they are given"
+"Give warnings that point at the user's line, even from deep inside a fit"
 __all__ = []
 
 import sys
 from warnings import warn
 
-# What lies between a line of the user and a warning of ours, by the first part of a module's name
+# Top-level packages whose frames lie between the user's line and a warning
 BETWEEN = {'fastai_discrim', 'fastai', 'fastcore', 'contextlib', 'functools', 'torch'}
 
-
 def warn_user(
-    text:str, # What there is to say
+    text:str, # The text of the warning
 ):
-    "Warn of `text` at the innermost line that is not of this package, of fastai or of what these are called through"
+    "Give a `UserWarning` that points at the innermost line outside of the packages in `BETWEEN`"
     level,frame = 1,sys._getframe()
-    while frame is not None and frame.f_globals.get('__name__', '').split('.')[0] in BETWEEN: level,frame = level+1,frame.f_back
+    while frame is not None and frame.f_globals.get('__name__', '').split('.')[0] in BETWEEN:
+        level,frame = level+1,frame.f_back
     warn(text, stacklevel=level)

@@ -1,4 +1,4 @@
-"The order of the batches, and all that is random in them, goes on where it was"
+"The order of the batches and their randomness can be saved and restored"
 import random
 
 import numpy as np
@@ -17,7 +17,7 @@ from fastai_discrim.run.plain_data import from_plain, to_plain
 
 
 def sorted_docs(path):
-    "Make a learner whose loader is shuffled by numpy"
+    "Make a learner whose loader is shuffled by NumPy"
     learn = make_clas(path)
     docs = [(x[:4 + i%9], y) for i,(x,y) in enumerate(learn.dls.train.dataset)]
     def pad(b): return [(torch.cat([x, x.new_ones(12-len(x))]), y) for x,y in b]
@@ -26,7 +26,7 @@ def sorted_docs(path):
     return learn
 
 class Noisy(list):
-    "Items that are other ones each time they are drawn"
+    "Items that differ each time they are drawn"
     def __getitem__(self, i):
         x,y = super().__getitem__(i)
         return x + .1*torch.randn(4) + float(np.random.rand()) + random.random(), y
@@ -48,7 +48,7 @@ def torch_sampler(path):
     ds = list(make_mlp(path).dls.train.dataset)
     return torch_loaders(path, sampler=RandomSampler(ds, generator=torch.Generator().manual_seed(1)))
 
-# Stopped and gone on with
+# Stopped and resumed runs
 
 @pytest.mark.parametrize('every', [None, 2])
 def test_sorted_loaders_shuffled_by_numpy(tmp_path, every): check(lambda: sorted_docs(tmp_path), [(1, 5), (3, 2)], every=every)
@@ -59,7 +59,7 @@ def test_random_items(tmp_path, workers):
 
 def test_torch_loaders(tmp_path): check(lambda: torch_loaders(tmp_path), [(1, 5), (3, 2)], every=2)
 
-# The state by itself
+# The state alone
 
 ALL = dict(mlp=make_mlp, clas=make_clas, lm=make_lm, sorted=sorted_docs, noisy=noisy, torch=torch_loaders, sampler=torch_sampler)
 
@@ -71,7 +71,7 @@ def through_a_file(state): return from_plain(to_plain(state))
 
 @pytest.mark.parametrize('make', ALL.values(), ids=ALL)
 @pytest.mark.parametrize('n_before', [0, 1])
-def test_the_same_batches_come(tmp_path, make, n_before):
+def test_the_same_batches_follow(tmp_path, make, n_before):
     a,b = make(tmp_path),make(tmp_path)
     set_seed(3)
     drawn(a, n_before)
@@ -85,7 +85,7 @@ def test_the_same_batches_come(tmp_path, make, n_before):
         assert drawn(learn) == want
 
 @pytest.mark.parametrize('make', ALL.values(), ids=ALL)
-def test_it_can_be_restored_in_the_middle_of_an_epoch(tmp_path, make):
+def test_a_state_can_be_restored_in_the_middle_of_an_epoch(tmp_path, make):
     learn = make(tmp_path)
     state = data_state(learn)
     want = drawn(learn)
@@ -94,7 +94,7 @@ def test_it_can_be_restored_in_the_middle_of_an_epoch(tmp_path, make):
     set_data_state(learn, state)
     assert drawn(learn) == want
 
-def test_reading_it_changes_nothing(tmp_path):
+def test_reading_the_state_changes_nothing(tmp_path):
     for make in ALL.values():
         a,b = make(tmp_path),make(tmp_path)
         set_seed(3)
@@ -113,7 +113,7 @@ def test_random_states():
     assert draw() == want
 
 def test_one_loader_alone(tmp_path):
-    "Random states are no part of it"
+    "The state of a loader has no random states"
     a,b = make_mlp(tmp_path),make_mlp(tmp_path)
     drawn(a)
     state,before = loader_state(a.dls.train),torch.get_rng_state()
@@ -121,8 +121,8 @@ def test_one_loader_alone(tmp_path):
     assert torch.equal(before, torch.get_rng_state())
     assert [exact(o) for o in a.dls.train] == [exact(o) for o in b.dls.train]
 
-def test_the_old_generator_stays_as_it_is(mlp):
-    "Someone may hold it: fastai makes a new one for each epoch"
+def test_the_old_generator_is_not_changed(mlp):
+    "Other code may hold it, as fastai makes a new one for each epoch"
     dl = mlp.dls.train
     state = loader_state(dl)
     drawn(mlp)
@@ -131,8 +131,8 @@ def test_the_old_generator_stays_as_it_is(mlp):
     set_loader(dl, state)
     assert dl.rng is not held and held.getstate() == before != dl.rng.getstate() == state['rng']
 
-def test_the_item_that_fastai_looks_at_is_drawn_before(tmp_path):
-    "It draws one, once, to see how many inputs it has"
+def test_the_item_with_which_fastai_counts_inputs_is_drawn_again(tmp_path):
+    "fastai draws one item per loader, once, to count the inputs"
     a,b = noisy(tmp_path),noisy(tmp_path)
     set_seed(3)
     assert a.dls.train.n_inp == 1
@@ -142,7 +142,7 @@ def test_the_item_that_fastai_looks_at_is_drawn_before(tmp_path):
     set_data_state(b, state)
     assert b.dls.train.n_inp == 1 and drawn(b) == want
 
-def test_the_loader_within_one_of_several_processes(mlp):
+def test_the_loader_inside_a_distributed_loader(mlp):
     class DistributedDL:
         def __init__(self, dl): self.dl = dl
     assert whole_loader(DistributedDL(mlp.dls.train)) is mlp.dls.train is whole_loader(mlp.dls.train)

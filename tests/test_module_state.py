@@ -1,4 +1,4 @@
-"What modules and other objects change when they run is kept, and put back in place"
+"Changes that a run makes to modules and other objects are put back in place"
 from collections import OrderedDict, deque
 from functools import partial
 
@@ -18,7 +18,7 @@ class Holder:
     def __init__(self, **attrs): vars(self).update(attrs)
     def method(self): pass
 
-def test_what_is_found():
+def test_containers_are_found():
     a,b = [1],torch.ones(1)
     for o in ([a, b], (a, b), L(a, b), {'a': a, 'b': b}, {'x': [{'y': (a, L(b))}]}, Holder(a=a, b=b), Holder(a=a, b=[b]),
               Holder(a=a, b=b).method, partial(max, a, key=b), lambda: (a, b), deque([a, b])):
@@ -28,15 +28,15 @@ def test_what_is_found():
     held = [m]
     assert ids(held, [m[0].bias]) == ids(held) - {id(m[0].bias)}
 
-def test_what_is_nobodys_to_put_back():
-    "Loggers, files and the like: objects without a tensor; classes"
+def test_objects_without_tensors_are_left_alone():
+    "Loggers, files and other objects without a tensor; classes"
     logger = Holder(step=1, files=[1, 2], inner=Holder(w=torch.ones(1)))
     assert not ids(logger) and len(ids([logger])) == 1
     assert not ids(Holder) and not ids(3) and not ids('ab')
-    # What a function uses that isn't there; it has attributes, none of them here
+    # A function that uses an undefined name; only its empty attributes are found
     assert [v for v in containers(lambda: undefined, set())] == [{}]  # noqa: F821
 
-def test_what_hooks_gather_is_left_alone():
+def test_data_that_hooks_collect_are_left_alone():
     m,gathered = nn.Linear(1, 1),[]
     m.register_forward_hook(lambda *args: gathered.append(1))
     with modules_kept(m): m(torch.ones(1, 1))
@@ -50,7 +50,7 @@ def test_a_variable_without_a_value_yet():
         return f
     make()
 
-def test_each_once_and_circles():
+def test_each_object_is_found_once_even_in_a_cycle():
     a = [torch.ones(1)]
     a.append(a)
     assert len(list(containers([a, a], set()))) == 3
@@ -65,7 +65,7 @@ def test_content_is_put_back_in_place():
     assert held[:5] == [[1, 2], deque([1, 2]), {1: 2, 3: 4}, OrderedDict(a=1, b=2), {1, 2}] and list(held[3]) == ['a', 'b']
     assert held[5].tolist() == held[6].tolist() == [1, 1] and held[7].tolist() == [1, 1, 1]
 
-def test_what_can_not_be_changed_in_place():
+def test_tensors_that_can_not_be_changed_in_place():
     frozen = np.ones(1)
     frozen.flags.writeable = False
     for v in (frozen, torch.ones(1).expand(3), nn.Parameter(torch.ones(1)).expand(3), nn.LazyLinear(2).weight,
@@ -76,8 +76,8 @@ def test_what_can_not_be_changed_in_place():
         set_content(v, old)
         assert torch.equal(v.to_dense(), old.to_dense())
 
-def test_a_dictionary_that_can_not_be_emptied_is_left_alone_where_it_did_not_change():
-    "As what models of transformers give"
+def test_an_unchanged_dictionary_that_can_not_be_emptied_is_left_alone():
+    "Such as the outputs of transformers models"
     class Output(OrderedDict):
         def clear(self): raise TypeError
         def update(self, *args): raise TypeError
@@ -85,7 +85,7 @@ def test_a_dictionary_that_can_not_be_emptied_is_left_alone_where_it_did_not_cha
     set_content(out, content(out))
 
 class Run(nn.Module):
-    "Makes a buffer, replaces one, changes one, and notes things, of which torch's own names don't tell"
+    "A module that makes, replaces and changes buffers, and sets attributes, when it runs"
     def __init__(self):
         super().__init__()
         self.w,self.seen,self._last = nn.Parameter(torch.ones(1)),[],None
@@ -99,7 +99,7 @@ class Run(nn.Module):
         return self.w*x
 
 @pytest.mark.parametrize('ex', [None, KeyboardInterrupt, ZeroDivisionError])
-def test_a_run_leaves_nothing_on_modules(ex):
+def test_a_run_leaves_no_trace_on_modules(ex):
     m = nn.Sequential(Run(), nn.BatchNorm1d(1))
     run,size = m[0],m[0].size
     with pytest.raises(ex) if ex else modules_kept(nn.ReLU()),modules_kept(m):

@@ -1,4 +1,4 @@
-"What an exported learner holds of this package loads where that can't be imported"
+"An exported learner loads even where this package can't be imported"
 import copy
 import pickle
 import subprocess
@@ -25,7 +25,7 @@ learn = load_learner(sys.argv[1])
 assert not any(m.startswith('fastai_discrim') for m in sys.modules)
 print(learn.model(torch.ones(1, 4)).tolist())
 """
-# As where it isn't installed, and where what it needs is missing or of another version
+# Errors if the package isn't installed, or if something that it needs is missing or of another version
 ERRORS = ["ModuleNotFoundError(f'No module named {name!r}', name=name)", "ModuleNotFoundError('No module named x')",
           "ImportError('cannot import')", "AttributeError('gone')"]
 
@@ -47,7 +47,7 @@ def test_an_exported_learner(tmp_path, regroup, error):
     again = load_learner(tmp_path/'a.pkl').splitter
     assert getattr(again, 'func', again) is layerwise_split
 
-def test_it_is_the_same_when_it_is_pickled_and_copied():
+def test_a_splitter_stays_the_same_when_pickled_or_copied():
     for again in (pickle.loads(pickle.dumps(layerwise_split)), copy.copy(layerwise_split), copy.deepcopy(layerwise_split)):
         assert again is layerwise_split
     assert layerwise_split.__name__ == 'layerwise_split' and 'layerwise_split' in repr(layerwise_split) and layerwise_split.__doc__

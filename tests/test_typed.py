@@ -1,4 +1,4 @@
-"Types of what is patched are those of the methods themselves"
+"The stubs in `typed` have the same parameters as the patched methods"
 import ast
 import inspect
 from pathlib import Path
@@ -32,7 +32,7 @@ def parameters(f):
 
 def default(p):
     if p.default is inspect.Parameter.empty: return None
-    # A function has no text that can be compared
+    # The text of a function can't be compared
     return '...' if callable(p.default) else repr(p.default)
 
 @pytest.mark.parametrize('owner,name', STUBS, ids=[name for _,name in STUBS])

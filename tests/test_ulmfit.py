@@ -66,7 +66,7 @@ def test_layers_open_within_the_rise_of_one_cycle(clas, n_epoch):
 @pytest.mark.parametrize('n_epoch', [1, 2, 3, 7])
 @pytest.mark.parametrize('n_groups', [2, 3, 13])
 def test_any_number_of_epochs_for_any_number_of_groups(tmp_path, n_epoch, n_groups):
-    "Each phase has a step, the head the first one, and the opening no larger a share than the paper's, but for that step"
+    "Each phase has a step, the head the first one, and apart from that step the opening is no longer than the paper's"
     model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(n_groups)])
     learn = Learner(make_mlp(tmp_path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat())
     plan,n_iter = learn.ulmfit_plan(n_epoch, 1e-2),len(learn.dls.train)
@@ -76,14 +76,14 @@ def test_any_number_of_epochs_for_any_number_of_groups(tmp_path, n_epoch, n_grou
     with learn.no_bar(): learn.fit_plan(plan)
     assert_ran(learn, plan)
 
-def test_one_step(tmp_path):
+def test_a_fit_of_one_step(tmp_path):
     learn = make_mlp(tmp_path, n=8)
     learn.dls.train.n = learn.dls.train.bs
     assert len(learn.dls.train) == 1
     assert [p.groups for p in learn.ulmfit_plan(1, 1e-2).phases] == [(0, 1, 2)]
     assert [p.groups for p in learn.ulmfit_plan(2, 1e-2).phases] == [(2,), (0, 1, 2)]
 
-def test_what_ends_a_cycle_over_the_whole_fit_early(mlp):
+def test_early_stop_of_a_cycle_over_the_whole_fit(mlp):
     stop = EarlyStop(2)
     assert [p.early_stop for p in mlp.ulmfit_plan(6, 1e-2, early_stop=stop).phases][-1] == stop
     assert [p.early_stop for p in mlp.ulmfit_plan(50, 1e-2, early_stop=stop).phases] == [None, None, stop]
@@ -126,11 +126,11 @@ def test_a_rate_of_the_body(mlp):
 
 @dataclass(frozen=True)
 class Stairs(Schedule):
-    "A schedule of one's own: half of the peak rate, then a quarter"
+    "A schedule of a user: half of the peak rate, then a quarter"
     def scheds(self, lrs, moms): return {'lr': lambda pos: lrs*(.5 if pos < .5 else .25), 'mom': lambda pos: moms[1]}
 
 class Backwards(Unfreezing):
-    "A strategy of one's own: from the input to the head"
+    "A strategy of a user: from the input to the head"
     def schedule(self, n_groups, n_epoch): return [(.5, (i,)) for i in range(n_groups-1)] + [(0, (n_groups-1,))]
 
 SCHEDS = [STLR(), STLR(.3, 7), CLRBeta(), OneCycle(), Cos(), Cos(.05), Flat(), Stairs()]
@@ -163,13 +163,13 @@ def test_any_strategy(mlp, strategy, phases, how):
     assert mlp.recorder.plan == want and Plan.from_json(want.to_json()) == want
     assert_ran(mlp, want)
 
-def test_a_strategy_opens_a_language_model_one_group_after_the_other(lm):
+def test_a_strategy_unfreezes_a_language_model_gradually(lm):
     assert len(lm.ulmfit_plan(5, 1e-2).phases) == 1 and len(lm.ulmfit_plan(5, 1e-2, unfreezing=GradualUnfreezing(1)).phases) == 4
     for epochs in (None, .5, 1):
         assert lm.ulmfit_plan(5, 1e-2, unfreezing=GradualUnfreezing(epochs)) == lm.ulmfit_plan(5, 1e-2, epochs=epochs, gradual=True)
 
 def test_a_record_of_any_schedule_and_strategy(mlp):
-    "The plan is read from the file of the run, runs again and gives the same"
+    "The plan from the record of a run runs again with the same result"
     with mlp.no_bar(): mlp.fit_ulmfit(4, 1e-2, sched=CLRBeta(8, 20), unfreezing=ChainThaw(.5), min_scale=.1)
     before = mlp.recorder.group_lrs
     d = json.loads(mlp.recorder.save_run().read_text())
@@ -211,7 +211,7 @@ CONFLICTS = {
 @pytest.mark.parametrize('call', ['ulmfit_plan', 'fit_ulmfit'])
 @pytest.mark.parametrize('lr', [1e-2, None])
 @pytest.mark.parametrize('kw,match', CONFLICTS.values(), ids=CONFLICTS)
-def test_two_ways_to_say_the_same_are_refused(mlp, call, lr, kw, match):
+def test_contradicting_arguments_are_refused(mlp, call, lr, kw, match):
     mlp.create_opt()
     before,state = snapshot(mlp),torch.get_rng_state()
     with pytest.raises((ValueError, TypeError), match=match): getattr(mlp, call)(4, lr, **kw)
@@ -244,11 +244,11 @@ PLANS = {'plan': lambda learn, **kw: learn.ulmfit_plan(3, 1e-2, **kw), 'fit_ulmf
 
 @pytest.mark.parametrize('call', PLANS.values(), ids=PLANS)
 @pytest.mark.parametrize('kw,match', ODD_FALLS.values(), ids=ODD_FALLS)
-def test_odd_ways_to_fall_are_refused(mlp, call, kw, match):
+def test_bad_falls_are_refused(mlp, call, kw, match):
     with pytest.raises((ValueError, TypeError), match=match): call(mlp, **kw)
 
 @pytest.mark.parametrize('kw', [dict(span=100), dict(decay=.8), dict(min_scale=.2), dict(factor=4, min_scale=.1)])
-def test_the_callback_and_the_plan_fall_as_the_function_does(tmp_path, kw):
+def test_rates_of_callback_and_plan_are_those_of_discriminative_lrs(tmp_path, kw):
     a,b = make_mlp(tmp_path),make_mlp(tmp_path)
     set_seed(5)
     with a.no_bar(),a.no_logging(): a.fit_stlr(2, 1e-2, cbs=DiscriminativeLR(**kw))
@@ -268,7 +268,7 @@ def test_a_plan_says_how_low_the_lowest_rate_is(tmp_path):
 
 @pytest.mark.parametrize('n_groups,factor', [(3, 2.6), (5, 2.6), (6, 1/.9), (13, 1/.9)])
 def test_rates_of_deep_models_fall_slowly(tmp_path, n_groups, factor):
-    "The group below the head is at the paper's ratio to it, however many there are"
+    "The paper's ratio is that of the head to the group below it, for any number of groups"
     model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(n_groups)])
     learn = Learner(make_mlp(tmp_path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat())
     plan = learn.ulmfit_plan(3, 1e-2)
@@ -277,14 +277,14 @@ def test_rates_of_deep_models_fall_slowly(tmp_path, n_groups, factor):
     for kw in (dict(factor=3), dict(min_scale=.1), dict(span=100), dict(decay=.8)):
         assert learn.ulmfit_plan(3, 1e-2, **kw).phases[0].lrs == tuple(discriminative_lrs(1e-2, n_groups, **kw))
 
-def test_an_even_fall_is_for_plans_that_say_nothing_else(tmp_path):
+def test_a_slow_fall_is_only_the_default(tmp_path):
     model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(8)])
     learn = Learner(make_mlp(tmp_path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat())
     found = HeadLR(1e-2, [1e-2], [1.], 'as told')
     assert learn.ulmfit_plan(3, found).phases[0].lrs == tuple(discriminative_lrs(1e-2, 8, 1/.9, body_lr=1e-2/2.6))
     assert learn.ulmfit_plan(3, found, 5e-3).phases[0].lrs == tuple(discriminative_lrs(1e-2, 8, 1/.9, body_lr=5e-3))
 
-def test_what_lr_find_gave(mlp):
+def test_a_result_of_lr_find(mlp):
     with mlp.no_bar(): res = mlp.lr_find(num_it=30, show_plot=False)
     plan = mlp.ulmfit_plan(3, res, body_lr=res)
     assert plan.lr == res.valley == plan.body_lr and plan.lr_from == 'lr_find, valley'

@@ -1,4 +1,4 @@
-"What our callbacks have in common: they know a fit from a validation in the middle of it, and check the fit before it changes anything"
+"Base classes of our callbacks, which ignore a validation in the middle of a fit and check a fit before it changes anything"
 __all__ = []
 
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ from ..optional import if_loaded
 @contextmanager
 def overridden(
     o, # Any object
-    **attrs, # Attributes, methods too, that `o` has inside, as its own
+    **attrs, # Attributes or methods to set on `o` itself
 ):
-    "Override attributes of one object, and leave none behind; fastai's `replacing_yield` would leave a method of the class as its own"
+    "Override attributes and methods of one object inside; unlike fastai's `replacing_yield`, delete at the end those that `o` didn't have"
     before = {k: vars(o)[k] for k in attrs if k in vars(o)}
     vars(o).update(attrs)
     try: yield
@@ -30,85 +30,86 @@ def overridden(
 
 def is_kind(
     cb, # A callback or a callback class
-    kind, # A class, or several
+    kind, # A class, or a tuple of classes
 ) -> bool:
-    "Tell whether `cb` is, or will be, an instance of `kind`"
+    "Tell whether `cb` is an instance or a subclass of `kind`"
     return issubclass(cb, kind) if isinstance(cb, type) else isinstance(cb, kind)
 
 def in_validation(
     learn:Learner, # The learner
 ) -> bool:
-    "Tell whether `learn` validates or predicts: fastai locks it for that, and fires the events of a fit"
+    "Tell whether `learn` validates or predicts: fastai locks it meanwhile, and calls events of a fit, such as `before_fit`"
     return learn.lock.locked()
 
 @dataclass
 class FitArgs:
-    "What a fit is going to do"
-    learn: Learner # The learner; the callbacks of the fit may not be on it yet
-    n_epoch: int # Epochs
-    lr: object # What `fit` is given
-    cbs: list # All callbacks of the fit, the learner's too; some may be classes
-    reset_opt: bool = False # Will the optimiser be created again?
+    "Arguments of a fit that is about to start"
+    learn: Learner # The learner, perhaps still without the callbacks of the fit
+    n_epoch: int # Number of epochs
+    lr: object # The `lr` that `fit` received
+    cbs: list # The learner's callbacks and those of the fit; some may still be classes
+    reset_opt: bool = False # Will `fit` create a new optimiser?
 
     def lr_max(self):
-        "Return the rate that the fit is given, one number, an array or a slice: its scheduler's, or `lr`, or `learn.lr`"
+        "Return the peak rate of our scheduler, the first rate of another one, or else `lr` or `learn.lr`: a number, an array or a slice"
         scheduler = if_loaded('fastai.callback.schedule', 'ParamScheduler')
         scheds = [cb for cb in self.cbs if isinstance(cb, scheduler) and 'lr' in cb.scheds]
         if not scheds: return self.learn.lr if self.lr is None else self.lr
-        # Of two schedulers of one hyper-parameter the later wins; ours makes its schedule when the fit begins
+        # If two schedulers set the rate, the last one wins. Our `CycleScheduler` has no schedule before the fit starts
         last = scheds[-1]
         return last.lr_max if isinstance(last, GroupCallback) else last.scheds['lr'](0.)
 
 class FitCallback(Callback):
-    "Base of callbacks for which validation and prediction in the middle of a fit are no fits of their own"
+    "Base of callbacks that ignore the events of a validation or a prediction, even in the middle of a fit"
     def __call__(self, event_name):
-        # fastai's own look-up, for every event of every batch, costs more than what these callbacks do
+        # Skip events without a method first: fastai's own look-up, at every event of every batch, costs more than these callbacks do
         if hasattr(type(self), event_name) and not in_validation(self.learn): super().__call__(event_name)
 
 class GroupCallback(FitCallback):
-    "Base of the callbacks that work on layer groups: `fit` checks them before it changes anything, and undoes what they override"
+    "Base of callbacks that work on layer groups: `fit` calls `check_fit` before it changes anything, and `undo` at its end"
     run_valid = False
-    # Fewest layer groups that the callback can work on
+    # The callback needs at least this many layer groups
     min_groups = 2
-    # Has the fit been checked? Is it one of the two fits of `fine_tune`?
+    # Has `check_fit` been called for this fit? Is this one of the two fits of `fine_tune`?
     checked = fine_tuning = False
 
     def check_fit(self, fit:FitArgs) -> L: # Layer groups of the learner
-        "Raise if the callback can't do this fit; called before the fit changes anything"
-        # `fine_tune` may have no frozen epochs
+        "Raise if the callback can't work in this fit"
+        # The frozen fit of `fine_tune` may have 0 epochs
         if not (self.fine_tuning and fit.n_epoch == 0): check_count(fit.n_epoch)
         check_data(fit.learn)
         return check_groups(fit.learn, fit.reset_opt, at_least=self.min_groups)
 
     def before_train(self):
-        "Check the fit here where another package has patched `fit` so that ours is not called"
+        "Check the fit here if another package has replaced `fit`, so that our wrapper wasn't called"
         if self.checked: return
         self.check_fit(FitArgs(self.learn, self.n_epoch, None, list(self.learn.cbs)))
         self.checked = True
 
     def undo(self, learn:Learner):
-        "Undo what the callback overrides on `learn`; called after the fit in whatever way it ends"
+        "Undo what the callback overrides on `learn`; called when the fit ends, also after an error or Ctrl-C"
         self.checked = False
 
     def after_fit(self):
         self.checked = False
-        # A scheduler that is one of these, too, has its own
+        # `CycleScheduler` inherits an `after_fit` from `ParamScheduler`, too
         getattr(super(), 'after_fit', noop)()
 
 def check_only_one(
     kind, # A class of callbacks
     cbs, # Callbacks
 ):
-    "Raise if `cbs` has two of a `kind` that decides the same thing"
+    "Raise if `cbs` has two callbacks of `kind`, which would contradict each other"
     both = [o for o in cbs if isinstance(o, kind)]
     if len(both) > 1:
-        raise ValueError(f'{both[0]!r} and {both[1]!r} in one fit: expected one of them; leave one out, or `learn.remove_cb` it')
+        raise ValueError(f'{both[0]!r} and {both[1]!r} in one fit: expected one of them; leave one out, or remove it with '
+                         '`learn.remove_cb`')
 
 def instantiate_ours(
     cbs, # One callback, many, or classes
 ) -> L:
-    "Make instances of our own callback classes, so that they can be checked; other classes, and iterators, are left to fastai"
-    # An iterator can be read once only
+    "List callbacks, with our own classes instantiated so that they can be checked; return an empty list for an iterator"
+    # Leave an iterator to fastai, as it can be read only once
     if isinstance(cbs, Iterator): return L()
     return L(cbs).map(lambda cb: cb() if isinstance(cb, type) and issubclass(cb, GroupCallback) else cb)
 

@@ -1,6 +1,6 @@
-"""Wrap `Learner.fine_tune`: a strategy has to know which of its two fits it is in, since groups that it may open are frozen in the first.
+"""Wrap `Learner.fine_tune`, so that an unfreezing strategy leaves the first of its two fits, in which the body is frozen, to the head.
 
-Where none of our callbacks takes part, the wrapper hands straight on to the method that it found."""
+If none of our callbacks takes part, the wrapper only calls the original method."""
 __all__ = []
 
 from functools import wraps
@@ -12,7 +12,7 @@ from .base import FitArgs, group_callbacks, instantiate_ours
 
 
 def checked_fine_tune(fine_tune):
-    "Wrap `fine_tune`: what can't be done is said before its frozen epochs, which an `Unfreezing` leaves to the head"
+    "Wrap `fine_tune`, so that our callbacks check the fit before the frozen epochs, and know that they are in `fine_tune`"
     @wraps(fine_tune)
     def _fine_tune(self, *args, **kwargs):
         cbs = instantiate_ours(kwargs.get('cbs'))
@@ -30,7 +30,7 @@ def checked_fine_tune(fine_tune):
     return _fine_tune
 
 def wrap_fine_tune():
-    "Wrap `Learner.fine_tune`, once; there is none before fastai.callback.schedule is imported, which is left to the user"
+    "Wrap `Learner.fine_tune` once; it exists only after the user has imported fastai.callback.schedule"
     if hasattr(Learner, 'fine_tune') and not hasattr(Learner.fine_tune, 'knows_groups'):
         Learner.fine_tune = checked_fine_tune(Learner.fine_tune)
         Learner.fine_tune.knows_groups = True

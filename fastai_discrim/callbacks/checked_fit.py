@@ -1,7 +1,7 @@
-"""Wrap `Learner.fit`, the one of two methods of fastai's that this package wraps; the other is `fine_tune`.
+"""Wrap `Learner.fit`. The only other method of fastai's that this package wraps is `fine_tune`.
 
-Where none of our callbacks takes part, the wrapper hands straight on to the method that it found. It closes over that method:
-fastcore's `@patch` keeps one `_orig_fit` only, which drops the patches of other packages."""
+If none of our callbacks takes part, the wrapper only calls the original method. The original is kept in a closure, because fastcore's
+`@patch` keeps a single `_orig_fit` and would drop the patches of other packages."""
 __all__ = []
 
 from contextlib import ExitStack
@@ -17,16 +17,16 @@ from .ddp import distributed_fit
 from .group_lrs import GroupLRRecorder
 from .unfreezing import Unfreezing
 
-# Parameters of `Learner.fit`, in order
+# Positional parameters of `Learner.fit`
 FIT_ARGS = 'n_epoch', 'lr', 'wd', 'cbs', 'reset_opt', 'start_epoch'
 
 def _clean_up(learn, ours):
-    "Undo what our callbacks override, and delete gradients, which a later fit would step by: fastai does not where a fit is interrupted"
+    "Undo what our callbacks override, and delete gradients: after Ctrl-C fastai keeps them, and the next fit would step by them"
     for cb in ours: cb.undo(learn)
     for p in learn.model.parameters(): p.grad = None
 
 def checked(fit):
-    "Wrap `fit`: our callbacks check it before it changes anything, and leave nothing behind in whatever way it ends"
+    "Wrap `fit`, so that our callbacks check the fit before it changes anything, and are undone however it ends"
     @wraps(fit)
     def _fit(self, *args, **kwargs):
         given = {**dict(zip(FIT_ARGS, args)), **kwargs}

@@ -1,4 +1,4 @@
-"One cycle of any schedule over a fit"
+"Run one cycle of a schedule over a fit"
 __all__ = []
 
 import numpy as np
@@ -10,13 +10,13 @@ from .base import GroupCallback
 
 
 class CycleScheduler(GroupCallback, ParamScheduler):
-    "Run one cycle of a `Schedule` over the fit, each layer group from and to its own rate"
+    "Schedule rate and momentum by one cycle of a `Schedule`, with a peak rate for each layer group"
     order,min_groups = ParamScheduler.order,1
 
     def __init__(self,
         sched:Schedule, # Shape of rate and momentum
-        lr_max, # Peak rate, as in `fit_one_cycle`: a number, a `slice`, or one a layer group
-        moms:tuple, # Momentum, as many values as the schedule takes
+        lr_max, # Peak rate, as in `fit_one_cycle`: a number, a `slice`, or one number per layer group
+        moms:tuple, # Momentum, as many values as the schedule needs
     ): self.sched,self.lr_max,self.moms,self.scheds = sched,lr_max,moms,{'lr': None}
 
     def check_fit(self, fit):
@@ -24,7 +24,7 @@ class CycleScheduler(GroupCallback, ParamScheduler):
         check_moms(self.moms, counts=self.sched.n_moms)
 
     def before_fit(self):
-        # The optimiser spreads a `slice` over its groups
+        # `set_hyper` spreads a `slice` over the layer groups
         self.opt.set_hyper('lr', self.lr_max)
         lrs = np.array([h['lr'] for h in self.opt.hypers])
         self.scheds = usable_scheds(self.opt, self.sched, lrs, self.moms)

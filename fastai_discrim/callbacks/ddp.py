@@ -1,4 +1,4 @@
-"Layer groups that freeze and open under fastai's `DistributedTrainer`, overridden for one learner and one fit"
+"Override fastai's `DistributedTrainer` for one fit, so that layer groups can be frozen and unfrozen during it"
 __all__ = []
 
 import os
@@ -17,17 +17,17 @@ def distributed_trainer(
     learn:Learner, # The learner
 ) -> Callback|None:
     "Return the learner's `DistributedTrainer`, or None"
-    # By its name, as its module needs accelerate
+    # `isinstance` would need its module, which imports accelerate
     trainers = [cb for cb in learn.cbs if type(cb).__name__ == 'DistributedTrainer']
     return trainers[0] if trainers else None
 
 @contextmanager
 def single_process(
-    learn:Learner, # Its callbacks are changed, and not put back
+    learn:Learner, # The learner, which loses its `DistributedTrainer`
 ):
     "Train inside as if this were the only process"
-    if (cb := distributed_trainer(learn)) is not None: learn.remove_cb(cb)
-    # fastai asks it whether there are others to gather from, and to wait for
+    if (trainer := distributed_trainer(learn)) is not None: learn.remove_cb(trainer)
+    # fastai gathers from other processes, and waits for them, if this variable is set
     world = os.environ.pop('WORLD_SIZE', None)
     try: yield
     finally:
@@ -36,9 +36,9 @@ def single_process(
 @contextmanager
 def distributed_fit(
     learn:Learner, # The learner that fits inside
-    opens_groups:bool, # May parameters that are frozen when the model is wrapped train later?
+    opens_groups:bool, # Are layer groups unfrozen during the fit?
 ):
-    "Fit inside as fastai does in several processes; on the CPU, too, and where groups open during the fit"
+    "Make `DistributedTrainer` work inside with the gloo backend on the CPU, and with layer groups that are unfrozen during the fit"
     trainer = distributed_trainer(learn)
     if trainer is None:
         yield
@@ -46,13 +46,14 @@ def distributed_fit(
     with ExitStack() as stack:
         stack.enter_context(overridden(trainer, _wrap_dl=partial(_wrap_dl, trainer._wrap_dl)))
         if opens_groups:
-            # `DistributedDataParallel` looks at what trains only once. Without this the processes drift apart, or wait for gradients
+            # `DistributedDataParallel` reads `requires_grad` only when it wraps the model: without this the processes would silently
+            # drift apart, or wait for gradients that never come
             stack.enter_context(overridden(trainer, before_fit=partial(_wrap_all_trainable, learn, trainer.before_fit)))
             stack.enter_context(_finding_unused(trainer.accelerator))
         yield
 
 def _wrap_all_trainable(learn, before_fit):
-    "Have all parameters train while the model is wrapped, and only then"
+    "Wrap the model while all of its parameters require gradients, then restore `requires_grad`"
     trained = [(p, p.requires_grad) for p in learn.model.parameters()]
     for p,_ in trained: p.requires_grad_(True)
     try: before_fit()
@@ -61,19 +62,19 @@ def _wrap_all_trainable(learn, before_fit):
 
 @contextmanager
 def _finding_unused(accelerator):
-    "Let gradients be missing inside, as those of frozen groups are"
+    "Let `DistributedDataParallel` accept missing gradients inside, as frozen groups have none"
     from accelerate import DistributedDataParallelKwargs
     handler = accelerator.ddp_handler or DistributedDataParallelKwargs()
     with overridden(accelerator, ddp_handler=handler), overridden(handler, find_unused_parameters=True): yield
 
 def _wrap_dl(wrap_dl, dl):
-    "Wrap a loader as fastai does; where the processes talk by gloo it is to work without a GPU"
+    "Wrap a loader as fastai does, and make it work without a GPU where the backend is gloo"
     dl = wrap_dl(dl)
     if dist.get_backend() == 'gloo': dl._broadcast = _broadcast_cpu
     return dl
 
 def _broadcast_cpu(t, rank):
-    "Send the list `t` of process `rank` to all"
+    "Return the list `t` of process `rank` in all processes; fastai's own method needs a GPU"
     t = torch.tensor(t, dtype=torch.long)
     dist.broadcast(t, rank)
     return t.tolist()

@@ -1,4 +1,4 @@
-"Discriminative rates under any scheduler (ULMFiT, section 3.2)"
+"Discriminative learning rates under any scheduler (ULMFiT, section 3.2)"
 __all__ = ['DiscriminativeLR']
 
 from functools import partial
@@ -13,19 +13,19 @@ from .base import GroupCallback, check_only_one
 
 
 class DiscriminativeLR(GroupCallback):
-    """Step every layer group at a multiple of the rate that the scheduler gives the head; hyper-parameters read as without it
+    """Train each layer group at a multiple of the head's rate, which the scheduler sets; `opt.hypers` stays as the scheduler sets it
 
     >>> learn.fit_one_cycle(1, 1e-2, cbs=DiscriminativeLR(factor=10))
     >>> learn.recorder.group_lrs.max(axis=0).round(6)
     array([0.0001, 0.001 , 0.01  ])
     """
     def __init__(self,
-        factor:float=FACTOR, # A group's multiplier is that of the group above divided by this
-        multipliers=None, # Or the multipliers themselves, one a layer group, input first
-        min_scale:float=0., # No multiplier is lower than this
+        factor:float=FACTOR, # Each group's multiplier is that of the group above divided by this
+        multipliers=None, # Instead of `factor`: the multipliers, one per layer group, input first
+        min_scale:float=0., # Lower bound for the multipliers
         span:float|None=None, # As in `discriminative_lrs`
         decay:float|None=None, # As in `discriminative_lrs`
-        body:float|None=None, # Multiplier of the group below the head, from which those below it fall; None to fall from the head's
+        body:float|None=None, # Multiplier of the group below the head, from which the lower ones fall; None to fall from the head's
     ):
         check_fall(factor, min_scale, span, decay)
         factor,min_scale,span,decay,body = map(plain_number, (factor, min_scale, span, decay, body))
@@ -34,7 +34,7 @@ class DiscriminativeLR(GroupCallback):
             multipliers = check_list(multipliers, 'multipliers', 'one number for each layer group')
             multipliers = [check_number(m, 'multipliers') for m in multipliers]
             if factor != FACTOR or min_scale or not (span is decay is body is None):
-                raise ValueError(f'multipliers={multipliers} together with another way to fall: expected one of them')
+                raise ValueError(f'multipliers={multipliers} together with another way to set the rates: expected one of them')
         store_attr()
 
     def check_fit(self, fit):
@@ -45,15 +45,13 @@ class DiscriminativeLR(GroupCallback):
         if isinstance(lr, slice) or len(set(np.atleast_1d(lr).tolist())) > 1:
             raise ValueError(f'this fit has one rate per layer group already ({lr}), but DiscriminativeLR expected one for all: '
                              'give the fit one number, or leave DiscriminativeLR out (`fine_tune` always has rates of its own)')
-        self.scales = self.multipliers or self._scales(n)
-
-    def _scales(self, n_groups):
-        "Return the multipliers of `n_groups` layer groups, input first"
-        return discriminative_lrs(1., n_groups, self.factor, self.min_scale, self.span, self.decay, self.body).tolist()
+        self.scales = self.multipliers
+        if self.scales is None:
+            self.scales = discriminative_lrs(1., n, self.factor, self.min_scale, self.span, self.decay, self.body).tolist()
 
     def before_train(self):
         super().before_train()
-        # Around the step alone: whatever breaks it off, no callback and no later fit finds a scaled rate
+        # Scale the rates only during the step, so that no callback or later fit finds them scaled, even after an error
         vars(self.learn)['_step'] = partial(self._step, self.learn)
 
     def after_train(self): self._remove(self.learn)
@@ -63,13 +61,13 @@ class DiscriminativeLR(GroupCallback):
         self._remove(learn)
 
     def _remove(self, learn):
-        "Give `learn` its own `_step` again"
+        "Remove the override of `learn._step`"
         vars(learn).pop('_step', None)
 
     def _step(self, learn):
-        "Step as fastai does, each group at its own rate"
+        "Do the step with the scaled rates"
         step,opt = type(learn)._step,learn.opt
-        # Left by an interrupted fit, where another package has patched `fit` so that ours is not called
+        # An interrupted fit left this override, as another package has replaced `fit`, and with it our cleaning up
         if self.learn is None:
             self._remove(learn)
             return step(learn)
@@ -79,9 +77,9 @@ class DiscriminativeLR(GroupCallback):
         finally: opt._set_hyper('lr', unscaled)
 
 def step_lrs(
-    learn:Learner, # A learner that trains
-) -> list: # Rates, one a layer group
-    "Return the rate at which each layer group steps now"
+    learn:Learner, # A learner in a fit
+) -> list: # One rate per layer group
+    "Return the current rate of each layer group"
     lrs = [h['lr'] for h in learn.opt.hypers]
     for cb in learn.cbs:
         if isinstance(cb, DiscriminativeLR): return [s*lrs[-1] for s in cb.scales]

@@ -1,4 +1,4 @@
-"Fits under the paper's schedule and fastai 0.7's, as `fit_one_cycle` is one under fastai's own"
+"Fit under the paper's schedule or fastai 0.7's, as `fit_one_cycle` does under the 1cycle policy"
 __all__ = []
 
 from fastai.learner import Learner
@@ -12,20 +12,20 @@ from ..plan.schedules import STLR, CLRBeta, Schedule
 
 def fit_sched(
     learn:Learner, # The learner to fit
-    n_epoch:int, # Epochs
-    lr_max, # Peak rate, a number, a `slice`, or one a layer group; None for `learn.lr`
+    n_epoch:int, # Number of epochs
+    lr_max, # Peak rate: a number, a `slice`, or one number per layer group; None for `learn.lr`
     sched:Schedule, # Shape of rate and momentum
-    moms, # Momentum, as many values as the schedule takes; None for `learn.moms`
+    moms, # Momentum, as many values as the schedule needs; None for `learn.moms`
     cbs=None, # One callback, many, or a class
     wd:float|None=None, # Weight decay, as in `fit`
     reset_opt:bool=False, # As in `fit`
     start_epoch:int=0, # As in `fit`
 ):
     "Fit `n_epoch` epochs under one cycle of `sched`"
-    # Here, as fastai.callback.schedule changes the default callbacks when it is imported
+    # Import inside the function, because fastai.callback.schedule changes the default callbacks when it is imported
     from .cycle_scheduler import CycleScheduler
     if lr_max is None: lr_max = own_lr(learn, reset_opt)
-    # What `lr_find` gave, or a tensor; several rates are a `slice` or a list
+    # A single rate, such as a tensor or the result of `lr_find`
     elif hasattr(lr_max, '_fields') or not getattr(lr_max, 'ndim', 1): lr_max = as_rate(lr_max, 'lr_max')
     scheduler = CycleScheduler(sched, lr_max, ifnone(moms, learn.moms))
     learn.fit(n_epoch, cbs=scheduler+L(cbs), wd=wd, reset_opt=reset_opt, start_epoch=start_epoch)

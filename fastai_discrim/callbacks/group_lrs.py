@@ -1,4 +1,4 @@
-"Every layer group's rate, recorded at every step and drawn"
+"Record and plot the rate of each layer group"
 __all__ = ['GroupLRRecorder']
 
 import numpy as np
@@ -15,19 +15,19 @@ from .discriminative import step_lrs
 
 def record_on(
     recorder:Recorder, # The learner's recorder
-    **values, # By name
+    **values, # Attributes by name
 ):
-    "Set attributes of `recorder` that `learn.export` leaves out"
+    "Set attributes of `recorder` that `learn.export` doesn't save"
     stateattrs = recorder._stateattrs
     recorder._stateattrs = (*stateattrs, *(k for k in values if k not in stateattrs))
     for k,v in values.items(): setattr(recorder, k, v)
 
 class GroupLRRecorder(FitCallback):
-    "Record the rate of every layer group at every step in `recorder.group_lrs`; our own fits add it by themselves"
+    "Record the rate of each layer group at each step in `recorder.group_lrs`; fits with a plan, schedule or callback of ours add it"
     order,run_valid = Recorder.order+1,False
 
     def before_fit(self):
-        # A fit of ours adds one, whether one was given or not: the first records
+        # A fit may have two of these, one from the user and one that `fit` adds: only the first records
         recorders = [cb for cb in self.learn.cbs if isinstance(cb, GroupLRRecorder)]
         self.is_first = recorders[0] is self
         if not hasattr(self.learn, 'recorder'): return
@@ -35,22 +35,22 @@ class GroupLRRecorder(FitCallback):
 
     def before_train(self):
         self.norms = norm_ids(self.model)
-        # Not the learner's `epoch` and `n_iter` later: a validation in the middle of an epoch sets them
+        # Count steps from here, because a validation in the middle of an epoch changes the learner's `epoch` and `n_iter`
         self.epoch_began,self.lr_step = self.epoch*len(self.dls.train),None
 
     def after_batch(self):
-        # By `self.learn`, as fastai's look-up in the learner takes longer than the rest of this
+        # Use `self.learn`, as an attribute look-up through fastai's callback takes longer than the rest of this method
         learn = self.learn
         if not self.is_first or len(learn.yb) == 0 or not hasattr(learn, 'recorder'): return
         lrs = zip(step_lrs(learn), learn.opt.param_lists)
         learn.recorder.group_lr_steps.append([lr if group_trains(g, self.norms) else 0. for lr,g in lrs])
-        # A run that goes on from a checkpoint begins in the middle of an epoch
+        # A run that resumes from a checkpoint may start in the middle of an epoch
         self.lr_step = self.epoch_began+learn.iter if self.lr_step is None else self.lr_step+1
         learn.recorder.group_lr_at.append(self.lr_step)
 
 @patch(as_prop=True)
 def group_lrs(self:Recorder) -> np.ndarray: # Shape [steps, groups], 0 where a group was frozen
-    "Return the rate of every layer group at every step of the last fit that recorded them: one with a plan, schedule or callback of ours"
+    "Return the rate of each layer group at each step of the last fit with a plan, schedule or callback of ours"
     steps = vars(self).get('group_lr_steps')
     if not steps:
         raise ValueError('no rates are recorded: expected a fit of at least one batch before this, with a plan, schedule or callback of '
@@ -58,19 +58,19 @@ def group_lrs(self:Recorder) -> np.ndarray: # Shape [steps, groups], 0 where a g
     return np.array(steps)
 
 def _phase_ends(lrs, at, n_steps):
-    "Return the steps at which what trains changes, and the last"
+    "Return the steps at which groups are frozen or unfrozen, and the number of steps"
     changes = np.flatnonzero((np.diff(lrs > 0, axis=0)).any(1)) + 1
     return [*(int(at[i]) for i in changes), n_steps]
 
 @patch
 def plot_group_lrs(self:Recorder,
-    axs=None, # Two axes, for the rates and for what trains
-    figsize:tuple|None=None, # Inches
-    yscale:str='log', # 'log', or 'linear', on which a slanted triangle is a triangle
+    axs=None, # Two axes, for the rates and for the groups that train
+    figsize:tuple|None=None, # Size of the figure in inches
+    yscale:str='log', # 'log' or 'linear'; a slanted triangle looks like one on the linear scale
 ):
-    "Plot the rate of every layer group over the epochs of the last fit, as `Plan.plot` does, and which of them trained when"
+    "Plot the rate of each layer group over the last fit, and when each group trained, as `Plan.plot` does"
     lrs,groups = self.group_lrs,check_groups(self.learn, at_least=1)
-    # After `regroup` the groups are others than those of the last fit
+    # After `learn.regroup()` the names don't belong to the groups of the last fit
     names = group_labels(self.learn, groups) if len(groups) == lrs.shape[1] else None
     at,(n_epoch,n_iter) = np.array(self.group_lr_at),self.group_lr_fit
     n_steps = n_epoch*n_iter

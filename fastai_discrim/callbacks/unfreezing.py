@@ -1,12 +1,13 @@
-"What trains when: gradual unfreezing (ULMFiT, section 3.3) and chain-thaw (Felbo et al. 2017)"
+"Unfreeze layer groups during a fit: gradual unfreezing (ULMFiT, section 3.3) and chain-thaw (Felbo et al. 2017)"
 __all__ = ['GradualUnfreezing', 'ChainThaw']
 
 from numbers import Integral, Number
 
 from fastai.callback.core import TrainEvalCallback
+from torch import nn
 
 from ..checks import check_list, check_number, check_train_bn, plain_number
-from ..groups.by_hand import check_some_train, say_frozen
+from ..groups.by_hand import check_some_train, warn_frozen_by_hand
 from ..groups.norms import group_trains, norm_ids
 from ..optional import if_loaded
 from ..plan.opening import chain_thaw, fill, gradual, with_own_steps
@@ -14,79 +15,82 @@ from ..plan.passed_over import pass_over
 from ..plan.position import as_epochs, phase_at, phase_ends
 from .base import GroupCallback, check_only_one, is_kind
 from .checked_fine_tune import wrap_fine_tune
-from .freezing import BATCH_NORMS, freeze_all_but, frozen_norms, keep_norm_stats
+from .freezing import freeze_all_but, frozen_norms
 
 
 class Unfreezing(GroupCallback):
-    "Base of strategies that decide which layer groups train: a subclass says it by `schedule`, as a function of the position in the fit"
-    # Before `BnFreeze` looks at what trains
+    "Base of strategies that unfreeze layer groups; a subclass defines `schedule`"
+    # `BnFreeze` runs later, and finds the groups frozen
     order = TrainEvalCallback.order+1
-    # Do norm layers of frozen groups train? None as in fastai: `learn.train_bn`
+    # Do norm layers of frozen groups train? None for `learn.train_bn`
     train_bn = None
-    # Stands aside, as under `lr_find`; leaves the fit to the head, as in the frozen epochs of `fine_tune`
+    # Does the callback do nothing in this fit, as in `lr_find`? Does only the head train, as in the frozen epochs of `fine_tune`?
     idle = head_only = False
-    # Are its phases shares of the fit, in which several groups open at once where there are too few steps?
+    # Are the phases shares of the fit? In a fit with too few steps several groups then open at once
     in_shares = False
-    # Layer groups with nothing left to train
+    # Indices of the layer groups in which the user froze all parameters
     dead = ()
-    # The epoch that is being fitted
+    # The current epoch of the fit
     fit_epoch = 0
 
     def __new__(cls, *args, **kwargs):
-        # Where fastai's callbacks were imported after this package, there was no `fine_tune` to wrap before
+        # `fine_tune` isn't wrapped yet if fastai's callbacks were imported after this package
         wrap_fine_tune()
         return super().__new__(cls)
 
     def schedule(self,
-        n_groups:int, # Layer groups of the learner
-        n_epoch:int, # Epochs of the fit
-    ) -> list: # Pairs of epochs, perhaps fractions, and the groups that train in them; the last one's epochs are the fewest it may have
-        "List which groups train in which epochs"
+        n_groups:int, # Number of layer groups
+        n_epoch:int, # Number of epochs
+    ) -> list: # Pairs of a phase's epochs, perhaps fractional, and the groups that train in it; the last phase has its fewest epochs
+        "List the phases of the fit, with the layer groups that train in each"
         raise NotImplementedError(f'{type(self).__name__} has no `schedule`')
 
     def fill(self,
-        n_groups:int, # Layer groups of the learner
-        n_epoch:int, # Epochs of the fit
-        dead:tuple=(), # Groups with nothing left to train, which are passed over
-    ) -> list: # Pairs of epochs and the groups that train in them, `n_epoch` epochs in all
-        "Give the last phase of the schedule all the epochs that are left; raise `ValueError` if these are too few"
+        n_groups:int, # Number of layer groups
+        n_epoch:int, # Number of epochs
+        dead:tuple=(), # Indices of the groups in which the user froze all parameters, which are passed over
+    ) -> list: # Pairs of epochs and groups, with `n_epoch` epochs in all
+        "List the phases of `schedule`, and give the last one all remaining epochs; raise `ValueError` if these are too few"
         return fill(pass_over(self.schedule(n_groups, n_epoch), dead), n_epoch, repr(self))
 
     def check_fit(self, fit):
-        # `lr_find` is for what trains now
+        # `lr_find` leaves layer groups as they are
         self.idle = any(is_kind(cb, if_loaded('fastai.callback.schedule', 'LRFinder')) for cb in fit.cbs)
         if self.idle: return
         groups = super().check_fit(fit)
         self.check_callbacks(fit.cbs)
-        self.dead,body = check_some_train(fit.learn, groups),list(groups)[:-1]
-        norms = norm_ids(fit.learn.model)
-        # Of the two fits of `fine_tune`, the one that is frozen
+        self.dead = check_some_train(fit.learn, groups)
+        norms,body = norm_ids(fit.learn.model),groups[:-1]
+        # In the first fit of `fine_tune` the body is frozen
         self.head_only = self.fine_tuning and not any(group_trains(g, norms) for g in body)
-        if not self.head_only: self._steps(len(body)+1, fit.n_epoch, len(fit.learn.dls.train))
+        # Raise if the fit has too few epochs or steps
+        if not self.head_only: self._phases(len(groups), fit.n_epoch, len(fit.learn.dls.train))
 
     def check_callbacks(self, cbs):
-        "Raise if one of the other callbacks doesn't go with this one"
+        "Raise if this callback doesn't work with one of `cbs`"
         if any(is_kind(cb, if_loaded('fastai.callback.fp16', 'NonNativeMixedPrecision')) for cb in cbs):
-            raise ValueError('NonNativeMixedPrecision trains copies of the parameters: expected none, or the native `learn.to_fp16()`')
+            raise ValueError('NonNativeMixedPrecision trains copies of the parameters, which unfreezing does not reach: expected no such '
+                             'callback; use native mixed precision, `learn.to_fp16()`')
         check_only_one(Unfreezing, cbs)
 
-    def _steps(self, n_groups, n_epoch, n_iter):
-        "Return the groups of each phase, and the step at which it ends"
+    def _phases(self, n_groups, n_epoch, n_iter):
+        "Return the groups of each phase, and the steps at which the phases end"
         phases = [(n_epoch, (n_groups-1,))] if self.head_only else self.fill(n_groups, n_epoch, self.dead)
         if self.in_shares: phases = with_own_steps(phases, n_iter)
         return [groups for _,groups in phases],phase_ends([epochs for epochs,_ in phases], n_iter)
 
     def before_epoch(self):
-        # Another callback may validate in the middle of the epoch; fastai counts from 0 for that, and leaves it so
+        # Keep the epoch, because a validation in the middle of an epoch resets the learner's `epoch` to 0
         self.fit_epoch = self.epoch
 
     def before_train(self):
         super().before_train()
         if self.idle: return
         self.steps_an_epoch = len(self.dls.train)
-        self.phase_groups,self.ends = self._steps(len(self.opt.param_lists), self.n_epoch, self.steps_an_epoch)
+        self.phase_groups,self.ends = self._phases(len(self.opt.param_lists), self.n_epoch, self.steps_an_epoch)
         self.enter(phase_at(self.fit_epoch*self.steps_an_epoch, self.ends))
-        if self.train_bn is False: keep_norm_stats(self.model)
+        if self.train_bn is False:
+            for m in frozen_norms(self.model): m.eval()
 
     def before_batch(self):
         if self.idle: return
@@ -94,43 +98,45 @@ class Unfreezing(GroupCallback):
         if phase != self.current: self._enter_within_epoch(phase)
 
     def enter(self, phase:int):
-        "Freeze and unfreeze as phase number `phase` has it"
-        say_frozen(self.learn)
+        "Train only the groups of phase number `phase`"
+        warn_frozen_by_hand(self.learn)
         freeze_all_but(self.learn, self.phase_groups[phase], self.train_bn)
         self.current = phase
 
     def _enter_within_epoch(self, phase):
-        "Enter a phase where fastai has set the mode of each module already, as it does when an epoch begins"
-        before = frozen_norms(self.model)
+        "Enter a phase in the middle of an epoch, and update the modes of norm layers, which fastai sets when the epoch begins"
+        frozen_before = frozen_norms(self.model)
         self.enter(phase)
-        after = frozen_norms(self.model)
-        # `BnFreeze` acts when an epoch begins, and only then; batch norms are all that it knows
+        frozen = frozen_norms(self.model)
+        kinds = nn.Module
         if self.train_bn is not False:
+            # Do the work of `BnFreeze`, which acts only when an epoch begins
             if not any(isinstance(cb, if_loaded('fastai.callback.training', 'BnFreeze')) for cb in self.learn.cbs): return
-            before,after = ({m for m in norms if isinstance(m, BATCH_NORMS)} for norms in (before, after))
-        for m in before - after: m.train()
-        for m in after: m.eval()
+            kinds = if_loaded('fastai.callback.training', 'bn_types')
+        for m in frozen_before | frozen:
+            if isinstance(m, kinds): m.train(m not in frozen)
 
-def _train_bn_text(cb): return '' if cb.train_bn is None else f', train_bn={cb.train_bn}'
+def _train_bn_text(cb):
+    "Return `train_bn` for the `repr` of a strategy"
+    return '' if cb.train_bn is None else f', train_bn={cb.train_bn}'
 
 class GradualUnfreezing(Unfreezing):
-    """Train the head alone, then one more layer group from the top every `epochs` epochs, then all to the end (ULMFiT, section 3.3)
+    """Train the head alone, unfreeze the next lower layer group every `epochs` epochs, then train all groups (ULMFiT, section 3.3)
 
     >>> learn.fit_one_cycle(4, 1e-2, cbs=GradualUnfreezing(epochs=1))
     >>> (learn.recorder.group_lrs > 0).sum(axis=0)   # steps in which each group trained, 8 an epoch
     array([16, 24, 32])
     """
     def __init__(self,
-        epochs=None, # Epochs before each next group opens: a number, perhaps a fraction, or a list, head first; None for the paper's share
-        down_to:int=0, # The lowest group that ever trains
-        train_bn:bool|None=None, # Do norm layers of frozen groups train? False keeps their statistics too; None for `learn.train_bn`
+        epochs=None, # Epochs before each next group opens, perhaps fractional: a number, or a list, head first; None for the paper's share
+        down_to:int=0, # Index of the lowest group that trains
+        train_bn:bool|None=None, # Do norm layers of frozen groups train? False also keeps their statistics; None for `learn.train_bn`
     ):
         epochs = plain_number(epochs)
         if epochs is not None:
             single = isinstance(epochs, (Number, str))
             lengths = [epochs] if single else check_list(epochs, 'epochs', 'a number, or several')
-            for n in lengths: check_number(n, 'epochs')
-            lengths = [as_epochs(n) for n in lengths]
+            lengths = [as_epochs(check_number(n, 'epochs')) for n in lengths]
             epochs = lengths[0] if single else lengths
         if isinstance(down_to, bool) or not isinstance(down_to, Integral) or down_to < 0:
             raise ValueError(f'down_to={down_to!r}: expected the index of a layer group, 0 for the input')
@@ -142,14 +148,13 @@ class GradualUnfreezing(Unfreezing):
     def schedule(self, n_groups, n_epoch): return gradual(n_groups, self.epochs, self.down_to, n_epoch)
 
 class ChainThaw(Unfreezing):
-    "Train the head alone, then each other layer group alone from the input up, then all to the end (Felbo et al. 2017)"
+    "Train the head alone, then each other layer group alone from the input up, then all groups (Felbo et al. 2017)"
     def __init__(self,
-        epochs=1, # Epochs for each group, which may be fractional
+        epochs=1, # Epochs for each group, perhaps fractional
         train_bn:bool|None=None, # As in `GradualUnfreezing`
     ):
-        epochs = check_number(epochs, 'epochs')
         check_train_bn(train_bn)
-        self.epochs,self.train_bn = as_epochs(epochs),train_bn
+        self.epochs,self.train_bn = as_epochs(check_number(epochs, 'epochs')),train_bn
 
     def __repr__(self): return f'ChainThaw(epochs={self.epochs}{_train_bn_text(self)})'
 

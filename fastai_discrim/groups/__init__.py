@@ -1,1 +1,1 @@
-"Layer groups: what the layers of a model are, and how a learner's groups are checked, named, shown and changed"
+"Split models into layer groups; check, name, list and change the layer groups of a learner"

@@ -1,4 +1,4 @@
-"Names of layer groups: those of their modules, and short labels for tables and plots"
+"Name layer groups by their modules, and label them for tables and plots"
 __all__ = []
 
 import re
@@ -11,14 +11,14 @@ from torch import device, nn
 
 
 def group_names(
-    learn:Learner, # The learner whose groups are named
+    learn:Learner, # The learner
     groups:L, # Its layer groups, lists of parameters
-) -> L: # For each group the names of its modules
-    "Name the modules in each of `groups`"
+) -> L: # One list of module names per group
+    "List the names of the modules in each of `groups`"
     return L(_module_names(get_model(learn.model), set(g), set(g)) for g in groups)
 
 def _module_names(m, left, group, prefix=''):
-    "Name the largest modules that lie in `group`; `left` has the parameters without a name so far, and is updated"
+    "List the names of the largest modules in `group`; remove their parameters from `left`"
     res = []
     for name,p in m.named_parameters(prefix, recurse=False):
         if p in left:
@@ -34,10 +34,10 @@ def _module_names(m, left, group, prefix=''):
     return res
 
 def group_labels(
-    learn:Learner, # The learner whose groups are labelled
+    learn:Learner, # The learner
     groups:L, # Its layer groups, lists of parameters
-) -> L: # Short names, the last 'head'
-    "Label each of `groups` with the names of its first and last module, without what all names begin with"
+) -> L: # Short labels, the last one 'head'
+    "Label each of `groups` with the names of its first and last module, without the prefix that all names share"
     known = _names_before_the_cut(learn)
     body = [[_renamed(n, known) for n in names] for names in group_names(learn, groups)[:-1]]
     skip = _n_common([n.split('.') for names in body for n in names])
@@ -45,7 +45,8 @@ def group_labels(
 
 @lru_cache
 def _children(arch):
-    "Return the names and classes of the children of what `arch` makes, without memory for weights"
+    "Return the names and classes of the children of the model that `arch` makes, which is built without memory for weights"
+    # torchvision's argument, then timm's
     for kwargs in (dict(weights=None), dict(pretrained=False)):
         try:
             with device('meta'): return [(n, type(c)) for n,c in arch(**kwargs).named_children()]
@@ -53,7 +54,7 @@ def _children(arch):
     return []
 
 def _names_before_the_cut(learn):
-    "Return what modules of the body that `vision_learner` cut are called in the model they are from, by what they are called now"
+    "Map the names of modules in the body of a `vision_learner` to their names in the original model"
     arch,(_,body) = vars(learn).get('arch'),next(get_model(learn.model).named_children(), (None, None))
     if not callable(arch) or type(body) is not nn.Sequential: return {}
     pairs = list(zip(_children(arch), body.named_children()))
@@ -61,17 +62,17 @@ def _names_before_the_cut(learn):
     return {f'0.{now}': name for (name,_),(now,_) in pairs if not name.isdigit()}
 
 def _renamed(name, known):
-    "Return `name` with what `known` has for the part that it begins with"
+    "Return `name` with its longest prefix in `known` replaced"
     parts = name.split('.')
     for i in range(len(parts), 0, -1):
         if (start := '.'.join(parts[:i])) in known: return '.'.join([known[start], *parts[i:]])
     return name
 
 def _n_common(names):
-    "Count the parts that all `names` begin with and that can be left out"
+    "Count the leading parts of `names` that can be left out, because all names share them"
     res = 0
     for i,column in enumerate(zip(*names)):
-        # A number alone says too little to begin a label with
+        # Don't let a label begin with a number, as this says too little
         if not any(part.isdigit() for part in column): res = i
         if len(set(column)) > 1: break
     return res

@@ -1,4 +1,4 @@
-"The layer groups of a learner: `learn.layer_groups` shows them, `learn.regroup` changes them"
+"Check, list and change the layer groups of a learner: `learn.layer_groups()`, `learn.regroup()`"
 __all__ = []
 
 from collections import Counter
@@ -23,29 +23,26 @@ from .split import layerwise_split
 
 
 def _groups_and_source(learn, reset_opt):
-    "Return the layer groups that `learn` trains, and where they come from"
-    # fastai takes an optimiser that is given in place of a function as it is
+    "Return the layer groups of `learn`, and the name of what they come from"
+    # fastai accepts a ready optimiser as `opt_func`
     if isinstance(learn.opt_func, OptimWrapper): return L(learn.opt_func.param_lists),'the optimiser'
     if learn.opt is not None and not reset_opt: return L(learn.opt.param_lists),'the optimiser'
     _order_by_run(learn)
     groups = L(learn.splitter(learn.model))
-    # fastai takes a list of parameters as one group
+    # fastai treats a plain list of parameters as one group
     if groups and all(isinstance(p, Tensor) for p in groups): groups = L([list(groups)])
-    return groups,f'the splitter {_name(learn.splitter)}'
+    splitter = getattr(learn.splitter, 'func', learn.splitter)
+    return groups,f'the splitter {getattr(splitter, "__name__", learn.splitter)}'
 
-def _name(splitter):
-    "Return the name of a splitter, perhaps a `partial` of one"
-    return getattr(getattr(splitter, 'func', splitter), '__name__', splitter)
-
-# What a run of a model has told: names of its modules, and the order in which they ran, where it isn't that of `layerwise_split` alone
+# For each model that was run: names of its modules, and the result of `_other_order`
 _ORDERS = WeakKeyDictionary()
 
 def _order_by_run(learn):
-    "Give `learn` the order in which its layers run on a batch, where `layerwise_split` alone has another, or none"
+    "Give the splitter of `learn` the order in which layers run on a batch, if `layerwise_split` alone finds another order, or none"
     splitter,model = learn.splitter,unwrapped(learn.model)
     kwargs = getattr(splitter, 'keywords', {})
     if getattr(splitter, 'func', splitter) is not layerwise_split or 'x' in kwargs or 'order' in kwargs: return
-    # A run would make the weights of lazy layers
+    # A run would initialise lazy layers
     if any(map(is_lazy, model.parameters())): return
     names = [n for n,_ in model.named_modules()]
     known = _ORDERS.get(model)
@@ -53,12 +50,11 @@ def _order_by_run(learn):
     if known[1] is not None: learn.splitter = partial(layerwise_split, **kwargs, order=known[1])
 
 def _other_order(learn, model):
-    "Return the order in which the modules of `model` run on a batch; None where it leads to the same groups, or can't be known"
-    try: x = learner_input(learn)
-    # Without items, as after `load_learner`
-    except Exception: return None
-    try: order = run_order(model, x)
-    # Callbacks may make of a batch what the model takes
+    "Return the order in which the modules of `model` run on a batch; None if it gives the same groups, or the model can't run"
+    # After `load_learner` there are no items, and some models need callbacks that change the batch first
+    try:
+        x = learner_input(learn)
+        order = run_order(model, x)
     except Exception: return None
     by_run = layerwise_split(model, x=x)
     try: same = [set(g) for g in by_run] == [set(g) for g in layerwise_split(model)]
@@ -70,35 +66,37 @@ def _check_types(groups, source):
     items = [o for g in groups for o in (g if isinstance(g, (list, L)) else [g])]
     odd = [type(o).__name__ for o in items if not isinstance(o, Tensor)]
     if odd: raise TypeError(f'{source} gave layer groups made of {odd[0]}, expected a list of lists of parameters: '
-                            'make the splitter return `L(groups).map(list)`, then `learn.create_opt()`')
+                            'make the splitter return `L(groups).map(list)`, then call `learn.create_opt()`')
 
 def _check_each_once(groups, source, model):
-    "Raise unless each parameter of `model` is in one of `groups`"
+    "Raise unless each parameter of `model` is in exactly one of `groups`"
     names = {p: n for n,p in get_model(model).named_parameters()}
     count = Counter(p for g in groups for p in g)
     def _refuse(fault, ps, advice):
-        shown = ', '.join(names.get(p, 'one that is not in the model') for p in ps[:3]) + (', ...' if len(ps) > 3 else '')
-        raise ValueError(f'{source} {fault} {len(ps)} of {len(names)} parameters ({shown}): {advice}, then `learn.create_opt()`')
-    foreign = [p for p in count if p not in names]
-    if foreign: _refuse('holds', foreign, 'give it the parameters of `learn.model`')
+        shown = ', '.join(names[p] for p in ps[:3]) + (', ...' if len(ps) > 3 else '')
+        raise ValueError(f'{source} {fault} {len(ps)} of {len(names)} parameters ({shown}): {advice}, then call `learn.create_opt()`')
+    n_foreign = sum(p not in names for p in count)
+    if n_foreign:
+        raise ValueError(f'{source} has {n_foreign} parameters that are not in the model: expected the parameters of `learn.model`; '
+                         'make the splitter return these, then call `learn.create_opt()`')
     repeated = [p for p in count if count[p] > 1]
-    if repeated: _refuse('has twice', repeated, 'put each in one group only')
+    if repeated: _refuse('repeats', repeated, 'put each in one group only')
     missing = [p for p in names if p not in count]
-    # fastai's default splitter makes one group, and leaves out what is frozen
-    if missing and len(groups) > 1: _refuse('leaves out', missing, 'put every one in a group')
+    # fastai's default splitter makes one group, without frozen parameters
+    if missing and len(groups) > 1: _refuse('leaves out', missing, 'put each in a group')
 
 def check_groups(
-    learn:Learner, # The learner whose layer groups are wanted
-    reset_opt:bool=False, # Will its optimiser be created again?
-    at_least:int=2, # How many groups are needed
-) -> L: # The lists of parameters that its optimiser has or would be given
+    learn:Learner, # The learner
+    reset_opt:bool=False, # Will the optimiser be created again?
+    at_least:int=2, # Least number of groups
+) -> L: # Lists of parameters, those of the optimiser or those that it would get
     "Return the layer groups of `learn`; raise `TypeError` or `ValueError` if they can't be trained one by one"
     groups,source = _groups_and_source(learn, reset_opt)
     _check_types(groups, source)
     _check_each_once(groups, source, learn.model)
     for i,g in enumerate(groups):
         if len(g): continue
-        raise ValueError(f'{source} gives a layer group, {i}, without parameters: leave it out, then `learn.create_opt()`')
+        raise ValueError(f'{source} gives no parameters in layer group {i}: leave this group out, then call `learn.create_opt()`')
     if len(groups) < at_least:
         raise ValueError(f'{source} gives {len(groups)} layer group, expected at least {at_least}: build the learner with '
                          '`splitter=layerwise_split`, or call `learn.regroup()`')
@@ -106,15 +104,15 @@ def check_groups(
 
 def own_lr(
     learn:Learner, # The learner that is about to fit
-    reset_opt:bool=False, # Will its optimiser be created again?
+    reset_opt:bool=False, # Will the optimiser be created again?
 ) -> float:
-    "Return `learn.lr`, or the rate in `learn.opt_func`, which fastai puts there when it creates the optimiser"
+    "Return `learn.lr`, or the rate in `learn.opt_func`, which replaces it when fastai creates the optimiser"
     if learn.opt is not None and not reset_opt: return learn.lr
     return getattr(learn.opt_func, 'keywords', {}).get('lr', learn.lr)
 
 @patch
-def layer_groups(self:Learner) -> pd.DataFrame: # One row a layer group, input first
-    """List the layer groups: their modules, their parameters, how many of these train now, and the current rate
+def layer_groups(self:Learner) -> pd.DataFrame: # One row per layer group, input first
+    """List the layer groups: modules, number of parameters, how many of these train now, current rate
 
     >>> learn.layer_groups()
           modules  parameters  training     lr
@@ -133,15 +131,15 @@ def layer_groups(self:Learner) -> pd.DataFrame: # One row a layer group, input f
 
 @patch
 def regroup(self:Learner,
-    splitter=layerwise_split, # Gives lists of parameters, input first, for a model
-    n_groups:int|None=None, # For `layerwise_split`: neighbours are merged to have so many
+    splitter=layerwise_split, # Function from the model to lists of parameters, input first
+    n_groups:int|None=None, # Merge neighbouring layers into this many groups, as in `layerwise_split`
 ) -> Learner: # The learner itself
-    "Change the layer groups of a learner; groups stay frozen that were, and the optimiser keeps its state and its rates"
+    "Change the layer groups of a learner; frozen groups stay frozen, and the optimiser keeps its state and its rates"
     if not callable(splitter):
-        raise TypeError(f'splitter={splitter!r}: expected a function of a model; or say `n_groups={splitter!r}`')
+        raise TypeError(f'splitter={splitter!r}: expected a function of a model; for a number of groups, use `n_groups={splitter!r}`')
     if isinstance(self.opt_func, OptimWrapper):
-        raise ValueError('opt_func is an optimiser with groups of its own: expected what makes one, '
-                         'as `partial(OptimWrapper, opt=...)`')
+        raise ValueError('opt_func is an optimiser with groups of its own: expected a function that creates one, such as '
+                         '`partial(OptimWrapper, opt=...)`')
     old_opt,old_splitter,by_hand = self.opt,self.splitter,frozen_by_hand(self)
     self.splitter = splitter if n_groups is None else partial(splitter, n_groups=n_groups)
     try:
@@ -155,37 +153,37 @@ def regroup(self:Learner,
         _carry_state(old_opt, self.opt)
         _carry_slow_weights(old_opt, self.opt)
         _carry_hypers(old_opt, self.opt)
-    _open_whole_groups(self, by_hand, norms)
-    self.opt.frozen_idx = _n_shut(self, by_hand, norms)
+    _unfreeze_partly_frozen(self, by_hand, norms)
+    self.opt.frozen_idx = _n_frozen(self, by_hand, norms)
     return self
 
 def _carry_state(old, new):
-    "Give the optimiser `new` what `old` knows of each parameter"
+    "Copy the state of each parameter from the optimiser `old` to `new`"
     pairs = [(old.state, new.state)]
     if isinstance(old, OptimWrapper): pairs.append((old.opt.state, new.opt.state))
     params = {p for g in old.param_lists for p in g}
-    for was,now in pairs:
-        for k in list(was):
-            if k in params: now[k] = {**was[k], **now.get(k, {})}
-            # It is no state of one parameter, but a mark on all of them
-            elif not isinstance(k, Tensor): now.setdefault(k, was[k])
+    for old_state,new_state in pairs:
+        for k in list(old_state):
+            if k in params: new_state[k] = {**old_state[k], **new_state.get(k, {})}
+            # A key that is no tensor holds marks of all parameters
+            elif not isinstance(k, Tensor): new_state.setdefault(k, old_state[k])
 
 def _carry_slow_weights(old, new):
-    "Give Lookahead the slow weights of `old`; a parameter that had none begins where it is"
+    "Copy the slow weights of `Lookahead` from `old` to `new`; parameters without slow weights get their current values"
     if not getattr(old, 'slow_weights', None): return
     slow = {p: s for ps,ss in zip(old.param_lists, old.slow_weights) for p,s in zip(ps, ss)}
     def _slow(p): return slow[p] if p in slow else p.detach().clone()
     new.count,new.slow_weights = old.count,L(L(_slow(p) for p in g) for g in new.param_lists)
 
 def _carry_hypers(old, new):
-    "Give each group of `new` the hyper-parameters of the group of `old` that its last parameter was in"
+    "Give each group of `new` the hyper-parameters that its last parameter had in `old`"
     group_of = {p: i for i,g in enumerate(old.param_lists) for p in g}
     old_hypers = old.hypers
     hypers = [old_hypers[group_of.get(g[-1], -1)] for g in new.param_lists]
     for k in hypers[0]: new.set_hyper(k, [h[k] for h in hypers])
 
-def _open_whole_groups(learn, by_hand, norms):
-    "In groups that train in part, train what was frozen as a whole group before; what was frozen by hand stays so"
+def _unfreeze_partly_frozen(learn, by_hand, norms):
+    "Unfreeze all of a group that trains in part, but for parameters that are frozen by hand"
     names = param_names(learn)
     for g in learn.opt.param_lists:
         if not group_trains(g, norms): continue
@@ -193,8 +191,8 @@ def _open_whole_groups(learn, by_hand, norms):
             if by_hand.get(names[p]) is False: p.requires_grad_(True)
     mark_frozen(learn, frozen_marks(learn))
 
-def _n_shut(learn, by_hand, norms):
-    "Count the groups, input first, that are frozen as groups: what is frozen by hand is in none of them, unless it is marked"
+def _n_frozen(learn, by_hand, norms):
+    "Count the lowest groups that are frozen as groups; a group with an unmarked parameter that is frozen by hand isn't one of them"
     names,marks,groups = param_names(learn),frozen_marks(learn),learn.opt.param_lists
-    def _is_shut(g): return not group_trains(g, norms) and all(names[p] in marks for p in g if names[p] in by_hand)
-    return next((i for i,g in enumerate(groups) if not _is_shut(g)), len(groups))
+    def _is_frozen(g): return not group_trains(g, norms) and all(names[p] in marks for p in g if names[p] in by_hand)
+    return next((i for i,g in enumerate(groups) if not _is_frozen(g)), len(groups))

@@ -1,4 +1,4 @@
-"The order in which the modules of a model run, found by running it: nothing is left of that"
+"Run a model to find the order in which its modules run, and leave no trace on it"
 __all__ = []
 
 from contextlib import ExitStack, contextmanager
@@ -13,41 +13,45 @@ from .modules import own_params
 
 
 class RunOrder:
-    "Where in a run each module of a model comes"
+    "The order in which the modules of a model run"
     def __init__(self,
         model:nn.Module, # The model
         names:list, # Names of its modules, in the order in which they first ran
-        x:tuple=None, # What it runs on, to tell whether one part takes what another gives; None if that has been told before
+        x:tuple=None, # Arguments of the model, with which `follow` tests whether one part takes the output of another; None to skip that
     ):
         self.model,self.names,self.x = model,list(names),x
-        at = {n: i for i,n in enumerate(self.names)}
-        self.places = {m: at[n] for n,m in model.named_modules() if n in at}
+        place_of = {n: i for i,n in enumerate(self.names)}
+        self.places = {m: place_of[n] for n,m in model.named_modules() if n in place_of}
 
     def span(self,
         m:nn.Module, # A module
-    ) -> tuple|None: # None if nothing of it ran
-        "Return when the first and the last of what `m` holds first ran"
+    ) -> tuple|None: # None if no module in `m` ran
+        "Return the places of the modules in `m` that ran first and last"
         places = [self.places[o] for o in m.modules() if o in self.places and own_params(o)]
         return (min(places), max(places)) if places else None
 
     def sort(self,
         children:dict, # Modules by name
-    ) -> dict: # The same, in the order in which they ran
-        "Order modules; one that didn't run stays behind the one before it"
-        keys,last = {},-1
-        for n,c in children.items(): last = keys[n] = (self.span(c) or (last,))[0]
-        return {n: children[n] for n in sorted(children, key=keys.get)}
+    ) -> dict: # The same modules in the order in which they ran
+        "Sort modules by when they ran; a module that didn't run stays behind the one before it"
+        place,last = {},-1
+        for n,c in children.items():
+            span = self.span(c)
+            if span is not None: last = span[0]
+            place[n] = last
+        return {n: children[n] for n in sorted(children, key=place.get)}
 
     def follow(self,
         a:nn.Module, # A part of the model
-        b:nn.Module, # Another one, which first ran later
+        b:nn.Module, # Another part, which starts later
     ) -> bool:
-        "Tell whether `b` ran after all of `a`, and takes what it gives, directly or not"
-        first,then = self.span(a),self.span(b)
-        if first is None or then is None: return True
-        if first[1] > then[0]: return False
+        "Tell whether `b` ran after all of `a`, and takes its output, directly or through other modules"
+        span_a,span_b = self.span(a),self.span(b)
+        if span_a is None or span_b is None: return True
+        if span_a[1] > span_b[0]: return False
         if self.x is None: return True
-        plain,other = (run_outputs(self.model, self.x, _leaves(b), disturbed)[0] for disturbed in ((), _leaves(a)))
+        plain,_ = run_outputs(self.model, self.x, _leaves(b))
+        other,_ = run_outputs(self.model, self.x, _leaves(b), disturbed=_leaves(a))
         return any(o.shape != p.shape or not torch.equal(o, p) for o,p in zip(other, plain))
 
 @contextmanager
@@ -61,27 +65,28 @@ def _unchanged(model):
     finally: set_random(states)
 
 def _map(f, o):
-    "Return `o`, a tensor or a nest of tuples and lists of them, with `f` of each tensor"
+    "Apply `f` to each tensor in `o`, a tensor or nested tuples and lists of tensors"
     if isinstance(o, Tensor): return f(o)
     if not isinstance(o, (tuple, list)): return o
     res = [_map(f, v) for v in o]
     return type(o)(*res) if hasattr(o, '_fields') else type(o)(res)
 
 def _disturbed(t):
-    "Return other values for those of `t`, not all by the same number"
-    return t + torch.linspace(1, 2, t.numel(), dtype=t.dtype, device=t.device).view(t.shape) if t.is_floating_point() else t
+    "Add a different number to each value of `t`, as a norm layer would undo a constant shift"
+    if not t.is_floating_point(): return t
+    return t + torch.linspace(1, 2, t.numel(), dtype=t.dtype, device=t.device).view(t.shape)
 
 def _leaves(m):
-    "List the modules in `m` that have parameters themselves"
+    "List the modules in `m` that have parameters of their own"
     return [o for o in m.modules() if own_params(o)]
 
 def run_outputs(
-    model:nn.Module, # It is run once, in evaluation mode; nothing is left of that
+    model:nn.Module, # The model, which runs once in evaluation mode
     x:tuple, # Its arguments
-    watched:list, # Modules in it
-    disturbed=(), # Modules that are to give something else
-) -> tuple: # The tensors that `watched` give, and those that `model` does
-    "Run `model` and return what some of its modules give"
+    watched:list, # Modules whose outputs are returned
+    disturbed=(), # Modules whose outputs are changed during the run
+) -> tuple: # List of the output tensors of `watched`, and list of those of `model`
+    "Run `model` and return the outputs of some of its modules, and its own; leave no trace on it"
     given,pred = [],[]
     def _keep(m, args, out): _map(lambda t: given.append(t.clone()), out)
     def _disturb(m, args, out): return _map(_disturbed, out)
@@ -91,15 +96,15 @@ def run_outputs(
         for o in disturbed: stack.enter_context(o.register_forward_hook(_disturb))
         torch.manual_seed(0)
         out = model(*x)
-    # Models of transformers give a dictionary
+    # Models of transformers return a dictionary
     _map(pred.append, list(out.values()) if isinstance(out, dict) else out)
     return given,pred
 
 def run_order(
-    model:nn.Module, # It is run once, in evaluation mode; nothing is left of that
-    x, # What it takes: a tensor, or a tuple of its arguments
+    model:nn.Module, # The model, which runs once in evaluation mode
+    x, # Its input: a tensor, or a tuple of arguments
 ) -> RunOrder:
-    "Run `model` on `x` to find in which order its modules run; raise whatever `model` raises"
+    "Run `model` on `x` to find the order in which its modules run; leave no trace on it, and raise any error that it raises"
     x = x if isinstance(x, tuple) else (x,)
     ran,names = {},{m: n for n,m in model.named_modules()}
     def _note(m, args): ran.setdefault(names[m])
@@ -110,19 +115,19 @@ def run_order(
     return RunOrder(model, ran, x)
 
 def learner_input(
-    learn:Learner, # Its loaders and random states are left as they were
+    learn:Learner, # The learner; its loaders and random states are restored
 ) -> tuple: # Arguments of its model, on the model's device
-    "Return what the model of `learn` takes, of one batch of the training set"
+    "Return the inputs of one training batch"
     train,state = learn.dls.train,data_state(learn)
-    # fastai's loaders note what their items are made of when they first draw one
-    noted = dict(own_attrs(train))
+    # A fastai loader sets attributes when it draws its first item
+    attrs = dict(own_attrs(train))
     try:
-        # Without worker processes, where the loader is fastai's
+        # fastai's `one_batch` starts no worker processes
         batch = train.one_batch() if hasattr(train, 'one_batch') else next(iter(train))
         n = getattr(learn.dls, 'n_inp', 1 if len(batch) == 1 else len(batch)-1)
     finally:
         own_attrs(train).clear()
-        own_attrs(train).update(noted)
+        own_attrs(train).update(attrs)
         set_data_state(learn, state)
     device = next(learn.model.parameters()).device
     return tuple(_map(lambda t: t.to(device), o) for o in batch[:n])

@@ -1,4 +1,4 @@
-"`layerwise_split`: the layers of a model as layer groups, input first, head last"
+"Split a model into its layers as layer groups, input first, head last"
 __all__ = ['layerwise_split']
 
 import numpy as np
@@ -17,14 +17,14 @@ from .text_models import text_splitter
 
 @Portable
 def layerwise_split(
-    model:nn.Module, # One of fastai, torchvision, timm or transformers, an `nn.Sequential`, or any that has repeated blocks
-    n_groups:int|None=None, # Merge neighbours to have so many groups, the head alone; None for a group a layer
+    model:nn.Module, # A model of fastai, torchvision, timm or transformers, an `nn.Sequential`, or any model with repeated blocks
+    n_groups:int|None=None, # Merge neighbouring layers into this many groups, with the head alone; None for one group per layer
     *,
-    x=None, # What `model` takes, a tensor or a tuple of its arguments: the order of layers is then that in which they run on it
+    x=None, # Input of `model`, a tensor or a tuple of arguments: run the model on it to find the order of the layers
     order:list|None=None, # Instead of `x`: names of the modules in the order in which they run, which `learn.regroup()` finds
 ) -> L: # Lists of parameters, input first, head last
-    """Split `model` into its layers, or `n_groups` of neighbours; a tied weight goes with the last layer that has it. Without a run, go by
-    the order of declaration, by names and by widths; raise `ValueError` where these leave it open
+    """Split `model` into its layers, or into `n_groups` of neighbouring layers; a tied weight is in the last layer that has it. Without `x`
+    and `order`, go by names, widths and the order of declaration; raise `ValueError` if these don't tell the order
 
     >>> model = nn.Sequential(nn.Embedding(100, 8), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> [len(group) for group in layerwise_split(model)]
@@ -35,7 +35,9 @@ def layerwise_split(
     model = unwrapped(model)
     if not params(model): raise ValueError(f'{type(model).__name__} has no parameters: expected a model with layers')
     if splitter := text_splitter(model): groups = L(splitter(model))
-    elif isinstance(model, if_loaded('fastai.collab', 'EmbeddingDotBias')): groups = L(_factors_and_biases(model))
+    elif isinstance(model, if_loaded('fastai.collab', 'EmbeddingDotBias')):
+        # This model has no layers, but factors and biases
+        groups = L(params(model.u_weight)+params(model.i_weight), params(model.u_bias)+params(model.i_bias))
     else:
         if x is not None: order = run_order(model, x)
         elif order is not None: order = RunOrder(model, order)
@@ -43,22 +45,18 @@ def layerwise_split(
         except NoLayerOrder as e: raise _no_order(model, e, order) from None
     return groups if n_groups is None else _merge(groups, n_groups)
 
-def _factors_and_biases(model):
-    "Split a collaborative model, which has no layers"
-    return [params(model.u_weight)+params(model.i_weight), params(model.u_bias)+params(model.i_bias)]
-
 def _each_once(model, layers):
-    "Leave each parameter in the last layer that has it, and drop layers that are then empty"
+    "Keep each parameter only in the last layer that has it, and drop layers that are empty then"
     last = {p: i for i,ps in enumerate(layers) for p in ps}
     embeddings = {p for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    # An embedding that is used again on the way, as by a decoder, stays with the input, unless it is tied to the head
+    # An embedding that a later layer shares, such as a decoder, stays with the input, unless it is tied to the head
     for p in layers[0]:
         if p in embeddings and last[p] < len(layers)-1: last[p] = 0
     groups = [[p for p in dict.fromkeys(ps) if last[p] == i] for i,ps in enumerate(layers)]
     return L(ps for ps in groups if ps)
 
 def _merge(groups, n_groups):
-    "Merge neighbours into `n_groups`, about as many layers in each; the head stays alone"
+    "Merge neighbouring layers into `n_groups` of about equal size, with the head alone"
     check_count(n_groups, 'n_groups')
     n = len(groups)
     if not 2 <= n_groups <= n:
@@ -67,8 +65,8 @@ def _merge(groups, n_groups):
     return L([p for i in part for p in groups[i]] for part in parts) + [groups[-1]]
 
 def _no_order(model, why, order):
-    "Make the error for a model whose order isn't known"
+    "Return the error for a model whose layers have no known order"
     children = ', '.join(f'{n} ({type(c).__name__})' for n,c in model.named_children()) or 'none'
-    by_run = '' if order else 'let a run tell, by `learn.regroup()` or `partial(layerwise_split, x=x)` with what the model takes, or '
-    return ValueError(f'layerwise_split found no order of the layers of {type(model).__name__}, {why} (its children: {children}): '
+    by_run = '' if order else 'find it by a run, with `learn.regroup()` or with `partial(layerwise_split, x=x)` for an input `x`, or '
+    return ValueError(f"layerwise_split can't tell the order of the layers of {type(model).__name__}: {why} (its children: {children}); "
                       f'{by_run}write a splitter, `lambda m: L(m.stem, m.blocks, m.head).map(params)`, input first')

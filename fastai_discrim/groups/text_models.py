@@ -1,4 +1,4 @@
-"fastai's text models, and language models of any kind; fastai.text itself is never imported here"
+"Recognise fastai's text models, and language models of any kind, without importing fastai.text"
 __all__ = []
 
 from collections.abc import Callable
@@ -14,8 +14,8 @@ CORE = 'fastai.text.models.core'
 
 def text_splitter(
     model:nn.Module, # Any model
-) -> Callable|None: # A function of the model, or None if it is no text model of fastai's
-    "Return the splitter that fastai itself has for `model`"
+) -> Callable|None: # A splitter, or None if `model` is no text model of fastai's
+    "Return fastai's own splitter for `model`"
     if not isinstance(model, nn.Sequential) or len(model) != 2: return None
     body,head = model
     by_class = if_loaded(CORE, '_model_meta')
@@ -25,23 +25,23 @@ def text_splitter(
 def is_language_model(
     learn:Learner, # Any learner
 ) -> bool:
-    "Tell whether the model of `learn` gives tokens: not where it holds a language model, and makes something else of what that gives"
+    "Tell whether the model of `learn` outputs scores of tokens, which a model with a language model inside may not do"
     if isinstance(learn, if_loaded('fastai.text.learner', 'LMLearner')): return True
     model = unwrapped(learn.model)
     decoders = [d for d in map(_decoder, model.modules()) if d is not None]
     if not decoders: return False
     try: given,pred = run_outputs(model, learner_input(learn), decoders)
-    # Callbacks may make of a batch what the model takes
+    # The model can't run on a batch if it needs callbacks that change the batch first
     except Exception: return _ends_with_decoder(model)
     return bool(pred) and any(t.shape[-1:] == pred[0].shape[-1:] for t in given)
 
 def _decoder(m):
-    "Return what turns features into tokens, if `m` is fastai's decoder or a model of transformers with output embeddings; else None"
+    "Return `m` if it is fastai's `LinearDecoder`, or its output embeddings if it is a language model of transformers; else None"
     if isinstance(m, if_loaded(CORE, 'LinearDecoder')): return m
     return m.get_output_embeddings() if hasattr(m, 'get_output_embeddings') else None
 
 def _ends_with_decoder(m):
-    "Tell whether the last of what `m` declares gives tokens"
+    "Tell whether the module that `m` declares last is a decoder of tokens"
     if _decoder(m) is not None: return True
     children = list(children_with_params(m).values())
     return bool(children) and _ends_with_decoder(children[-1])

@@ -1,4 +1,4 @@
-"What our callbacks have in common"
+"Base classes of our callbacks"
 import numpy as np
 import pytest
 from conftest import make_mlp, same, snapshot, weights
@@ -23,7 +23,7 @@ from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing, Un
 
 
 class Thing:
-    "Methods and attributes of a class, and one of the object"
+    "A class with a method and attributes, one of them on the object"
     shared = 1
     def __init__(self): self.own = 2
     def method(self): return 'of the class'
@@ -43,23 +43,23 @@ def test_overridden_within_overridden():
     with overridden(o, own=3):
         with overridden(o, own=4, shared=5): assert (o.own, o.shared) == (4, 5)
         assert vars(o) == {'own': 3}
-        # What someone removed inside is no error
+        # An attribute that is already gone at the end is no error
         with overridden(o, new=1): del o.new
     assert vars(o) == {'own': 2}
 
 def test_kinds_of_callbacks_and_of_classes_of_them():
     assert is_kind(ChainThaw, Unfreezing) and is_kind(ChainThaw(), (DiscriminativeLR, Unfreezing))
     assert not is_kind(DiscriminativeLR, Unfreezing)
-    # A class that was never imported
+    # `if_loaded` gives `()` for a class that was never imported
     assert not is_kind(ChainThaw, ()) and not is_kind(ChainThaw(), ())
 
-def test_instances_of_ours_are_made_and_others_left_to_fastai():
+def test_our_classes_are_instantiated_and_others_left_to_fastai():
     given = DiscriminativeLR()
     made = instantiate_ours([GradualUnfreezing, given, TrainEvalCallback])
     assert isinstance(made[0], GradualUnfreezing) and made[1] is given and made[2] is TrainEvalCallback
     assert group_callbacks([*made, Callback()]) == [made[0], given]
     assert list(instantiate_ours(None)) == [] and isinstance(instantiate_ours(ChainThaw)[0], ChainThaw)
-    # It can be read once only
+    # An iterator can be read only once
     once = iter([GradualUnfreezing])
     assert list(instantiate_ours(once)) == [] and list(once) == [GradualUnfreezing]
 
@@ -73,9 +73,9 @@ def test_the_rate_that_a_fit_is_given(mlp):
     sched = ParamScheduler({'lr': lambda pos: 3e-2*(1-pos)})
     assert lr_max(None) == mlp.lr and lr_max(1e-2) == 1e-2 and lr_max(slice(1e-2)) == slice(1e-2)
     assert lr_max(1e-2, sched) == 3e-2 and lr_max(1e-2, ParamScheduler({'mom': None})) == 1e-2
-    # The later wins, as in fastai
+    # The last scheduler wins, as in fastai
     assert lr_max(1e-2, ParamScheduler({'lr': lambda pos: 1.}), sched) == 3e-2
-    # A class is not made yet
+    # A class has no schedule yet
     assert lr_max(1e-2, ParamScheduler) == 1e-2
     seen = []
     class Ask(GroupCallback):
@@ -87,14 +87,14 @@ def test_the_rate_that_a_fit_is_given(mlp):
     assert seen[:2] == [[1e-4, 1e-3, 1e-2], slice(1e-3, 1e-2)] and np.allclose(seen[2], 1e-2/25)
 
 class Events(FitCallback):
-    "Note the events of the fit, and whether they are those of a validation"
+    "Note the events, and whether each comes from a validation"
     def __init__(self): self.seen = []
     def before_fit(self): self.seen.append(('before_fit', in_validation(self.learn)))
     def before_epoch(self): self.seen.append(('before_epoch', in_validation(self.learn)))
     def after_epoch(self): self.seen.append(('after_epoch', in_validation(self.learn)))
     def after_fit(self): self.seen.append(('after_fit', in_validation(self.learn)))
 
-def test_a_validation_in_the_middle_is_no_fit(mlp):
+def test_events_of_a_validation_in_the_middle_of_a_fit_are_ignored(mlp):
     events = Events()
     class Look(Callback):
         def after_train(self): self.learn.validate(); self.learn.get_preds()
@@ -115,12 +115,12 @@ def stock_fit(learn, *args, **kw):
                                        ([GroupCallback(), ChainThaw(2)], 'n_epoch=2'),
                                        ([GradualUnfreezing(1), ChainThaw()], 'in one fit: expected one of them'),
                                        ([DiscriminativeLR(), DiscriminativeLR()], 'in one fit: expected one of them')], ids=str)
-def test_callbacks_check_the_fit_by_themselves_where_fit_is_not_ours(mlp, cbs, match):
+def test_callbacks_check_the_fit_if_another_package_replaced_fit(mlp, cbs, match):
     before = weights(mlp)
     with pytest.raises(ValueError, match=match), mlp.no_bar(): stock_fit(mlp, 2, 1e-2, cbs=cbs)
     assert same([list(weights(mlp).values())], [list(before.values())]) and not any(cb.checked for cb in cbs)
 
-def test_callbacks_work_by_themselves_where_fit_is_not_ours(mlp, tmp_path):
+def test_callbacks_work_if_another_package_replaced_fit(mlp, tmp_path):
     other = make_mlp(tmp_path)
     cb = GradualUnfreezing(1)
     with mlp.no_bar(), other.no_bar():
@@ -160,7 +160,7 @@ def test_groups_and_data_are_checked(tmp_path, mlp):
     mlp.dls.train.dataset,mlp.dls.train.n = [],0
     with pytest.raises(ValueError, match='0 items and makes 0 batches'): mlp.fit(1, cbs=GroupCallback())
 
-def test_what_is_overridden_is_undone_in_whatever_way_a_fit_ends(mlp):
+def test_overrides_are_undone_however_a_fit_ends(mlp):
     undone = []
     class Undo(GroupCallback):
         def undo(self, learn):

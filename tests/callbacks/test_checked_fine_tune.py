@@ -25,14 +25,14 @@ def test_fine_tune_without_frozen_epochs(mlp):
     with mlp.no_bar(): mlp.fine_tune(4, 1e-2, freeze_epochs=0, cbs=[GroupAnEpoch, opened])
     assert opened.seen == [(2,), (1, 2), (0, 1, 2), (0, 1, 2)]
 
-def test_fine_tune_says_what_it_can_not_do_before_it_begins(mlp):
+def test_fine_tune_is_refused_before_it_begins(mlp):
     mlp.create_opt()
     before,now = weights(mlp),trains(mlp)
     for cb,match in [(GradualUnfreezing(1), 'n_epoch=2: expected at least 3'), (DiscriminativeLR, 'one rate per layer group already')]:
         with pytest.raises(ValueError, match=match), mlp.no_bar(): mlp.fine_tune(2, cbs=cb)
         assert not moved(mlp, before) and trains(mlp) == now and len(mlp.cbs) == 4
 
-def test_after_fine_tune_a_frozen_learner_is_nothing_special(mlp):
+def test_a_learner_frozen_after_fine_tune_unfreezes_as_any_other(mlp):
     with mlp.no_bar(): mlp.fine_tune(1)
     mlp.freeze()
     with pytest.raises(ValueError, match='n_epoch=1: expected at least 3'), mlp.no_bar(): mlp.fit(1, cbs=GradualUnfreezing(1))
@@ -59,7 +59,7 @@ def test_arguments_by_position_and_by_name(mlp, call):
 def test_without_epochs_it_fails_as_in_stock(mlp):
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'epochs'"): mlp.fine_tune(cbs=GradualUnfreezing)
 
-def test_classes_of_others_are_made_for_each_fit_and_ours_once(mlp):
+def test_other_classes_are_instantiated_for_each_fit_and_ours_once(mlp):
     made = []
     class Other(Callback):
         def __init__(self): made.append(self)
@@ -70,7 +70,7 @@ def test_classes_of_others_are_made_for_each_fit_and_ours_once(mlp):
     with mlp.no_bar(): mlp.fine_tune(3, cbs=[Other, Ours])
     assert sorted(type(o).__name__ for o in made) == ['Other', 'Other', 'Ours'] and len(mlp.cbs) == 4
 
-def test_what_is_refused_leaves_the_callback_for_the_next_call(mlp):
+def test_a_callback_works_after_a_refused_call(mlp):
     cb,opened = GradualUnfreezing(1),Opened()
     with pytest.raises(ValueError, match='n_epoch=2'), mlp.no_bar(): mlp.fine_tune(2, cbs=cb)
     assert not cb.fine_tuning and not cb.checked
@@ -80,7 +80,7 @@ def test_what_is_refused_leaves_the_callback_for_the_next_call(mlp):
         mlp.fit(3, cbs=[cb, opened])
     assert opened.seen == [(2,)] + [(2,), (1, 2), (0, 1, 2)]*2
 
-def test_no_epochs_are_refused_but_for_the_frozen_ones(mlp):
+def test_zero_epochs_are_refused_except_frozen_ones(mlp):
     with pytest.raises(ValueError, match='n_epoch=0: expected at least 3'), mlp.no_bar(): mlp.fine_tune(0, cbs=GroupAnEpoch)
     with pytest.raises(ValueError, match='n_epoch=0: expected at least 1'), mlp.no_bar(): mlp.fit(0, cbs=GradualUnfreezing)
 
@@ -88,7 +88,7 @@ def test_by_hand_in_both_fits(tmp_path):
     learn,steps = make_mlp(tmp_path),Steps()
     learn.create_opt()
     learn.model[4].bias.requires_grad_(False)
-    # `fine_tune` freezes and unfreezes by itself, and so lets all of it train
+    # `fine_tune` calls `unfreeze`, which lets everything train
     with learn.no_bar(): learn.fine_tune(1, 1e-2, cbs=[GradualUnfreezing(.25), steps])
     assert steps.moved[-1] == in_groups(learn, range(3)) and trains(learn) == [True]*3
 

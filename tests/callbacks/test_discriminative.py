@@ -75,7 +75,7 @@ def test_the_heads_rate_leads_whoever_sets_it(mlp):
                                  lambda l: l.fit_one_cycle(1, slice(1e-2)),
                                  lambda l: l.fit_flat_cos(1, np.array([1e-4, 1e-3, 1e-2])),
                                  lambda l: l.fine_tune(1)])
-def test_one_rate_a_group_already_is_refused(mlp, fit):
+def test_a_fit_with_one_rate_per_group_is_refused(mlp, fit):
     mlp.freeze()
     mlp.add_cbs([DiscriminativeLR(), GradualUnfreezing(1)])
     before = snapshot(mlp)
@@ -100,7 +100,7 @@ def test_accumulation_and_plateau_see_unscaled_rates(tmp_path):
     assert lrs[-1,-1] < lrs[0,-1]
 
 class Boom(Callback):
-    "Break off in the middle of a step's events, after everybody else"
+    "Interrupt a step at an event, after all other callbacks"
     order = 1000
     def __init__(self, ex, where): self.ex,self.where = ex,where
     def before_step(self):
@@ -110,7 +110,7 @@ class Boom(Callback):
 
 @pytest.mark.parametrize('where', ['before_step', 'after_step', 'in the step'])
 @pytest.mark.parametrize('attached', [False, True])
-def test_no_rate_stays_scaled_when_a_fit_is_broken_off(mlp, where, attached):
+def test_no_rate_stays_scaled_after_an_interrupted_fit(mlp, where, attached):
     mlp.create_opt()
     if where == 'in the step':
         step,calls = mlp.opt.step,[]
@@ -126,50 +126,50 @@ def test_no_rate_stays_scaled_when_a_fit_is_broken_off(mlp, where, attached):
     assert all(p.grad is None for p in mlp.model.parameters())
     assert '_step' not in vars(mlp) and not mlp._grab_cbs(ParamScheduler) and bool(mlp._grab_cbs(DiscriminativeLR)) == attached
 
-def test_lr_find_goes_at_the_rates_of_the_fit(mlp):
+def test_lr_find_scales_rates_as_a_fit_does(mlp):
     mlp.add_cb(DiscriminativeLR())
     with mlp.no_bar(): mlp.lr_find(show_plot=False, num_it=20)
     lrs = mlp.recorder.group_lrs
     np.testing.assert_allclose(lrs[:,0]*2.6**2, lrs[:,-1])
 
 @pytest.mark.parametrize('kw,match', ODD_FALLS.values(), ids=ODD_FALLS)
-def test_odd_ways_to_fall_are_refused(kw, match):
+def test_bad_arguments_are_refused(kw, match):
     with pytest.raises((ValueError, TypeError), match=match): DiscriminativeLR(**kw)
 
 @pytest.mark.parametrize('kw', [dict(), dict(span=100), dict(decay=.8), dict(min_scale=.2), dict(factor=4, min_scale=.1)])
-def test_the_callback_falls_as_the_function_does(mlp, kw):
+def test_multipliers_are_those_of_discriminative_lrs(mlp, kw):
     with mlp.no_bar(): mlp.fit_stlr(2, 1e-2, cbs=DiscriminativeLR(**kw))
     lrs = mlp.recorder.group_lrs
     np.testing.assert_allclose(lrs/lrs[:,-1:], np.tile(discriminative_lrs(1., 3, **kw), (16, 1)), rtol=1e-12)
 
-def test_the_body_falls_from_a_multiplier_of_its_own(mlp):
+def test_rates_of_the_body_fall_from_its_own_multiplier(mlp):
     with mlp.no_bar(): mlp.fit(1, 1e-2, cbs=DiscriminativeLR(2, body=.1))
     np.testing.assert_allclose(mlp.recorder.group_lrs, np.tile([.5e-3, 1e-3, 1e-2], (8, 1)), rtol=1e-12)
     for body in (0, -1, '1'):
         with pytest.raises((ValueError, TypeError), match='body=.*: expected'): DiscriminativeLR(body=body)
 
 @pytest.mark.parametrize('kw', [dict(min_scale=.1), dict(span=10), dict(decay=.9), dict(factor=3), dict(body=.5)])
-def test_multipliers_are_the_whole_word(kw):
-    with pytest.raises(ValueError, match='multipliers=.*together with another way to fall: expected one of them'):
+def test_multipliers_together_with_other_arguments_are_refused(kw):
+    with pytest.raises(ValueError, match='multipliers=.*together with another way to set the rates: expected one of them'):
         DiscriminativeLR(multipliers=[.1, .5, 1.], **kw)
 
 @pytest.mark.parametrize('kw,below', [({}, [.1/2.6, .1]), (dict(factor=10), [.01, .1]), (dict(decay=.5), [.05, .1]),
                                       (dict(span=4), [.025, .1])])
-def test_the_body_falls_from_a_multiple_of_its_own(mlp, kw, below):
-    "The rates that the weights are stepped at, against fastai's own rate for each group"
+def test_the_body_falls_from_its_own_multiplier_in_every_way(mlp, kw, below):
+    "The head's rate is that of the scheduler; the body's rates fall from `body` times it"
     with mlp.no_bar(): mlp.fit_one_cycle(1, 1e-2, cbs=DiscriminativeLR(body=.1, **kw))
     lrs = mlp.recorder.group_lrs
     np.testing.assert_allclose(lrs[:,:-1], lrs[:,-1:]*below, rtol=1e-12)
     np.testing.assert_array_equal(lrs[:,-1], mlp.recorder.lrs)
 
-def test_a_body_above_the_head_moves_its_weights_so(tmp_path):
+def test_weights_of_a_body_with_a_higher_rate_than_the_head(tmp_path):
     a,b = (make_mlp(tmp_path, opt_func=SGD) for _ in range(2))
     with a.no_bar(): a.fit(1, 1e-2, cbs=DiscriminativeLR(body=3, factor=2))
     with b.no_bar(): b.fit(1, [1.5e-2, 3e-2, 1e-2])
     for k in weights(a): torch.testing.assert_close(weights(a)[k], weights(b)[k], rtol=1e-6, atol=1e-8)
 
 @pytest.mark.parametrize('body', [0, -1, float('nan'), '1', True])
-def test_odd_bodies_are_refused(body):
+def test_bad_values_of_body_are_refused(body):
     with pytest.raises((ValueError, TypeError), match='body=.*: expected a number above 0'): DiscriminativeLR(body=body)
-    with pytest.raises(ValueError, match='multipliers=.*together with another way to fall'):
+    with pytest.raises(ValueError, match='multipliers=.*together with another way to set the rates'):
         DiscriminativeLR(multipliers=[1, 1, 1], body=.1)

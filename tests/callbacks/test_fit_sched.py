@@ -39,7 +39,7 @@ def test_lr_max_means_what_it_means_in_one_cycle(tmp_path, lr_max):
     np.testing.assert_allclose(peak, b.recorder.group_lrs[0]*25, rtol=1e-9)
 
 @pytest.mark.parametrize('fit,div', [('fit_stlr', 32), ('fit_clr_beta', 10), ('fit_one_cycle', 25)])
-def test_the_rate_of_an_optimiser_that_is_yet_to_be_made(tmp_path, fit, div):
+def test_the_rate_of_an_optimiser_that_the_fit_creates(tmp_path, fit, div):
     learn = make_mlp(tmp_path, opt_func=partial(Adam, lr=5e-2))
     assert learn.ulmfit_plan(3).lr == 5e-2 and learn.opt is None and learn.lr == 1e-3
     assert list(learn.layer_groups().lr) == [5e-2]*3
@@ -47,7 +47,7 @@ def test_the_rate_of_an_optimiser_that_is_yet_to_be_made(tmp_path, fit, div):
         for _ in range(2):
             getattr(learn, fit)(1, cbs=GroupLRRecorder())
             np.testing.assert_allclose(learn.recorder.group_lrs[0]*div, 5e-2, rtol=1e-9)
-        # `fit_one_cycle` still has the rate of the optimiser that it replaces
+        # `fit_one_cycle` uses the rate of the old optimiser
         learn.opt_func = partial(Adam, lr=2e-2)
         getattr(learn, fit)(1, reset_opt=True, cbs=GroupLRRecorder())
         np.testing.assert_allclose(learn.recorder.group_lrs[0]*div, 5e-2 if fit == 'fit_one_cycle' else 2e-2, rtol=1e-9)
@@ -87,7 +87,7 @@ def test_bad_momentum_changes_nothing(mlp, moms):
 
 @pytest.mark.parametrize('fit', ['fit_stlr', 'fit_clr_beta'])
 @pytest.mark.parametrize('cb,lr', [(GradualUnfreezing(1), 1e-2), (DiscriminativeLR(), slice(1e-3, 1e-2))], ids=['too short', 'rates twice'])
-def test_what_a_callback_refuses_leaves_the_optimiser(mlp, fit, cb, lr):
+def test_a_refused_fit_leaves_the_optimiser_alone(mlp, fit, cb, lr):
     with mlp.no_bar(): mlp.fit(1, 1e-3)
     before,opt,state = snapshot(mlp),mlp.opt,dict(mlp.opt.state[next(mlp.model.parameters())])
     with pytest.raises(ValueError, match='expected'): getattr(mlp, fit)(1, lr, cbs=cb, reset_opt=True)
@@ -106,7 +106,7 @@ def test_an_empty_training_set_is_refused(mlp):
         with pytest.raises(ValueError, match='0 items and makes 0 batches'): fit(1, 1e-2)
     assert same(before, snapshot(mlp))
 
-def test_rates_are_recorded_once_where_the_recorder_was_given_too(mlp):
+def test_rates_are_recorded_once_if_the_recorder_is_given_too(mlp):
     with mlp.no_bar(): mlp.fit_stlr(2, 1e-2, cbs=GroupLRRecorder())
     assert mlp.recorder.group_lrs.shape == (16, 3)
 

@@ -1,4 +1,4 @@
-"Frozen is frozen, bit for bit and step by step, under every optimiser; what the user froze by hand stays so"
+"Frozen parameters stay the same bit for bit in every step and under every optimiser; those frozen by hand stay frozen"
 from functools import partial
 
 import pytest
@@ -11,7 +11,7 @@ from fastai.optimizer import SGD, Adam, OptimWrapper, ranger
 from plan.restated import phase_ends
 from torch import nn
 
-from fastai_discrim.callbacks.freezing import freeze_all_but, frozen_norms, keep_norm_stats, sync_lookahead
+from fastai_discrim.callbacks.freezing import freeze_all_but, frozen_norms, sync_lookahead
 from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing
 from fastai_discrim.data_state import data_state, set_data_state
 from fastai_discrim.groups.by_hand import BY_HAND
@@ -38,7 +38,7 @@ def test_exactly_the_open_groups_move(tmp_path, make, opt, cb):
     assert watch.opened == expected
     for epoch,(want,got) in enumerate(zip(names(learn, expected), watch.moved)): assert got == want, f'epoch {epoch}'
 
-# Phases of 8 steps an epoch, which begin and end in the middle of an epoch, and the groups that train in them
+# Phases that begin and end in the middle of an epoch of 8 steps, and the groups that train in them
 PHASES = {'gradual': (GradualUnfreezing, .3, [.3, .3, 1.4], [(2,), (1, 2), (0, 1, 2)]),
           'chain': (ChainThaw, .3, [.3, .3, .3, 1.1], [(2,), (0,), (1,), (0, 1, 2)])}
 
@@ -55,7 +55,7 @@ def by_step(epochs, groups):
     return [g for start,end,g in zip([0, *ends], ends, groups) for _ in range(start, end)]
 
 def trained(learn):
-    "Leave what moves frozen weights: gradients of zeros, momentum and slow weights"
+    "Train unfrozen first, which leaves what moves frozen weights: gradients of zeros, momentum and slow weights"
     with learn.no_bar(),learn.no_logging(): learn.fit(1, 1e-2)
     return learn
 
@@ -72,7 +72,7 @@ def test_exactly_the_open_groups_move_in_each_step(tmp_path, fit, opt, cb, part,
 @pytest.mark.parametrize('opt', OPTS.values(), ids=OPTS)
 @pytest.mark.parametrize('cb,part,epochs,groups', PHASES.values(), ids=PHASES)
 def test_accumulation_over_an_opening_moves_exactly_the_open_groups(tmp_path, fit, opt, cb, part, epochs, groups):
-    "A step is every third batch: a group may open, or be shut, between two batches of one step"
+    "A step takes three batches, and a group may be frozen or unfrozen between two of them"
     learn,steps = trained(make_mlp(tmp_path, opt_func=opt, wd=.1)),Steps()
     with learn.no_bar(),learn.no_logging(): STEP_FITS[fit](learn, cb(part), [GradientAccumulation(24), GradientClip(.5), steps])
     fits = [by_step(epochs, groups)]
@@ -82,19 +82,19 @@ def test_accumulation_over_an_opening_moves_exactly_the_open_groups(tmp_path, fi
     assert steps.moved == [in_groups(learn, g) if i%3 == 2 else set() for fit in fits for i,g in enumerate(fit)]
 
 class Grads(Callback):
-    "Keep the gradient of one weight after each batch, and what that batch alone gives"
+    "Keep the gradient of one weight after each batch, and the part of it that this batch adds"
     run_valid,order = False,50
     def __init__(self, layer): self.layer,self.kept,self.single = layer,[],[]
     def after_backward(self):
         p = self.model[self.layer].weight
         self.kept.append(None if p.grad is None else p.grad.clone())
-        # The loss of each batch is divided by the 3 of a step
+        # `GradientAccumulation` divides the loss of each batch by the 3 batches of a step
         loss = self.loss_func(self.model(self.x), self.y)/3
         self.single.append(torch.autograd.grad(loss, p)[0] if p.requires_grad else None)
 
 @pytest.mark.parametrize('opt', OPTS.values(), ids=OPTS)
 def test_a_group_that_opens_within_a_step_has_the_gradients_since_then(tmp_path, opt):
-    "Steps are after the batches 2 and 5; the middle group opens at batch 4"
+    "Steps follow batches 2 and 5, and the middle group opens at batch 4"
     learn,head,middle = make_mlp(tmp_path, opt_func=opt),Grads(4),Grads(2)
     with learn.no_bar(): learn.fit(1, 1e-2, cbs=[GradualUnfreezing(.5, down_to=1), GradientAccumulation(24), head, middle])
     assert [g is None for g in middle.kept] == [True]*4 + [False]*4
@@ -113,14 +113,14 @@ def test_accumulation_that_ended_mid_window_moves_nothing_frozen(tmp_path, opt):
     assert watch.moved == names(stock, gradual(3, 5))
 
 def test_stock_freezing_does_move_frozen_weights(mlp):
-    "The trap itself: if this fails, fastai has fixed it"
+    "The problem in fastai itself: if this test fails, fastai has fixed it"
     with mlp.no_bar(): mlp.fit(1, 1e-2)
     mlp.freeze()
     before = weights(mlp)
     with mlp.no_bar(): mlp.fit(1, 1e-2, wd=.1)
     assert moved(mlp, before) - in_groups(mlp, [2])
 
-def test_clip_does_not_count_what_is_frozen(tmp_path):
+def test_gradient_clip_ignores_frozen_parameters(tmp_path):
     learn,norms = make_mlp(tmp_path),[]
     with learn.no_bar(): learn.fit(1, 1e-2)
     for p in learn.model.parameters(): p.grad = torch.full_like(p, 1e6)
@@ -138,7 +138,7 @@ def test_train_bn_keeps_fastais_meaning(tmp_path):
     assert watched(learn, GradualUnfreezing(1), 5).moved[0] == in_groups(learn, [2])
 
 @pytest.mark.parametrize('make', [make_mlp, make_clas, make_lm])
-def test_frozen_by_fastai_is_opened(tmp_path, make):
+def test_groups_that_fastai_froze_are_unfrozen(tmp_path, make):
     learn = make(tmp_path)
     learn.freeze()
     watch = watched(learn, GradualUnfreezing(1))
@@ -151,7 +151,7 @@ def test_after_load_encoder(tmp_path):
     learn = make_clas(tmp_path).load_encoder('enc')
     assert watched(learn, GradualUnfreezing(1, down_to=3), 4).moved[-1] == in_groups(learn, [3, 4])
 
-def test_lookahead_leaves_shut_groups_alone_when_they_open_again(tmp_path):
+def test_lookahead_leaves_frozen_groups_alone_until_they_are_unfrozen(tmp_path):
     learn = make_mlp(tmp_path, opt_func=ranger)
     watch = watched(learn, ChainThaw(), 6, lr_max=1e-1)
     assert watch.moved == names(learn, chain(3, 6))
@@ -181,7 +181,7 @@ class TestByHand:
             assert watch.moved == [in_groups(learn, g)-{'2.bias'} for g in by_epoch(cb, 3, 6)]
         assert torch.equal(bias, learn.model[2].bias) and not learn.model[2].bias.requires_grad
 
-    def test_after_a_fit_that_was_broken_off_while_its_group_was_shut(self, tmp_path):
+    def test_after_a_fit_that_was_interrupted_while_its_group_was_frozen(self, tmp_path):
         learn = self.learner(tmp_path)
         class Stop(Callback):
             def after_batch(self): raise KeyboardInterrupt
@@ -194,20 +194,20 @@ class TestByHand:
         watched(learn, GradualUnfreezing(1, down_to=2), 2)
         assert watched(learn, GradualUnfreezing(1), 5).moved[-1] == in_groups(learn, range(3))-{'2.bias'}
 
-    def test_a_second_one_does_not_hide_the_first(self, tmp_path):
+    def test_a_second_frozen_parameter_does_not_hide_the_first(self, tmp_path):
         learn = self.learner(tmp_path)
         watched(learn, GradualUnfreezing(1, down_to=2), 2)
         learn.model[4].bias.requires_grad_(False)
         assert watched(learn, GradualUnfreezing(1), 5).moved[-1] == in_groups(learn, range(3))-{'2.bias', '4.bias'}
 
-    def test_it_is_said_once(self, tmp_path):
+    def test_it_is_warned_of_once(self, tmp_path):
         learn = self.learner(tmp_path)
         with pytest.warns(UserWarning, match=r'1 parameters are frozen by hand, and stay so \(2.bias\)\. `learn.unfreeze') as said:
             watched(learn, GradualUnfreezing(1), 5)
             watched(learn, GradualUnfreezing(1), 5)
         assert len([w for w in said if 'stay so' in str(w.message)]) == 1
 
-    def test_groups_that_fastai_froze_but_for_norm_layers_are_no_such_case(self, tmp_path):
+    def test_groups_that_fastai_froze_except_norm_layers_are_not_frozen_by_hand(self, tmp_path):
         learn = make_mlp(tmp_path, norm=True, opt_func=self.opt_func, wd_bn_bias=True, wd=.1)
         learn.freeze()
         learn.train_bn = False
@@ -227,13 +227,13 @@ class TestByHand:
         assert watched(learn, GradualUnfreezing(1), 5).moved[-1] == in_groups(learn, range(3))
 
     @pytest.mark.parametrize('cb', [o[0] for o in PHASES.values()], ids=PHASES)
-    def test_to_the_step(self, tmp_path, cb):
+    def test_in_each_step(self, tmp_path, cb):
         learn,steps = self.learner(tmp_path),Steps()
         with learn.no_bar(): learn.fit(2, 1e-2, cbs=[cb(.3), steps])
         _,_,epochs,groups = next(o for o in PHASES.values() if o[0] is cb)
         assert steps.moved == [in_groups(learn, g)-{'2.bias'} for g in by_step(epochs, groups)]
 
-    def test_fastais_way_of_freezing_takes_the_mark_away(self, tmp_path):
+    def test_freezing_by_fastai_removes_the_mark(self, tmp_path):
         learn = self.learner(tmp_path)
         watched(learn, GradualUnfreezing(1), 5)
         assert not learn.model[2].bias.requires_grad and BY_HAND in str(learn.opt.state_dict())
@@ -247,7 +247,7 @@ class TestByHand:
         assert moved(learn, before) == in_groups(learn, range(3))
 
     def test_the_optimiser_is_saved_and_loaded_as_in_stock_fastai(self, tmp_path):
-        "With the mark in it, by a learner that has none of ours; it goes on as the one that was saved"
+        "Load the optimiser, with its mark, in a learner without our callbacks: it continues like the saved one"
         learn = self.learner(tmp_path)
         watched(learn, GradualUnfreezing(1), 5)
         learn.save('marked')
@@ -258,7 +258,7 @@ class TestByHand:
             set_data_state(o, state)
             with o.no_bar(): o.fit_one_cycle(2, 1e-2)
         assert all(map(torch.equal, weights(learn).values(), weights(other).values()))
-        # The mark is loaded, too
+        # The mark is loaded with it
         other.model[2].bias.requires_grad_(True)
         watched(other, GradualUnfreezing(1, down_to=1), 3)
         assert other.model[2].bias.requires_grad
@@ -285,23 +285,21 @@ def test_which_norms_are_frozen():
                       nn.SyncBatchNorm(2), nn.InstanceNorm1d(2, affine=True, track_running_stats=True), nn.InstanceNorm1d(2, affine=True))
     assert frozen_norms(m) == set()
     for p in m.parameters(): p.requires_grad_(False)
-    with_stats = {m[0], m[3][0], m[4], m[5]}
-    assert frozen_norms(m) == with_stats
-    keep_norm_stats(m)
-    assert {o for o in m.modules() if not o.training} == with_stats
+    # Those with running statistics
+    assert frozen_norms(m) == {m[0], m[3][0], m[4], m[5]}
 
-def test_a_norm_without_weights_goes_with_what_it_is_in_or_with_the_layer_before_it():
+def test_a_norm_without_weights_is_frozen_with_its_module_or_with_the_layer_before_it():
     def _norm(): return nn.BatchNorm1d(2, affine=False)
     flat = nn.Sequential(nn.Linear(2, 2), _norm(), nn.Linear(2, 2), _norm(), nn.ReLU(), nn.Sequential(_norm()), nn.Linear(2, 2))
     flat[:2].requires_grad_(False)
     assert frozen_norms(flat) == {flat[1]}
     flat[2].requires_grad_(False)
     assert frozen_norms(flat) == {flat[1], flat[3], flat[5][0]}
-    # Before the layer of its own block
+    # The norm comes before the layer of its block
     blocks = nn.Sequential(*[nn.Sequential(nn.Sequential(_norm(), nn.Linear(2, 2))) for _ in range(3)])
     for i in range(2): blocks[i].requires_grad_(False)
     assert frozen_norms(blocks) == {blocks[0][0][0], blocks[1][0][0]}
-    # A layer that trains in part trains
+    # A layer that trains in part counts as training
     flat.requires_grad_(True)
     flat[2].bias.requires_grad_(False)
     assert frozen_norms(flat) == set()
@@ -309,7 +307,7 @@ def test_a_norm_without_weights_goes_with_what_it_is_in_or_with_the_layer_before
     alone[1].requires_grad_(False)
     assert frozen_norms(alone) == set()
 
-def test_lookahead_is_pulled_to_where_the_weights_are(tmp_path):
+def test_slow_weights_are_set_to_the_weights(tmp_path):
     learn = trained(make_mlp(tmp_path, opt_func=ranger))
     def lags(): return [not torch.equal(s, f) for ss,fs in zip(learn.opt.slow_weights, learn.opt.param_lists) for s,f in zip(ss, fs)]
     learn.model[0].requires_grad_(False)
@@ -318,5 +316,5 @@ def test_lookahead_is_pulled_to_where_the_weights_are(tmp_path):
     assert lags() == [False]*2 + [True]*4
     sync_lookahead(learn.opt)
     assert not any(lags())
-    # Others have no slow weights
+    # Other optimisers have no slow weights
     sync_lookahead(trained(make_mlp(tmp_path)).opt)

@@ -1,4 +1,4 @@
-"Every group's rate at every step: recorded where a plan, schedule or callback of ours takes part, or `GroupLRRecorder` is given"
+"Record the rate of each group at each step in fits with a plan, schedule or callback of ours, or with `GroupLRRecorder`"
 import numpy as np
 import pytest
 from conftest import StopAt, make_mlp
@@ -12,14 +12,14 @@ from fastai_discrim.plan.phase import EarlyStop, Phase
 from fastai_discrim.plan.plan import Plan
 
 
-def test_stock_fits_are_recorded_where_one_asks_for_it(mlp):
+def test_a_stock_fit_is_recorded_by_a_group_lr_recorder(mlp):
     with mlp.no_bar(): mlp.fit(1, [1e-4, 1e-3, 1e-2], cbs=GroupLRRecorder())
     np.testing.assert_array_equal(mlp.recorder.group_lrs, np.tile([1e-4, 1e-3, 1e-2], (8, 1)))
     mlp.freeze()
     with mlp.no_bar(): mlp.fit(2, [1e-4, 1e-3, 1e-2], cbs=GroupLRRecorder())
     np.testing.assert_array_equal(mlp.recorder.group_lrs, np.tile([0, 0, 1e-2], (16, 1)))
 
-# What makes a fit one of ours, and the rates it then records in its first step
+# Fits of ours, and the rates that each records in its first step
 OURS = {
     'fit_stlr': (lambda l: l.fit_stlr(1, [1e-4, 1e-3, 1e-2], ratio=1), [1e-4, 1e-3, 1e-2]),
     'fit_clr_beta': (lambda l: l.fit_clr_beta(1, [1e-4, 1e-3, 1e-2], div=1), [1e-4, 1e-3, 1e-2]),
@@ -59,7 +59,7 @@ def test_predicting_during_a_fit_does_not_wipe_the_record(mlp):
     with mlp.no_bar(): mlp.fit(3, 1e-2, cbs=[Peek, GroupLRRecorder()])
     assert mlp.recorder.group_lrs.shape == (24, 3)
 
-def test_the_record_is_there_while_the_fit_runs_and_when_it_breaks_off(mlp):
+def test_the_record_is_available_during_a_fit_and_after_an_interruption(mlp):
     class Stop(Callback):
         def after_batch(self):
             if self.training and self.train_iter == 3: raise self.ex
@@ -68,7 +68,7 @@ def test_the_record_is_there_while_the_fit_runs_and_when_it_breaks_off(mlp):
         try:
             with mlp.no_bar(): mlp.fit(1, 1e-2, cbs=[stop, GroupLRRecorder()])
         except KeyboardInterrupt: pass
-        # `after_batch` of the third batch was broken off before the recorder's turn
+        # The interruption in `after_batch` of the third batch came before the recorder
         assert mlp.recorder.group_lrs.shape == (2, 3)
 
 def test_norm_layers_of_frozen_groups_do_not_count(tmp_path):
@@ -109,7 +109,7 @@ def test_plots(clas):
         y = clas.recorder.group_lrs[:,i]
         np.testing.assert_array_equal(line.get_ydata(), np.where(y > 0, y, np.nan))
 
-def test_a_plot_after_other_groups_were_made(clas):
+def test_a_plot_after_regroup(clas):
     with clas.no_bar(): clas.fit_one_cycle(5, 1e-2, cbs=GradualUnfreezing(1))
     clas.regroup(n_groups=2)
     _,spans = clas.recorder.plot_group_lrs()
@@ -119,7 +119,7 @@ def marks(rates): return [segment[0,0] for c in rates.collections for segment in
 
 @pytest.mark.parametrize('phases', [
     [Phase(1, (2,), (1e-4, 1e-3, 1e-2)), Phase(2, (0, 1, 2), (1e-4, 1e-3, 1e-2))],
-    # What trains doesn't change
+    # The groups that train don't change
     [Phase(.5, (2,), (1e-4, 1e-3, 1e-2)), Phase(2.5, (2,), (1e-4, 1e-3, 1e-2))]])
 def test_plan_and_run_share_an_axis(mlp, phases):
     plan = Plan(phases)
@@ -129,10 +129,10 @@ def test_plan_and_run_share_an_axis(mlp, phases):
     assert marks(mlp.recorder.plot_group_lrs()[0]) == marks(plan.plot()[0]) == [phases[0].epochs]
     assert mlp.recorder.plot_group_lrs(yscale='linear')[0].get_yscale() == 'linear'
 
-def test_phases_are_marked_where_what_trains_changes(mlp):
+def test_phases_are_marked_where_groups_are_unfrozen(mlp):
     with mlp.no_bar(): mlp.fit_one_cycle(3, 1e-2, cbs=GradualUnfreezing(.5))
     assert marks(mlp.recorder.plot_group_lrs()[0]) == [.5, 1]
-    # Not those of the plan before
+    # The phases of an earlier plan are not marked
     with mlp.no_bar():
         mlp.fit_plan(Plan([Phase(1, (2,), (1e-4, 1e-3, 1e-2)), Phase(1, (1, 2), (1e-4, 1e-3, 1e-2))]))
         mlp.unfreeze()
@@ -146,12 +146,12 @@ def test_a_phase_that_ended_early_leaves_a_gap(mlp):
     assert [tuple(p.get_bbox().intervalx) for p in spans.patches] == [(0, 2), (4, 5)]*3 and marks(rates) == [4]
     assert np.isnan(rates.get_lines()[2].get_xdata()).sum() == 1
 
-def test_a_fit_that_begins_late_or_breaks_off(mlp):
+def test_a_fit_that_starts_late_or_is_interrupted(mlp):
     with mlp.no_bar(): mlp.fit(4, 1e-2, cbs=GroupLRRecorder(), start_epoch=2)
     rates,spans = mlp.recorder.plot_group_lrs()
     assert rates.get_xlim() == (0, 4) and tuple(spans.patches[0].get_bbox().intervalx) == (2, 4)
     class Look(Callback):
-        "A validation in the middle of an epoch sets the learner's epoch and number of the batch"
+        "Validate in the middle of an epoch, which changes the learner's `epoch` and `iter`"
         order = 90
         def after_batch(self):
             if not self.training: return

@@ -1,4 +1,4 @@
-"Norm layers of frozen groups: as fastai has them, or frozen with their running statistics; the plan says which"
+"Norm layers of frozen groups train as in fastai, or are frozen with their running statistics, by `train_bn`"
 import pytest
 import torch
 from conftest import make_mlp
@@ -18,7 +18,7 @@ from fastai_discrim.plan.plan import Plan
 
 
 class Norms(Callback):
-    "What moves of the norm layer in each epoch, and whether the head's input needs a gradient"
+    "Note what changes in the norm layer in each epoch, and whether the head's input needs a gradient"
     run_valid,order = False,100
     def __init__(self): self.seen = []
     def _now(self): return [self.model[3].weight.detach().clone(), self.model[3].running_mean.clone()]
@@ -46,16 +46,16 @@ WHOLE = (True,)*3
 
 @pytest.mark.parametrize('fit', FITS.values(), ids=FITS)
 @pytest.mark.parametrize('made', [True, False])
-def test_off_they_stay_as_they_are_and_nothing_is_computed_for_them(tmp_path, fit, made):
+def test_train_bn_false_freezes_them_and_skips_their_backward_pass(tmp_path, fit, made):
     assert moves(make_mlp(tmp_path, norm=True, train_bn=made), fit(False)) == [(False,)*3, WHOLE, WHOLE]
 
 @pytest.mark.parametrize('fit', FITS.values(), ids=FITS)
 @pytest.mark.parametrize('made', [True, False])
-def test_on_they_train_whatever_the_learner_was_made_with(tmp_path, fit, made):
+def test_train_bn_true_trains_them_in_any_learner(tmp_path, fit, made):
     assert moves(make_mlp(tmp_path, norm=True, train_bn=made), fit(True)) == [WHOLE]*3
 
 @pytest.mark.parametrize('made', [True, False])
-def test_by_default_callbacks_do_as_fastai_does(tmp_path, made):
+def test_callbacks_treat_them_as_fastai_does_by_default(tmp_path, made):
     first,*rest = moves(make_mlp(tmp_path, norm=True, train_bn=made), FITS['callback'](None))
     assert first == (made, True, made) and rest == [WHOLE]*2
     stock = make_mlp(tmp_path, norm=True, train_bn=made)
@@ -63,24 +63,24 @@ def test_by_default_callbacks_do_as_fastai_does(tmp_path, made):
     assert moves(stock, lambda learn: learn.fit(1, 1e-2)) == [first]
 
 @pytest.mark.parametrize('made', [True, False])
-def test_by_default_a_plan_takes_it_from_the_learner(tmp_path, made):
+def test_a_plan_takes_train_bn_from_the_learner_by_default(tmp_path, made):
     learn = make_mlp(tmp_path, norm=True, train_bn=made)
     plan = learn.ulmfit_plan(3, 1e-2)
     assert plan.train_bn is made and plan == learn.ulmfit_plan(3, 1e-2, train_bn=made) != learn.ulmfit_plan(3, 1e-2, train_bn=not made)
     assert f'; norm layers of frozen groups {"train" if made else "stay as they are"} (`train_bn`)' in repr(plan).splitlines()[0]
     assert Plan.from_json(plan.to_json()) == plan
 
-def test_a_plan_says_nothing_where_there_is_nothing_to_say(tmp_path, clas):
-    # The norms of a text classifier are in its head; without unfreezing nothing is frozen
+def test_a_plan_without_frozen_norms_has_no_train_bn(tmp_path, clas):
+    # The norms of a text classifier are in its head, and without unfreezing no group is frozen
     for plan in (clas.ulmfit_plan(5, 1e-2, train_bn=False), make_mlp(tmp_path, norm=True).ulmfit_plan(3, 1e-2, gradual=False)):
         assert plan.train_bn is None and 'norm' not in repr(plan) and 'train_bn' not in plan.to_json()
 
-def test_chain_thaw_lets_the_statistics_of_the_group_that_is_open_go_on(tmp_path):
+def test_chain_thaw_updates_the_statistics_of_the_unfrozen_group(tmp_path):
     seen = moves(make_mlp(tmp_path, norm=True), lambda learn: learn.fit(4, 1e-2, cbs=ChainThaw(train_bn=False)))
     # The head, the input, the middle with its norm, all
     assert [s[:2] for s in seen] == [(False, False), (False, False), (True, True), (True, True)]
 
-def test_it_ends_as_stock_fastai_does_with_everything_frozen_by_hand(tmp_path):
+def test_it_ends_as_stock_fastai_does_with_a_frozen_norm_in_eval_mode(tmp_path):
     a,b = make_mlp(tmp_path, norm=True),make_mlp(tmp_path, norm=True, train_bn=False)
     class Eval(Callback):
         def before_train(self): self.model[3].eval()
@@ -99,7 +99,7 @@ class Stop(Callback):
         if self.epoch == self.at and self.iter == 3: raise KeyboardInterrupt
 
 @pytest.mark.parametrize('at', [0, 1, 2])
-def test_a_stopped_run_goes_on_with_them(tmp_path, at):
+def test_a_resumed_run_keeps_train_bn(tmp_path, at):
     def _run(name, *stops):
         for stop in (*stops, None):
             learn = make_mlp(tmp_path, norm=True)
@@ -116,15 +116,15 @@ CALLS = {'GradualUnfreezing': lambda learn, v: GradualUnfreezing(1, train_bn=v),
 
 @pytest.mark.parametrize('v', [1, 'no', 0.])
 @pytest.mark.parametrize('call', CALLS.values(), ids=CALLS)
-def test_odd_values_are_refused(mlp, call, v):
+def test_bad_values_are_refused(mlp, call, v):
     with pytest.raises(TypeError, match='train_bn=.*: expected True, False, or None for `learn.train_bn`'): call(mlp, v)
 
-def test_it_is_in_the_repr_where_it_was_said():
+def test_it_is_in_the_repr_if_it_was_given():
     assert repr(GradualUnfreezing(2, 1, train_bn=False)) == 'GradualUnfreezing(epochs=2, down_to=1, train_bn=False)'
     assert repr(ChainThaw()) == 'ChainThaw(epochs=1)'
 
 class NormSteps(Callback):
-    "What moves of the norm layer in each step: its weights, and each of its statistics; and whether it is in training mode"
+    "Note for each step which weights and statistics of the norm layer change, and whether it is in training mode"
     run_valid,order = False,100
     def __init__(self): self.seen = []
     def _now(self):
@@ -134,13 +134,13 @@ class NormSteps(Callback):
     def after_batch(self):
         now = self._now()
         moved = [not torch.equal(a, b) for a,b in zip(self.was, now)]
-        # All that is trained moves or none, and so all statistics
+        # Either all weights change or none; the same holds for the statistics
         assert len(set(moved[:2])) == len(set(moved[2:])) == 1 and self.model[3].training == moved[2], moved
         self.seen.append((moved[0], moved[2]))
         self.was = now
 
 class Blink(Unfreezing):
-    "Open and shut the middle group in the middle of an epoch, as no strategy of ours does"
+    "Unfreeze and freeze the middle group in the middle of an epoch, as no strategy of ours does"
     def __init__(self, train_bn=None): self.train_bn = train_bn
     def schedule(self, n_groups, n_epoch): return [(.25, (1, 2)), (.25, (2,)), (.25, (1,)), (.75, (0, 2)), (0, (0, 1))]
 
@@ -165,8 +165,8 @@ STEP_FITS = {
 @pytest.mark.parametrize('cb,epochs,opens', STRATEGIES.values(), ids=STRATEGIES)
 @pytest.mark.parametrize('train_bn', [False, True, None])
 @pytest.mark.parametrize('made', [True, False])
-def test_a_norm_layer_that_opens_in_the_middle_of_an_epoch(tmp_path, fit, cb, epochs, opens, train_bn, made):
-    "Frozen with its statistics to the very step, and at work from there on; or as fastai has it"
+def test_a_norm_layer_that_is_unfrozen_in_the_middle_of_an_epoch(tmp_path, fit, cb, epochs, opens, train_bn, made):
+    "It is frozen with its statistics up to this step and trains from there on, or behaves as in fastai"
     learn,steps = make_mlp(tmp_path, norm=True, train_bn=made),NormSteps()
     with learn.no_bar(),learn.no_logging(): fit(learn, cb, train_bn, [steps])
     weights_always,stats_always = made if train_bn is None else train_bn,train_bn is not False
@@ -175,7 +175,7 @@ def test_a_norm_layer_that_opens_in_the_middle_of_an_epoch(tmp_path, fit, cb, ep
 @pytest.mark.parametrize('fit', STEP_FITS.values(), ids=STEP_FITS)
 @pytest.mark.parametrize('cb,epochs,opens', STRATEGIES.values(), ids=STRATEGIES)
 def test_bn_freeze_in_the_middle_of_an_epoch(tmp_path, fit, cb, epochs, opens):
-    "The statistics are those of the layers that train, whenever these open and shut"
+    "Only norm layers that train update their statistics, whenever these are frozen and unfrozen"
     learn,steps = make_mlp(tmp_path, norm=True, train_bn=False),NormSteps()
     with learn.no_bar(),learn.no_logging(): fit(learn, cb, None, [BnFreeze(), steps])
     assert steps.seen == [(o, o) for o in open_steps(epochs, opens)]
@@ -186,7 +186,7 @@ def test_fine_tune_in_the_middle_of_an_epoch(tmp_path):
     assert steps.seen == [(False, False)]*8 + [(o, o) for o in open_steps([.25, .25, 1.5], [False, True, True])]
 
 @pytest.mark.parametrize('train_bn', [True, None])
-def test_the_mode_that_someone_else_set_stays_when_a_group_opens(tmp_path, train_bn):
+def test_a_mode_that_another_callback_set_is_kept_when_a_group_is_unfrozen(tmp_path, train_bn):
     class Eval(Callback):
         def before_train(self): self.model[3].eval()
     learn,seen = make_mlp(tmp_path, norm=True),[]
@@ -197,7 +197,7 @@ def test_the_mode_that_someone_else_set_stays_when_a_group_opens(tmp_path, train
     assert seen == [False]*8
 
 class Stats(nn.Module):
-    "A norm layer of one's own"
+    "A norm layer that is no class of torch"
     def __init__(self):
         super().__init__()
         self.register_buffer('running_power', torch.ones(8))
@@ -218,14 +218,14 @@ def with_norm(tmp_path, kind):
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('fit', [lambda learn: learn.fit(2, 1e-2, cbs=GradualUnfreezing(down_to=1, train_bn=False)),
                                  lambda learn: learn.fit_ulmfit(2, 1e-2, down_to=1, train_bn=False)], ids=['callback', 'plan'])
-def test_statistics_of_any_kind_stay_as_they_are(tmp_path, kind, fit):
+def test_statistics_of_any_kind_are_kept(tmp_path, kind, fit):
     learn,norm = with_norm(tmp_path, kind)
     before = [b.clone() for b in norm.buffers()]
     with learn.no_bar(),learn.no_logging(): fit(learn)
     assert before and all(map(torch.equal, before, norm.buffers()))
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_statistics_of_any_kind_go_on_when_their_layer_opens_within_an_epoch(tmp_path, kind):
+def test_statistics_of_any_kind_are_updated_once_their_layer_is_unfrozen_within_an_epoch(tmp_path, kind):
     learn,norm = with_norm(tmp_path, kind)
     seen = []
     class Mode(Callback):
@@ -234,6 +234,6 @@ def test_statistics_of_any_kind_go_on_when_their_layer_opens_within_an_epoch(tmp
     with learn.no_bar(),learn.no_logging(): learn.fit(1, 1e-2, cbs=[GradualUnfreezing(.25, train_bn=False), Mode()])
     assert seen == [False]*4 + [True]*4
 
-def test_layers_that_several_processes_share_are_norm_layers():
+def test_synced_batch_norms_are_norm_layers():
     m = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
     assert norm_ids(m) == {id(m[1].weight), id(m[1].bias)}

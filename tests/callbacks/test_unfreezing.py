@@ -1,4 +1,4 @@
-"What trains when, under every fit and beside other callbacks, to the step; and the learner is left as a reader expects it"
+"Groups are unfrozen at the right step, in every kind of fit and beside other callbacks, and the learner is left as expected"
 import math
 import re
 from functools import partial
@@ -73,13 +73,13 @@ def test_drops_into_every_fit(mlp, cbs, fit, added):
         last = mlp.recorder.group_lrs[-1]
         torch.testing.assert_close(last[1:]/last[:-1], torch.tensor([2.6, 2.6]).double().numpy())
 
-# What `epochs` of 8 steps make of a strategy: the groups that train in each step
+# Strategies with the epochs of their phases, of 8 steps each, and the groups that train in them
 FRACTIONS = {
     'gradual': (GradualUnfreezing(.25), 1, [.25, .25, .5], [(2,), (1, 2), (0, 1, 2)]),
     'of two epochs': (GradualUnfreezing([.8, .7]), 2, [.8, .7, .5], [(2,), (1, 2), (0, 1, 2)]),
     'down to': (GradualUnfreezing(.3, down_to=1), 1, [.3, .7], [(2,), (1, 2)]),
     'paper': (GradualUnfreezing(None), 5, [.2, .2, 4.6], [(2,), (1, 2), (0, 1, 2)]),
-    # Each phase has a step at least
+    # Each phase has at least one step
     'short': (GradualUnfreezing(.01), 1, [.01, .01, .98], [(2,), (1, 2), (0, 1, 2)]),
     'chain': (ChainThaw(.3), 2, [.3, .3, .3, 1.1], [(2,), (0,), (1,), (0, 1, 2)]),
     'chain of halves': (ChainThaw(.5), 2, [.5, .5, .5, .5], [(2,), (0,), (1,), (0, 1, 2)])}
@@ -130,11 +130,11 @@ def test_in_mixed_precision(clas):
     clas.add_cb(MixedPrecision())
     assert watched(clas, GradualUnfreezing(1), 6).opened == by_epoch(GradualUnfreezing(1), 5, 6)
 
-def test_early_stopping_leaves_what_the_last_epoch_set(mlp):
+def test_early_stopping_leaves_the_groups_of_the_last_epoch(mlp):
     watch = watched(mlp, GradualUnfreezing(1), 6, cbs=[EarlyStoppingCallback(min_delta=100., patience=1)])
     assert len(watch.opened) == 2 and trains(mlp) == [False, True, True]
 
-def test_bn_freeze_sees_what_trains(tmp_path):
+def test_bn_freeze_sees_the_frozen_groups(tmp_path):
     learn = make_mlp(tmp_path, norm=True, train_bn=False)
     seen = []
     class Mode(Callback):
@@ -163,7 +163,7 @@ def test_unfreezing_alone_trains_as_a_hand_written_loop_does(tmp_path):
     assert not moved(a, weights(b))
 
 def test_fractions_train_as_a_loop_over_batches_does(tmp_path):
-    "Against torch alone: which weights get a gradient, and are stepped, is decided batch by batch"
+    "Compare with plain torch, where each batch decides which weights get a gradient and a step"
     class Order(Callback):
         run_valid = False
         def __init__(self): self.batches = []
@@ -219,7 +219,7 @@ def test_export_and_load(clas, tmp_path):
     torch.testing.assert_close(loaded.model(x)[0], clas.model(x)[0])
 
 class Break(Callback):
-    "Break off at an event of epoch 1"
+    "Interrupt epoch 1 at an event"
     order = 1000
     def __init__(self, ex, where): self.ex,self.where = ex,where
     def __call__(self, event):
@@ -230,7 +230,7 @@ EXCEPTIONS = dict(ctrl_c=KeyboardInterrupt, cancel_fit=CancelFitException, error
 @pytest.mark.parametrize('where', ['before_batch', 'after_backward', 'before_step', 'after_step', 'after_batch'])
 @pytest.mark.parametrize('ex', EXCEPTIONS.values(), ids=EXCEPTIONS)
 @pytest.mark.parametrize('make', [make_mlp, make_clas], ids=['mlp', 'clas'])
-def test_a_fit_that_is_broken_off_leaves_the_learner_whole(tmp_path, make, ex, where):
+def test_an_interrupted_fit_leaves_the_learner_intact(tmp_path, make, ex, where):
     learn = make(tmp_path)
     n = len(learn.splitter(learn.model))
     cbs = list(learn.cbs)
@@ -248,7 +248,7 @@ def test_a_cancelled_epoch_changes_nothing_for_the_others(mlp, ex):
     assert watch.opened == by_epoch(GradualUnfreezing(1), 3, 5)
 
 @pytest.mark.parametrize('event', ['before_fit', 'before_epoch', 'after_epoch'])
-def test_validation_in_between_does_not_begin_it_anew(mlp, event):
+def test_validation_in_a_fit_does_not_restart_the_schedule(mlp, event):
     def look(cb):
         if not cb.learn.lock.locked(): cb.learn.validate()
     mlp.add_cb(type('Look', (Callback,), {event: look})())
@@ -258,7 +258,7 @@ def test_validation_in_between_does_not_begin_it_anew(mlp, event):
     assert opened == [1, 2, 3, 3]
 
 @pytest.mark.parametrize('event', ['before_epoch', 'after_batch', 'after_train', 'after_epoch'])
-def test_validation_in_between_does_not_begin_fractions_again(mlp, event):
+def test_validation_in_a_fit_does_not_restart_fractional_phases(mlp, event):
     "fastai counts epochs from 0 for it, and leaves it so"
     def look(cb):
         if cb.learn.lock.locked() or not getattr(cb.learn, 'training', True) and 'batch' in event: return
@@ -272,7 +272,7 @@ def test_validation_in_between_does_not_begin_fractions_again(mlp, event):
     assert steps.opened == want and steps.moved == names(mlp, want)
 
 @pytest.mark.parametrize('epochs', [(1, 2), np.array([1, 2]), map(int, '12')], ids=['tuple', 'array', 'map'])
-def test_epochs_in_other_clothes(epochs):
+def test_epochs_as_a_tuple_an_array_or_an_iterator(epochs):
     assert repr(cb := GradualUnfreezing(epochs)) == 'GradualUnfreezing(epochs=[1, 2], down_to=0)'
     assert [n for n,_ in cb.schedule(3, 9)] == [n for n,_ in cb.schedule(3, 9)] == [1, 2, 1]
 
@@ -314,7 +314,7 @@ def test_bad_fits_change_nothing(mlp, cb, n, match, frozen):
     with pytest.raises((ValueError, TypeError), match=match): watched(mlp, cb, fit=mlp.fit, **{'n_epoch': n}) if n else mlp.fit(n, cbs=cb)
     assert not moved(mlp, before) and trains(mlp) == now and not mlp._grab_cbs(type(cb))
 
-def test_an_optimiser_of_copies_is_refused(mlp):
+def test_non_native_mixed_precision_is_refused(mlp):
     copies,refused = NonNativeMixedPrecision(),partial(pytest.raises, ValueError, match='NonNativeMixedPrecision .*to_fp16')
     with refused(): mlp.fit(3, cbs=[GradualUnfreezing, copies])
     with refused(): mlp.fit_plan(mlp.ulmfit_plan(3), cbs=copies)
@@ -327,19 +327,19 @@ def test_a_refused_fit_changes_no_file(mlp):
 
 @pytest.mark.parametrize('cbs', [[GradualUnfreezing(1), ChainThaw()], [GradualUnfreezing, GradualUnfreezing],
                                  [DiscriminativeLR(), DiscriminativeLR(10)]], ids=str)
-def test_two_that_decide_the_same_are_refused(mlp, cbs):
+def test_two_strategies_are_refused(mlp, cbs):
     with pytest.raises(ValueError, match='in one fit: expected one of them'), mlp.no_bar(): mlp.fit(5, cbs=cbs)
     mlp.add_cb(cbs[0])
     with pytest.raises(ValueError, match='in one fit: expected one of them'), mlp.no_bar(): mlp.fit(5, cbs=cbs[1])
 
 class Alternate(Unfreezing):
-    "A strategy of one's own: the head and the input in turn"
+    "A strategy of a user: the head and the input in turn"
     def __init__(self, every=.25): self.every = every
     def schedule(self, n_groups, n_epoch):
         turns = int(n_epoch/self.every) - 1
         return [*((self.every, ((n_groups-1, 0)[i%2],)) for i in range(turns)), (0, (1,))]
 
-def test_a_strategy_of_ones_own(mlp):
+def test_a_strategy_of_a_user(mlp):
     steps = Steps()
     with mlp.no_bar(): mlp.fit(2, 1e-2, cbs=[Alternate(), DiscriminativeLR(), steps])
     want = [((2,), (0,))[i//2 % 2] for i in range(14)] + [(1,)]*2
@@ -348,8 +348,8 @@ def test_a_strategy_of_ones_own(mlp):
 def test_a_strategy_without_a_schedule_says_so(mlp):
     with pytest.raises(NotImplementedError, match='Unfreezing has no `schedule`'): mlp.fit(1, cbs=Unfreezing())
 
-def test_a_range_test_is_for_what_trains_now(mlp):
-    "Whatever the strategy, and though it takes less than the epochs of the strategy"
+def test_lr_find_leaves_frozen_groups_as_they_are(mlp):
+    "With any strategy, even one that needs more epochs than `lr_find` runs"
     mlp.add_cb(GradualUnfreezing(1))
     mlp.create_opt()
     mlp.opt.freeze_to(1)
@@ -357,7 +357,7 @@ def test_a_range_test_is_for_what_trains_now(mlp):
     assert trains(mlp) == [False, True, True]
 
 def test_scheduled_by_hand(mlp):
-    "A bare `ParamScheduler` is one of fastai's schedules"
+    "A plain `ParamScheduler` counts as one of fastai's schedules"
     steps = Steps()
     with mlp.no_bar(): mlp.fit(1, 1e-2, cbs=[GradualUnfreezing(.25), ParamScheduler({'lr': lambda pos: 1e-2}), steps])
     assert steps.moved == names(mlp, by_step([.25, .25, .5], [(2,), (1, 2), (0, 1, 2)]))

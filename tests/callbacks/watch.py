@@ -1,4 +1,4 @@
-"What trains and what moves, as the tests of callbacks watch it"
+"Callbacks that watch which groups train and which weights move"
 
 from conftest import in_groups, moved, trains, weights
 from fastai.callback.core import Callback
@@ -16,7 +16,7 @@ class Steps(Callback):
     run_valid,order = False,100
     def __init__(self): self.opened,self.moved = [],[]
     def before_fit(self):
-        # Not where another callback validates in the middle of a fit
+        # Ignore a validation in the middle of a fit
         if not self.learn.lock.locked(): self.before = weights(self.learn)
     def before_batch(self): self.opened.append(tuple(i for i,t in enumerate(trains(self.learn)) if t))
     def after_batch(self):

@@ -1,4 +1,4 @@
-"Every common architecture, small: what makes it, what it takes, and which layers it has"
+"Small versions of all common architectures, with their inputs and layers"
 from functools import partial
 
 import timm
@@ -28,7 +28,7 @@ def vgg():
     return m
 
 class Out(nn.Module):
-    "What Hugging Face gives, as a tensor"
+    "Return the output of a transformers model as a tensor"
     def __init__(self, model): super().__init__(); self.model = model
     def forward(self, x):
         out = self.model(x)
@@ -44,7 +44,7 @@ T5 = dict(d_model=16, d_kv=8, d_ff=32, num_layers=3, num_heads=2, num_decoder_la
 VIT = dict(img_size=32, patch_size=8, depth=4, embed_dim=16, num_heads=2)
 CNN = [CNBlockConfig(8, 16, 1), CNBlockConfig(16, 32, 2), CNBlockConfig(32, None, 1)]
 
-# What makes a model, what it takes, its number of layers, and the names that its stem and its head begin with
+# For each model: a function that makes it, its input, its number of layers, and the prefixes of its stem and head
 MODELS = {
     # torchvision
     'tv resnet18': (tv.resnet18, image, 1+8+1, ('conv1', 'bn1'), 'fc'),
@@ -117,7 +117,7 @@ MODELS = {
 
 
 def build(name):
-    "Return a model, an input of two items, and what is known of its layers: their number, the names of the first and of the last"
+    "Return a model, an input of two items, its number of layers, and the names of its first and last layers"
     set_seed(3)
     make,x,*rest = MODELS[name]
     return make(),x(),*rest

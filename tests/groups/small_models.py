@@ -1,4 +1,4 @@
-"Models of every shape, small, and what tests ask of their layer groups"
+"Small models of every shape, and checks of their layer groups"
 import torch
 from torch import nn
 
@@ -7,7 +7,7 @@ def linears(n): return [nn.Linear(2, 2) for _ in range(n)]
 def tower(n): return nn.Sequential(nn.Linear(n, 8), nn.ReLU(), nn.Linear(8, 8))
 
 class Net(nn.Module):
-    "Children by name, in this order"
+    "A module with the given children, in this order"
     def __init__(self, **children):
         super().__init__()
         for n,c in children.items(): setattr(self, n, c)
@@ -28,7 +28,7 @@ def is_partition(model, groups):
     return len(flat) == len(set(flat)) and set(flat) == {id(p) for p in model.parameters()} and all(len(g) for g in groups)
 
 def state(m):
-    "Return what a split must leave alone"
+    "Return everything that a split must not change"
     return ({k: v.clone() for k,v in m.state_dict().items()}, [p.requires_grad for p in m.parameters()], torch.get_rng_state(),
             [(o.training, len(o._forward_hooks)+len(o._forward_pre_hooks), type(o)) for o in m.modules()])
 

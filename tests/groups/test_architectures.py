@@ -1,4 +1,4 @@
-"Every common architecture: its layers are a partition, in the order in which they run"
+"The layers of every common architecture are a partition, in the order in which they run"
 from collections import Counter
 
 import pytest
@@ -26,7 +26,7 @@ def test_partition_stem_first_head_last_and_nothing_changed(name):
 def test_layers_are_in_the_order_in_which_they_run(name):
     m,x,*_ = build(name)
     at,ran = {p:i for i,g in enumerate(layerwise_split(m)) for p in g},[]
-    # A tied weight is with the last layer that has it, and runs before
+    # A tied weight is in the last layer that has it, but also runs earlier
     times = Counter(p for o in m.modules() for p in own_params(o))
     def _is_leaf(o): return own_params(o) and len(own_params(o)) == len(list(o.parameters())) and all(times[p] == 1 for p in own_params(o))
     leaves = [o for o in m.modules() if _is_leaf(o)]

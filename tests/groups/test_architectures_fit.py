@@ -1,4 +1,4 @@
-"Every common architecture: exactly those layers that are open train"
+"In every common architecture exactly the unfrozen layers train"
 from functools import partial
 
 import pytest

@@ -1,4 +1,4 @@
-"The general rule: the repeated blocks of a model, the stem before them, the head after them. Architectures are in test_architectures.py"
+"Any model is split into stem, repeated blocks and head. Tests of common architectures are in test_architectures.py"
 import pytest
 import torch
 from fastai.torch_core import params
@@ -27,7 +27,7 @@ def test_blocks_are_found_however_deep(cls, depth):
     m = Net(stem=stem, encoder=inner, fc=fc)
     groups = layerwise_split(m)
     assert is_partition(m, groups) and len(groups) == 5 and ids(groups[-1:]) == ids([params(fc)])
-    # A last norm goes with the block below it
+    # A final norm belongs to the block below it
     assert len(groups[3]) == 4 + 2
     assert repeated_blocks(m) == set(bs)
 
@@ -44,7 +44,7 @@ def test_a_head_is_last_wherever_it_is_declared(name, cls):
     for children in ({name: head, 'stem': stem, 'layers': bs}, {'stem': stem, name: head, 'layers': bs},
                      {'stem': stem, 'layers': bs, name: head}):
         assert ids(layerwise_split(Net(**children))) == want
-    # Plain lists, of which one is the head
+    # Plain lists, one of which is the head
     head,body = nn.Sequential(*linears(2)),nn.Sequential(*linears(3))
     for children in ({name: head, 'body': body}, {'body': body, name: head}):
         assert ids(layerwise_split(Net(**children))) == ids([*map(params, body), params(head)])
@@ -52,17 +52,17 @@ def test_a_head_is_last_wherever_it_is_declared(name, cls):
 def test_a_head_that_is_declared_early_leaves_the_last_list_to_the_body():
     head,a,b = nn.Linear(4, 3),nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 4)),nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 4))
     assert ids(layerwise_split(Net(head=head, layer1=a, layer2=b))) == ids(map(params, [*a, *b, head]))
-    # Without another head, the list that is last is the head
+    # Without another head, the last list is the head
     assert ids(layerwise_split(Net(layer1=a, layer2=b))) == ids(map(params, [*a, b]))
 
-def test_what_is_declared_before_the_body_that_a_model_names_is_its_head():
+def test_modules_before_the_body_that_a_model_names_are_its_head():
     pool,bs = nn.Bilinear(2, 2, 2),blocks(2)
     m = Net(pool=pool, bert=Net(emb=nn.Embedding(3, 2), layer=bs))
     assert ids(layerwise_split(m)) == ids([params(pool)+params(m.bert.emb), *map(params, bs)])
     m.base_model_prefix = 'bert'
     assert ids(layerwise_split(m)) == ids([params(m.bert.emb), *map(params, bs), params(pool)])
 
-def test_a_last_norm_goes_with_the_last_block_wherever_it_is_declared():
+def test_a_final_norm_belongs_to_the_last_block_wherever_it_is_declared():
     norm,bs = nn.LayerNorm(2),blocks(3)
     for inner in (Net(final_layer_norm=norm, layers=bs), Net(layers=bs, norm=norm), Net(layers=bs, emb_layer_norm_after=norm)):
         m = Net(stem=nn.Linear(2, 2), decoder=inner, fc=nn.Linear(2, 2))
@@ -91,7 +91,7 @@ def test_numbered_lists_of_blocks():
     m = Net(stem=nn.Linear(2, 2), layer1=blocks(2), layer2=blocks(3), fc=nn.Linear(2, 2))
     assert ids(layerwise_split(m)[1:-1]) == ids(map(params, [*m.layer1, *m.layer2]))
 
-def test_what_repeats_inside_a_block_is_no_layer():
+def test_repeated_modules_inside_a_block_are_no_layers():
     class Deep(nn.Module):
         def __init__(self):
             super().__init__()
@@ -102,36 +102,36 @@ def test_what_repeats_inside_a_block_is_no_layer():
     m = Net(stem=nn.Linear(2, 2), stages=nn.ModuleList([DeepStage() for _ in range(3)]), fc=nn.Linear(2, 2))
     assert len(layerwise_split(m)) == 2 + 3*2
 
-def test_embeddings_are_of_the_input_wherever_they_are():
+def test_embeddings_belong_to_the_stem_wherever_they_are():
     rel,norm,bs = nn.Embedding(4, 2),nn.LayerNorm(2),blocks(2)
     m = Net(stem=nn.Linear(2, 2), encoder=Net(layer=bs, rel=rel, norm=norm), fc=nn.Linear(2, 2))
     assert ids(layerwise_split(m)[:1]) == ids([params(m.stem)+params(rel)+params(norm)])
 
-def test_a_norm_is_of_the_input_where_its_name_says_so():
+def test_a_norm_belongs_to_the_stem_if_its_name_says_so():
     for name,of_input in (('embeddings_norm', True), ('other_norm', False)):
         m = Net(emb=nn.Embedding(3, 2), layers=blocks(2), **{name: nn.LayerNorm(2)}, fc=nn.Linear(2, 2))
         norm = params(getattr(m, name))
         last = params(m.layers[1]) + ([] if of_input else norm)
         assert ids(layerwise_split(m)) == ids([params(m.emb) + (norm if of_input else []), params(m.layers[0]), last, params(m.fc)])
 
-def test_parameters_of_modules_go_with_the_input():
+def test_parameters_of_modules_belong_to_the_stem():
     m = Net(stem=nn.Linear(2, 2), encoder=Net(layer=blocks(2)), fc=nn.Linear(2, 2))
     m.cls,m.encoder.pos = nn.Parameter(torch.zeros(2)),nn.Parameter(torch.zeros(2))
     groups = layerwise_split(m)
     assert is_partition(m, groups) and len(groups) == 4 and {id(m.cls), id(m.encoder.pos)} < set(ids(groups)[0])
 
 @pytest.mark.parametrize('cls,n,want', [(nn.ModuleList, 1, 1), (nn.Sequential, 1, 0), (nn.Sequential, 2, 2)])
-def test_how_many_of_a_class_make_it_a_block(cls, n, want):
+def test_number_of_modules_of_a_class_that_makes_them_blocks(cls, n, want):
     assert len(repeated_blocks(Net(layers=blocks(n, cls)))) == want
 
 @pytest.mark.parametrize('names,want', [(['block1', 'block2'], 0), (['block1', 'block2', 'block3'], 3), (['one', 'two', 'three'], 0),
                                         (['mixed_5a', 'mixed_5b', 'mixed_6a'], 3)])
-def test_attributes_are_blocks_from_three_of_one_name_on(names, want):
+def test_three_attributes_of_one_name_are_blocks(names, want):
     assert len(repeated_blocks(Net(**{n: Block() for n in names}))) == want
 
-def test_blocks_of_a_head_are_of_the_head():
+def test_blocks_inside_a_head_belong_to_the_head():
     assert repeated_blocks(Net(body=blocks(2), head=blocks(3))) and len(repeated_blocks(Net(body=blocks(2), head=blocks(3)))) == 2
 
-def test_no_order_is_an_error_of_its_own():
+def test_a_model_without_order_raises_no_layer_order():
     m = Net(stem=nn.Linear(2, 2), head=nn.Linear(2, 2))
-    with pytest.raises(NoLayerOrder, match='^in which no repeated blocks follow each other$'): Blocks(m).layers(m, head=True)
+    with pytest.raises(NoLayerOrder, match='^no repeated blocks follow each other$'): Blocks(m).layers(m, head=True)

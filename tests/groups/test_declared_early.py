@@ -1,4 +1,4 @@
-"What is declared before the body and runs after it, by widths; what these leave open is refused"
+"Modules declared before the body that run after it are found by widths, or refused if these don't tell"
 import pytest
 from fastai.torch_core import params
 from groups.small_models import Net, ids
@@ -41,11 +41,11 @@ def test_a_stem_stays_the_stem():
 def test_before_blocks_and_an_embedding_that_is_declared_last():
     head,bs,emb = nn.Linear(8, 2),body(),nn.Embedding(5, 8)
     assert ids(layerwise_split(Net(out=head, layers=bs, emb=emb))) == ids(map(params, (emb, *bs, head)))
-    # 8 can be divided by 2, but a linear layer gives what it gives
+    # 8 is a multiple of 2, but a linear layer has exactly its output width
     stem = nn.Linear(8, 8)
     assert ids(layerwise_split(Net(out=head, stem=stem, layers=bs))) == ids(map(params, (stem, *bs, head)))
 
-def test_a_last_norm_of_any_name():
+def test_a_final_norm_of_any_name():
     for norm in (nn.LayerNorm(8), nn.BatchNorm1d(8), nn.GroupNorm(2, 8)):
         stem,bs,fc = nn.Linear(3, 8),body(),nn.Linear(8, 2)
         groups = layerwise_split(Net(norm=norm, stem=stem, layers=bs, fc=fc))
@@ -58,6 +58,6 @@ REFUSED = {'numbers beside tokens': lambda: Net(extra=nn.Linear(5, 8), encoder=e
                                                               fc=nn.Linear(8, 2))}
 
 @pytest.mark.parametrize('make', REFUSED.values(), ids=REFUSED)
-def test_what_can_not_be_known_is_refused(make):
-    with pytest.raises(ValueError, match='(extra|norm), declared before the body, may run after it .*let a run tell, by `learn.regroup'):
+def test_an_unknown_order_is_refused(make):
+    with pytest.raises(ValueError, match='(extra|norm), declared before the body, may run after it .*by a run, with `learn.regroup'):
         layerwise_split(make())

@@ -1,4 +1,4 @@
-"Whether a group trains, apart from the norm layers that `train_bn` keeps training in frozen groups"
+"Tell whether a group trains apart from norm layers, which `train_bn` keeps training in frozen groups"
 import pytest
 from conftest import make_mlp
 from fastai.torch_core import params
@@ -7,7 +7,7 @@ from torch import nn
 from fastai_discrim.groups.norms import group_trains, norm_ids
 
 
-def test_norm_layers_are_known_by_id_whatever_wraps_the_model():
+def test_norm_layers_are_found_whatever_wraps_the_model():
     m = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Sequential(nn.LayerNorm(2), nn.Linear(2, 2)))
     want = {id(p) for p in [*params(m[1]), *params(m[2][0])]}
     assert norm_ids(m) == want == norm_ids(nn.DataParallel(m))
@@ -20,7 +20,7 @@ def test_group_trains_ignores_norm_layers_that_train_bn_keeps(tmp_path):
 
 @pytest.mark.parametrize('linear', [(False, False), (True, False), (False, True), (True, True)])
 @pytest.mark.parametrize('norm', [(False, False), (True, False), (False, True), (True, True)])
-def test_a_group_trains_iff_one_of_its_parameters_does_that_is_of_no_norm(linear, norm):
+def test_a_group_trains_iff_one_of_its_parameters_outside_of_norms_does(linear, norm):
     m = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     for p,rg in zip(m.parameters(), linear+norm): p.requires_grad_(rg)
     for group in (params(m), params(m)[::-1]): assert group_trains(group, norm_ids(m)) is any(linear)

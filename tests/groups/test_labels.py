@@ -30,7 +30,7 @@ def gpt2():
     (lambda: Net(model=resnet18()), ['conv1 .. bn1', *(f'layer{i}.{j}' for i in range(1, 5) for j in range(2)), 'head']),
     (lambda: nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)), ['0', '1', 'head']),
 ])
-def test_labels_leave_out_what_all_names_begin_with(tmp_path, model, labels):
+def test_labels_leave_out_the_prefix_of_all_names(tmp_path, model, labels):
     learn = empty_learner(model(), tmp_path)
     assert group_labels(learn, check_groups(learn)) == labels
 
@@ -43,7 +43,7 @@ def test_names_are_those_of_the_largest_modules_that_lie_in_a_group(tmp_path):
     assert group_names(learn, groups) == [['a', 'c.bias'], ['b', 'c.weight']]
     assert group_labels(learn, groups) == ['a .. c.bias', 'head']
 
-def test_a_module_that_stands_in_two_places_is_named_once(tmp_path):
+def test_a_module_with_two_names_is_named_once(tmp_path):
     lin = nn.Linear(2, 2)
     m = Net(a=lin, b=Net(inner=lin, other=nn.Linear(2, 2)))
     assert group_names(empty_learner(m, tmp_path), [[*lin.parameters()], [*m.b.other.parameters()]]) == [['a'], ['b.other']]
@@ -54,7 +54,7 @@ def test_a_tied_weight_is_named_once(tmp_path):
     groups = [[a.bias], [b.bias], [a.weight]]
     assert group_names(empty_learner(Net(a=a, b=b), tmp_path), groups) == [['a.bias'], ['b.bias'], ['a.weight']]
 
-def test_labels_keep_what_names_have_in_common_after_the_first_difference(tmp_path):
+def test_labels_keep_common_parts_after_the_first_difference(tmp_path):
     def part(): return Net(m=nn.Linear(2, 2), n=nn.Linear(2, 2))
     m = Net(x=Net(a=part(), b=part()), fc=nn.Linear(2, 2))
     groups = [[*m.x.a.m.parameters()], [*m.x.b.m.parameters()], [*m.x.a.n.parameters(), *m.x.b.n.parameters(), *m.fc.parameters()]]
@@ -66,9 +66,9 @@ def test_labels_of_a_cut_body_are_those_of_the_model_that_it_was_cut_from(tmp_pa
                            normalize=False, path=tmp_path)
     blocks = [f'layer{i}.{j}' for i in range(1, 5) for j in range(2)]
     assert group_labels(learn, check_groups(learn)) == ['conv1 .. bn1', *blocks, 'head']
-    # The table names what can be looked up in the model
+    # The table has the names in this model
     assert group_names(learn, check_groups(learn))[1] == ['0.4.0']
-    # Not where the body is another
+    # A body of another architecture keeps its own names
     learn.arch = vgg11
     assert group_labels(learn, check_groups(learn))[1] == '0.4.0'
     learn.arch = 'no function'

@@ -1,4 +1,4 @@
-"What may stand side by side has no order: it is refused, unless names or widths tell"
+"Parts that may run side by side are refused, unless names or widths tell their order"
 import pytest
 from fastai.torch_core import params
 from groups.small_models import Block, Net, blocks, ids, linears, tower
@@ -12,31 +12,31 @@ from fastai_discrim.groups.split import layerwise_split
 def towers(a, b): return Net(user=tower(a), item=tower(b), head=nn.Linear(16, 2))
 
 REFUSED = {
-    'no blocks': (lambda: Net(stem=nn.Linear(2, 2), head=nn.Linear(2, 2)), r'of Net, in which no repeated blocks follow each other '
-                  r'\(its children: stem \(Linear\), head \(Linear\)\): let a run tell, .*, or write a '
+    'no blocks': (lambda: Net(stem=nn.Linear(2, 2), head=nn.Linear(2, 2)), r'of Net: no repeated blocks follow each other '
+                  r'\(its children: stem \(Linear\), head \(Linear\)\); find it by a run, .*, or write a '
                   r'splitter, `lambda m: L\('),
-    'one layer': (lambda: nn.LSTM(2, 2), r'of LSTM, in which no repeated blocks follow each other \(its children: none\)'),
-    'two towers': (lambda: towers(3, 5), 'as user, item may stand side by side'),
-    'equal towers': (lambda: towers(8, 8), 'as user, item may stand side by side'),
-    'two encoders': (lambda: Net(text=Net(layer=blocks(2)), image=Net(layer=blocks(2)), head=nn.Linear(4, 2)), 'as text, image may stand'),
-    'two lists of blocks': (lambda: Net(query=blocks(3), key=blocks(3), head=nn.Linear(4, 2)), 'as query, key may stand side by side'),
+    'one layer': (lambda: nn.LSTM(2, 2), r'of LSTM: no repeated blocks follow each other \(its children: none\)'),
+    'two towers': (lambda: towers(3, 5), ': user, item may run side by side'),
+    'equal towers': (lambda: towers(8, 8), ': user, item may run side by side'),
+    'two encoders': (lambda: Net(text=Net(layer=blocks(2)), image=Net(layer=blocks(2)), head=nn.Linear(4, 2)), ': text, image may run'),
+    'two lists of blocks': (lambda: Net(query=blocks(3), key=blocks(3), head=nn.Linear(4, 2)), ': query, key may run side by side'),
     'an ensemble': (lambda: Net(models=nn.ModuleList([resnet18(), resnet18()]), head=nn.Linear(2000, 2)),
-                    'in which no repeated blocks follow'),
+                    'no repeated blocks follow'),
     'towers in a list': (lambda: Net(towers=nn.ModuleList([tower(4), tower(4)]), head=nn.Linear(16, 2)),
-                         'in which no repeated blocks follow'),
-    'numbered towers': (lambda: Net(tower1=tower(4), tower2=tower(4), head=nn.Linear(16, 2)), 'as tower1, tower2 may stand side by side'),
+                         'no repeated blocks follow'),
+    'numbered towers': (lambda: Net(tower1=tower(4), tower2=tower(4), head=nn.Linear(16, 2)), ': tower1, tower2 may run side by side'),
     'three of a class': (lambda: Net(text=Block(), image=Block(), audio=Block(), head=nn.Linear(6, 2)),
-                         'in which no repeated blocks follow'),
-    'a decoder first': (lambda: Net(decoder=tower(8), encoder=tower(8)), 'as decoder, encoder may stand side by side'),
+                         'no repeated blocks follow'),
+    'a decoder first': (lambda: Net(decoder=tower(8), encoder=tower(8)), ': decoder, encoder may run side by side'),
     'parts of layers': (lambda: Net(attentions=blocks(3), norms=nn.ModuleList([nn.LayerNorm(2) for _ in range(3)]), fc=nn.Linear(2, 2)),
-                        'as attentions, norms may stand side by side'),
-    'towers whose widths divide': (lambda: Net(user=tower(4), item=tower(16), head=nn.Linear(16, 2)), 'as user, item may stand side by'),
-    'towers that are put together': (lambda: Net(user=tower(4), item=tower(8), head=nn.Linear(16, 2)), 'as user, item may stand side by'),
+                        ': attentions, norms may run side by side'),
+    'towers whose widths divide': (lambda: Net(user=tower(4), item=tower(16), head=nn.Linear(16, 2)), ': user, item may run side by'),
+    'towers that are concatenated': (lambda: Net(user=tower(4), item=tower(8), head=nn.Linear(16, 2)), ': user, item may run side by'),
     'no parameters': (lambda: nn.Sequential(nn.ReLU()), 'Sequential has no parameters'),
 }
 
 @pytest.mark.parametrize('make,match', REFUSED.values(), ids=REFUSED)
-def test_models_without_an_order_are_refused_with_what_was_found(make, match):
+def test_models_without_an_order_are_refused(make, match):
     with pytest.raises(ValueError, match=match): layerwise_split(make())
 
 def test_widths_tell_the_order_of_plain_lists():

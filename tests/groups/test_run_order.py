@@ -1,4 +1,4 @@
-"The order of layers in a run; nothing is left of that"
+"Find the order of layers by a run, which leaves no trace"
 import pickle
 from functools import partial
 
@@ -26,7 +26,7 @@ class Block(nn.Module):
     def forward(self, x): return x + self.b(self.a(x).relu())
 
 class Runs(Net):
-    "Children by name, run in another order"
+    "A module that runs its children in another order than that of declaration"
     def __init__(self, order, **children):
         super().__init__(**children)
         self.order = order
@@ -40,10 +40,10 @@ def square(): return nn.Linear(4, 4)
 def body(n=3): return nn.ModuleList([Block() for _ in range(n)])
 
 class Towers(Net):
-    "Side by side, each on a part of the input"
+    "Parts that run side by side, each on a part of the input"
     def forward(self, x): return self.last(torch.cat([self.left(x[:,:2]), self.right(x)], 1))
 
-# Names and widths tell the wrong order, or none
+# Models for which names and widths tell a wrong order, or none
 MODELS_BY_RUN = {
     'a square output layer': (lambda: Runs(['first', 'body', 'out'], out=square(), first=square(), body=body()), ['first', 'body', 'out']),
     'two of them': (lambda: Runs(['first', 'body', 'b', 'a'], a=square(), b=square(), first=square(), body=body()),
@@ -66,7 +66,7 @@ def learner(model, path, **kwargs):
     return Learner(learn.dls, model, loss_func=CrossEntropyLossFlat(), splitter=layerwise_split, path=path, **kwargs)
 
 @pytest.mark.parametrize('make,names', MODELS_BY_RUN.values(), ids=MODELS_BY_RUN)
-def test_a_run_tells(make, names):
+def test_a_run_finds_the_order(make, names):
     m,x = make(),torch.randn(2, 4)
     want,before = want_of(m, names),state(m)
     assert ids(layerwise_split(m, x=x)) == want and same_state(state(m), before)
@@ -79,12 +79,12 @@ def test_a_run_tells(make, names):
                                   lambda learn: (learn.fit_ulmfit(1, 1e-2, gradual=False), learn.create_opt(), learn.opt.param_lists)[2]],
                          ids=['check', 'regroup', 'fit', 'again'])
 @pytest.mark.parametrize('make,names', MODELS_BY_RUN.values(), ids=MODELS_BY_RUN)
-def test_a_learner_has_a_batch(tmp_path, make, names, call):
+def test_a_learner_runs_its_model_on_a_batch(tmp_path, make, names, call):
     m = make()
     learn = learner(m, tmp_path)
     with learn.no_bar(),learn.no_logging(): assert ids(call(learn)) == want_of(m, names)
 
-def test_where_names_tell_the_same_the_splitter_stays(tmp_path):
+def test_the_splitter_stays_if_a_run_finds_the_same_order(tmp_path):
     m = Runs(['stem', 'body', 'fc'], stem=square(), body=body(), fc=square())
     learn = learner(m, tmp_path)
     check_groups(learn)
@@ -96,7 +96,7 @@ def test_parts_side_by_side_are_refused_though_widths_fit(tmp_path):
     assert is_partition(m, layerwise_split(m))
     for call in (lambda: layerwise_split(m, x=torch.randn(2, 4)), lambda: learner(m, tmp_path).fit_ulmfit(2, 1e-2),
                  lambda: learner(m, tmp_path).regroup()):
-        with pytest.raises(ValueError, match=r'as left, right stand side by side in a run \(its children: .*\): write a splitter'): call()
+        with pytest.raises(ValueError, match=r': left, right run side by side \(its children: .*\); write a splitter'): call()
 
 class Interleaved(Net):
     def forward(self, x):
@@ -105,7 +105,7 @@ class Interleaved(Net):
 
 def test_parts_of_each_layer_are_refused():
     m = Interleaved(attn=body(), ffn=body(), fc=square())
-    with pytest.raises(ValueError, match='as attn, ffn stand side by side in a run'): layerwise_split(m, x=torch.randn(2, 4))
+    with pytest.raises(ValueError, match=': attn, ffn run side by side'): layerwise_split(m, x=torch.randn(2, 4))
 
 @pytest.mark.parametrize('name', MODELS)
 def test_known_architectures_are_split_as_without_a_run(name):
@@ -114,7 +114,7 @@ def test_known_architectures_are_split_as_without_a_run(name):
     assert [set(g) for g in layerwise_split(m, x=x)] == [set(g) for g in layerwise_split(m)] and same_state(state(m), before)
 
 class Remembers(nn.Module):
-    "All that a run may leave: a count, a buffer that grows, one that is made, random numbers"
+    "A module that changes all that a run may change: a count, a buffer's size, new buffers, random states"
     def __init__(self):
         super().__init__()
         self.lin,self.norm,self.drop = square(),nn.BatchNorm1d(4, momentum=None),nn.Dropout(.5)
@@ -128,7 +128,7 @@ class Remembers(nn.Module):
         return self.norm(self.drop(self.lin(x))) + torch.rand(1)
 
 @pytest.mark.parametrize('training', [False, True])
-def test_nothing_is_left_of_a_run(training):
+def test_a_run_leaves_no_trace(training):
     m,x = Remembers().train(training),torch.randn(5, 4)
     before,attrs = state(m),{k: v for k,v in vars(m).items() if not k.startswith('_')}
     order = run_order(m, x)
@@ -136,14 +136,14 @@ def test_nothing_is_left_of_a_run(training):
     assert order.names == ['', 'lin', 'drop', 'norm'] and same_state(state(m), before)
     assert {k: v for k,v in vars(m).items() if not k.startswith('_')} == attrs and m.n == 0 and not hasattr(m, 'last')
 
-def test_nothing_is_left_of_a_run_that_fails():
+def test_a_failed_run_leaves_no_trace():
     m = Runs(['a', 'b'], a=Remembers(), b=nn.Linear(3, 3)).train()
     x = torch.randn(5, 4)
     before = state(m)
     with pytest.raises(RuntimeError): run_order(m, x)
     assert same_state(state(m), before) and m.a.n == 0
 
-def test_nothing_is_left_on_a_learner(learn):
+def test_a_run_leaves_no_trace_on_a_learner(learn):
     before = everything(learn)
     looked = [sorted(vars(dl)) for dl in learn.dls.loaders]
     x = learner_input(learn)
@@ -153,7 +153,7 @@ def test_nothing_is_left_on_a_learner(learn):
     assert everything(learn) == before
 
 class Twice(Callback):
-    "Gives the model what no batch has"
+    "A callback that adds an input which no batch has"
     def before_batch(self): self.learn.xb = (*self.xb, self.x)
 
 class TwoInputs(Net):
@@ -161,12 +161,12 @@ class TwoInputs(Net):
         for b in self.body: x = b(x + y)
         return self.out(x)
 
-def test_where_the_model_can_not_be_run_names_and_widths_decide(tmp_path):
+def test_names_and_widths_decide_if_the_model_can_not_run(tmp_path):
     m = TwoInputs(stem=nn.Linear(3, 4), body=body(), out=nn.Linear(4, 2))
     learn = learner(m, tmp_path, cbs=Twice())
     assert ids(check_groups(learn)) == ids(layerwise_split(m))
 
-def test_without_items_names_and_widths_decide(tmp_path):
+def test_names_and_widths_decide_if_there_are_no_items(tmp_path):
     m = Runs(['stem', 'body', 'fc'], stem=square(), body=body(), fc=square())
     learn = Learner(DataLoaders([], []), m, loss_func=CrossEntropyLossFlat(), splitter=layerwise_split, path=tmp_path)
     assert len(check_groups(learn)) == 5

@@ -28,7 +28,7 @@ def test_sequential_one_group_a_layer():
     a,b,c = linears(3)
     assert ids(layerwise_split(nn.Sequential(a, nn.ReLU(), b, nn.Dropout(), c, nn.Softmax(1)))) == ids(map(params, (a, b, c)))
 
-def test_sequential_norms_go_with_their_layer():
+def test_sequential_norms_belong_to_their_layer():
     a,b = linears(2)
     n1,n2,n3 = (nn.BatchNorm1d(2) for _ in range(3))
     m = nn.Sequential(n1, a, n2, nn.ReLU(), b, n3)
@@ -42,7 +42,7 @@ def test_embeddings_side_by_side_are_one_layer():
         embeddings = cls([nn.Embedding(3, 2), nn.Embedding(3, 2)])
         assert ids(layerwise_split(nn.Sequential(embeddings, a, b))) == ids(map(params, (embeddings, a, b)))
 
-def test_sequential_body_is_opened_the_head_stays_whole():
+def test_sequential_body_is_divided_and_the_head_stays_whole():
     a,b,c,d,e = linears(5)
     m = nn.Sequential(nn.Sequential(a, nn.Sequential(b, c)), nn.Sequential(d, nn.ReLU(), e))
     assert ids(layerwise_split(m)) == ids([params(a), params(b), params(c), params(d)+params(e)])
@@ -55,7 +55,7 @@ def test_tied_weight_is_in_the_last_layer_that_has_it():
     assert ids(layerwise_split(m)) == ids([params(rnn), params(dec)]) and is_partition(m, layerwise_split(m))
     assert ids(layerwise_split(nn.Sequential(rnn, emb, rnn))) == ids([params(emb), params(rnn)])
 
-def test_an_embedding_shared_with_a_decoder_is_of_the_input_and_tied_to_the_output_of_the_head():
+def test_a_shared_embedding_belongs_to_the_input_or_if_tied_to_the_output_to_the_head():
     emb,fc = nn.Embedding(5, 2),nn.Linear(2, 5, bias=False)
     m = Net(shared=emb, encoder=Net(emb=emb, layer=blocks(2)), decoder=Net(emb=emb, layer=blocks(2)), fc=fc)
     groups = layerwise_split(m)
@@ -64,7 +64,7 @@ def test_an_embedding_shared_with_a_decoder_is_of_the_input_and_tied_to_the_outp
     groups = layerwise_split(m)
     assert is_partition(m, groups) and len(groups) == 5 and ids(groups[-1:]) == [[id(emb.weight)]]
 
-def test_parameters_of_the_root_go_with_the_input():
+def test_parameters_of_the_root_belong_to_the_input():
     class Tokens(nn.Sequential):
         def __init__(self, *args):
             super().__init__(*args)
@@ -80,7 +80,7 @@ def test_frozen_parameters_keep_their_place():
     m[0].requires_grad_(False)
     assert is_partition(m, layerwise_split(m)) and len(layerwise_split(m)) == 3
 
-def test_a_list_with_a_forward_of_its_own_is_one_layer():
+def test_a_list_with_its_own_forward_is_one_layer():
     class Skip(nn.Sequential):
         def forward(self, x): return x + super().forward(x)
     m = nn.Sequential(nn.Linear(2, 2), Skip(*linears(2)), Skip(*linears(2)), nn.Linear(2, 2))
@@ -92,7 +92,7 @@ def test_a_list_with_a_forward_of_its_own_is_one_layer():
     m = nn.Sequential(nn.Linear(2, 2), Se(), nn.ReLU(), Net(skip=nn.Linear(2, 2), convs=nn.Sequential(*linears(2))), nn.Linear(2, 2))
     assert ids(layerwise_split(m)) == ids(map(params, (m[0], m[1], m[3], m[4])))
 
-def test_wrapped_models_are_opened():
+def test_wrapped_models_are_unwrapped():
     m = nn.Sequential(*linears(2), nn.Sequential(*linears(2)))
     want = ids(layerwise_split(m))
     assert ids(layerwise_split(Net(model=m))) == want == ids(layerwise_split(Net(a=Net(b=m))))
@@ -109,13 +109,13 @@ def test_n_groups_merges_neighbours_and_leaves_the_head_alone(n):
     every,some = layerwise_split(m),layerwise_split(m, n_groups=n)
     assert len(some) == n and is_partition(m, some) and ids(some[-1:]) == ids(every[-1:])
     assert sum(ids(some), []) == sum(ids(every), [])
-    # Whole layers, as even as can be
+    # Groups of whole layers, of about equal size
     starts = [id(g[0]) for g in every]
     counts = [sum(i in starts for i in g) for g in ids(some[:-1])]
     assert sum(counts) == 9 and max(counts)-min(counts) < 2
 
 @pytest.mark.parametrize('n', [1, 11, 0, -1, True, 2.5, '3'])
-def test_n_groups_that_cannot_be(n):
+def test_bad_n_groups(n):
     with pytest.raises((ValueError, TypeError), match='n_groups='): layerwise_split(resnet18(), n_groups=n)
 
 def test_neither_timm_nor_transformers_are_needed():
@@ -129,7 +129,7 @@ assert len(layerwise_split(resnet18())) == 10
 """
     subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True)
 
-def test_nothing_is_loaded_for_the_sake_of_a_question():
+def test_checks_for_optional_packages_import_nothing():
     code = """
 import sys
 import fastai.basics
@@ -146,7 +146,7 @@ assert [*defaults.callbacks] == callbacks
     subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True)
 
 
-# Properties of models that hypothesis makes up; a model is described by a name, or a list of descriptions for an `nn.Sequential`
+# Properties of models made up by hypothesis, from descriptions: a name, or a list of descriptions for an `nn.Sequential`
 LAYERS = dict(linear=lambda: nn.Linear(2, 2), norm=lambda: nn.LayerNorm(2), batchnorm=lambda: nn.BatchNorm1d(2),
               relu=nn.ReLU, embedding=lambda: nn.Embedding(3, 2))
 WEIGHTED = ('linear', 'norm', 'batchnorm', 'embedding')
@@ -164,7 +164,7 @@ def test_groups_of_any_sequential_are_a_partition_in_order(spec):
     m = sequential(spec)
     groups = layerwise_split(m)
     assert is_partition(m, groups)
-    # Without tied weights, the order of the parameters is that in which they run
+    # Without tied weights, parameters are declared in the order in which they run
     assert sum(ids(groups), []) == [id(p) for p in m.parameters()]
 
 @quick
@@ -177,7 +177,7 @@ def test_groups_of_a_flat_sequential_are_its_layers_each_with_its_norms(spec):
             want.append(waiting + params(layer))
             waiting = []
         elif want: want[-1] += params(layer)
-        # Norms at the very start wait for the first layer
+        # Norms at the very start belong to the first layer
         else: waiting += params(layer)
     assert ids(layerwise_split(m)) == ids(want or [waiting])
 
@@ -198,7 +198,7 @@ def test_n_groups_of_any_sequential_are_its_layers_merged(spec, data):
 
 @quick
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=8))
-def test_a_layer_that_is_used_again_is_in_one_group_the_last(uses):
+def test_a_layer_that_is_used_again_is_in_the_last_group_only(uses):
     layers = [nn.Linear(2, 2) for _ in range(4)]
     m = nn.Sequential(*[layers[i] for i in uses])
     groups = layerwise_split(m)
@@ -217,7 +217,7 @@ def test_tied_weights_are_in_one_group(spec, data):
 
 @st.composite
 def trees(draw, depth=3):
-    "Modules with children by name, in which lists, blocks, norms and heads stand anywhere; some have no order"
+    "Make modules with lists, blocks, norms and heads anywhere; some have no known order"
     kinds = ['linear', 'norm', 'embedding', 'block'] + (['list', 'sequential', 'net', 'net'] if depth else [])
     kind = draw(st.sampled_from(kinds))
     if kind == 'block': return blocks(1)[0]
@@ -235,7 +235,7 @@ def trees(draw, depth=3):
 def test_any_model_is_split_into_a_partition_or_refused(m):
     before = state(m)
     try: groups = layerwise_split(m)
-    except ValueError as e: assert 'found no order of the layers' in str(e)
+    except ValueError as e: assert "can't tell the order of the layers" in str(e)
     else: assert is_partition(m, groups)
     assert same_state(state(m), before)
 
@@ -244,7 +244,7 @@ def test_any_model_is_split_into_a_partition_or_refused(m):
        st.booleans(), st.booleans())
 def test_stem_blocks_and_head_of_any_model_that_has_an_order(lengths, cls, depth, norm, head_first):
     stages = [blocks(n, cls) for n in lengths]
-    # One block a stage is not repeated, unless it is in an `nn.ModuleList`
+    # A single block in each stage counts as repeated only in an `nn.ModuleList`
     if cls is nn.Sequential and sum(lengths) < 2: stages[0].append(blocks(1)[0])
     body = Net(**{f'layer{i}': o for i,o in enumerate(stages)})
     if norm: body.norm = nn.LayerNorm(2)

@@ -32,7 +32,7 @@ def test_language_model_is_as_fastai_splits_it(kw):
     assert len(groups) == kw.get('n_layers', 3) + 1
 
 @pytest.mark.parametrize('wrap', [nn.DataParallel, torch.compile])
-def test_a_text_model_that_is_wrapped_is_split_as_it_was(wrap):
+def test_a_wrapped_text_model_is_split_as_without_wrapper(wrap):
     m = get_text_classifier(AWD_LSTM, 20, 2, config=dict(awd_lstm_clas_config, **CFG))
     assert ids(layerwise_split(wrap(m))) == ids(awd_lstm_clas_split(m))
 
@@ -43,20 +43,20 @@ def test_fastai_has_a_splitter_for_its_text_models_only():
     assert text_splitter(nn.Linear(2, 2)) is None
 
 @pytest.mark.parametrize('name', [n for n in MODELS if MODELS[n][1] is tokens])
-def test_language_models_are_known(tmp_path, name):
+def test_language_models_are_recognised(tmp_path, name):
     m,x,*_ = build(name)
     learn = Learner(two_items(x), m, loss_func=lambda out, y: out.sum(), splitter=layerwise_split, path=tmp_path)
     assert is_language_model(learn) == ('masked' in name or 'language model' in name)
 
-def test_learners_of_language_models_are_known(tmp_path):
+def test_learners_of_language_models_are_recognised(tmp_path):
     assert is_language_model(make_lm(tmp_path)) and not is_language_model(make_clas(tmp_path)) and not is_language_model(make_mlp(tmp_path))
-    # Whatever its model is
+    # The class of the learner decides, whatever its model is
     learn = make_lm(tmp_path)
     learn.model = nn.Linear(2, 2)
     assert is_language_model(learn)
 
 class Clas(nn.Module):
-    "A classifier on what a language model gives, its head declared first or last; `takes` makes one tensor of the output"
+    "A classifier on the output of a language model, its head declared first or last; `takes` makes one tensor of the output"
     def __init__(self, lm, head, takes, first=False):
         super().__init__()
         if first: self.head = head
@@ -79,7 +79,7 @@ ON_A_LANGUAGE_MODEL = {
 
 @pytest.mark.parametrize('first', [False, True])
 @pytest.mark.parametrize('make,head,takes', ON_A_LANGUAGE_MODEL.values(), ids=ON_A_LANGUAGE_MODEL)
-def test_a_classifier_on_a_language_model_is_none(tmp_path, make, head, takes, first):
+def test_a_classifier_on_a_language_model_is_no_language_model(tmp_path, make, head, takes, first):
     def _learner(model, cbs=None):
         return Learner(make_clas(tmp_path).dls, model, loss_func=CrossEntropyLossFlat(), splitter=layerwise_split, cbs=cbs, path=tmp_path)
     m = Clas(make(), head(), takes, first)
@@ -91,11 +91,11 @@ class Logits(nn.Module):
     def __init__(self, lm): super().__init__(); self.other,self.lm = nn.Linear(2, 2),lm
     def forward(self, x): return self.lm(x).logits
 
-def test_what_comes_out_decides_however_it_is_wrapped(tmp_path):
+def test_the_output_decides_however_the_model_is_wrapped(tmp_path):
     learn = Learner(make_clas(tmp_path).dls, Logits(bert()), loss_func=CrossEntropyLossFlat(), splitter=layerwise_split, path=tmp_path)
     assert is_language_model(learn)
 
-def test_where_the_model_can_not_be_run_what_it_declares_last_decides(tmp_path):
+def test_the_last_module_decides_if_the_model_can_not_run(tmp_path):
     def _learner(model):
         return Learner(DataLoaders([], []), model, loss_func=CrossEntropyLossFlat(), splitter=layerwise_split, path=tmp_path)
     assert is_language_model(_learner(bert())) and is_language_model(_learner(Logits(bert()))) and is_language_model(_learner(awd()))
