@@ -1,4 +1,4 @@
-"A fit in miniature: its plan in a few steps, and the validation loss after them"
+"Fit in miniature: run a plan in a few steps, and validate after them"
 __all__ = []
 
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ from .part_losses import gather_losses, part_losses
 
 
 class FirstBatches(GetAttr):
-    "The first `n` batches of a loader, which begins again where it has fewer; in all else it is that loader"
+    "The first `n` batches of a loader, which starts again if it has fewer; all other attributes are those of the loader"
     _default = 'dl'
     def __init__(self, dl, n:int): self.dl,self.n = dl,n
     def __len__(self): return self.n
@@ -40,12 +40,12 @@ def miniature(
     plan:Plan, # The plan of the whole fit
     n_steps:int, # Steps of the miniature
 ) -> Plan:
-    "Return `plan` in one epoch of `n_steps` steps: the same shares, rates and schedule"
+    "Return `plan` scaled to one epoch of `n_steps` steps, with the same rates, schedule and share of each phase"
     shares = [(p.epochs/plan.n_epoch, i) for i,p in enumerate(plan.phases)]
     begun,phases = set(),[]
     for epochs,i in with_own_steps(shares, n_steps):
         phase = replace(plan.phases[i], epochs=epochs, early_stop=None)
-        # The phase that begins the cycle may have no step
+        # The phase that begins the cycle may have no step in the miniature
         leader = max(j for j in range(i+1) if plan.phases[j].sched is not None)
         if leader not in begun: phase = replace(phase, sched=plan.phases[leader].sched, moms=plan.phases[leader].moms)
         begun.add(leader)
@@ -57,33 +57,33 @@ def _batch_norms(model):
     return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
 
 class FreshNormStats(Callback):
-    """Average the running statistics of batch norms over the second half of the steps, as a fit of many steps does: after a few steps,
-    those with a low momentum are still the pretrained ones"""
+    """Average the running statistics of batch norms over the second half of the steps. In a few steps, statistics with a low momentum
+    would stay close to the pretrained ones, unlike in a whole fit"""
     def before_batch(self):
         if not self.training or self.iter != len(self.dls.train)//2: return
         for m in _batch_norms(self.model):
-            # In a frozen group it may keep its statistics
+            # A batch norm of a frozen group may keep its running statistics
             if not m.training: continue
             m.reset_running_stats()
-            # The average of all that follow
+            # None averages over all following batches with equal weights
             m.momentum = None
 
 @contextmanager
 def same_momentum(
-    model:nn.Module, # The model, whose batch norms may get another momentum inside
+    model:nn.Module, # The model, whose batch norms may get another momentum inside the context
 ):
-    "Put back the momentum of batch norms, which is no part of their state"
+    "Restore the momentum of batch norms, which is not in their state dict"
     before = [(m, m.momentum) for m in _batch_norms(model)]
     try: yield
     finally:
         for m,momentum in before: m.momentum = momentum
 
 class NoValidation(Callback):
-    "Leave out the validation at the end of an epoch"
+    "Skip the validation at the end of the epoch"
     def before_validate(self): raise CancelValidException()
 
 class ValidLosses(Callback):
-    "Keep the losses of parts of the first items, in `batches`"
+    "Keep the `part_losses` of the first `n_items` items in `batches`"
     def __init__(self, n_items:int): self.n_items,self.batches = n_items,[]
 
     def after_batch(self):
@@ -94,23 +94,23 @@ def miniature_losses(
     learn:Learner, # The learner, which is changed
     plan:Plan, # The plan of the whole fit
     n_steps:int, # Steps of the miniature
-    n_items:int, # Validation items at most, in whole batches
+    n_items:int, # Validation items, at most, in whole batches
     wd:float=None, # Weight decay, as in `fit`
 ) -> Losses: # Of one candidate
-    "Fit `plan` in `n_steps` steps, and return the validation losses after them; raise `CancelFitException` where a callback calls it off"
+    "Fit `plan` in `n_steps` steps and return the validation losses; raise `CancelFitException` if a callback cancels the fit"
     train = learn.dls.train
     valid = learn.dls.valid if has_valid(learn) else train
     learn.dls = copy(learn.dls)
     learn.dls.loaders = [FirstBatches(train, n_steps), valid]
     with same_momentum(learn.model),catch_warnings():
-        # What holds for the whole fit is said when it runs
+        # The whole fit gives these warnings itself
         simplefilter('ignore')
         learn.fit_plan(miniature(plan, n_steps), wd=wd, cbs=[FreshNormStats(), NoValidation()], reset_opt=True)
     n_done,losses = learn.train_iter,ValidLosses(n_items)
     learn.validate(dl=shuffled(valid, n_items), cbs=losses)
-    # Neither `fit` nor `validate` tells
+    # `validate` hides that a callback cancelled it
     if not losses.batches: raise CancelValidException()
     res = gather_losses([losses.batches])
-    # It also ends early where the loss isn't finite
+    # `fit` hides that too; a fit whose loss is not finite also ends early
     if n_done < n_steps and np.isfinite(res.mean).all(): raise CancelFitException()
     return res

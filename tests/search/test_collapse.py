@@ -38,7 +38,7 @@ def said(learn, *args, **kwargs):
     with learn.no_bar(),learn.no_logging(),warnings.catch_warnings(record=True) as got:
         warnings.simplefilter('always')
         learn.fit_ulmfit(*args, **kwargs)
-    return [str(w.message) for w in got if 'is lost' in str(w.message)]
+    return [str(w.message) for w in got if 'lost its pretrained features' in str(w.message)]
 
 def test_a_body_that_is_lost_is_said(tmp_path):
     learn = make_mlp(tmp_path)
