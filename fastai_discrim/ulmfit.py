@@ -16,8 +16,9 @@ from .distributed import log_rank0
 from .groups.layer_groups import check_groups
 from .plan.origin import BodyLR, HeadLR
 from .plan.rates import FACTOR
-from .run.checkpoint_file import check_checkpoint
+from .run.checkpoint_file import check_checkpoint, read_checkpoint
 from .run.fit_plan import check_plan
+from .run.run_identity import checkpoint_plan
 from .search import head_lr as _head_lr  # noqa: F401, for `learn.head_lr_find`
 from .search.body_lr import search_body_lr
 from .search.body_prior import body_prior
@@ -81,19 +82,16 @@ def fit_ulmfit(self:Learner,
         check_checkpoint(checkpoint, checkpoint_every)
         plan = make_plan(ifnone(lr, defaults.lr), body_lr)
         check_plan(self, plan, cbs, reset_opt)
-        before = checkpoint and _checkpoint_plan(self, checkpoint)
-        if before: lr,body_lr = ifnone(lr, before.phases[0].lrs[-1]),ifnone(body_lr, before.body_lr)
+        state = checkpoint and read_checkpoint(self, checkpoint)
+        if state:
+            before = checkpoint_plan(state)
+            lr,body_lr = ifnone(lr, before.phases[0].lrs[-1]),ifnone(body_lr, before.body_lr)
         # The callbacks may be needed to make a prediction of what the model gives
         with self.added_cbs(cbs):
             if lr is None: lr = _find_lr(self, plan, n_epoch, wd)
             if body_lr is None: body_lr = _find_body_lr(self, n_epoch, lr, wd, kwargs)
     self.fit_plan(make_plan(lr, body_lr), cbs=cbs, wd=wd, checkpoint=checkpoint, checkpoint_every=checkpoint_every, reset_opt=reset_opt)
     if isinstance(lr, HeadLR) and rank_distrib() == 0: warn_of_collapse(self, lr)
-
-def _checkpoint_plan(learn, checkpoint):
-    "Return the plan of the run that goes on; None if there is none"
-    from .run.checkpointing import checkpoint_plan
-    return checkpoint_plan(learn, checkpoint)
 
 def _find_lr(learn, plan, n_epoch, wd):
     "Find η_L, for as long and under the schedule that the head has in `plan`"
