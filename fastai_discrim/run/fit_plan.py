@@ -109,14 +109,17 @@ def fit_plan(self:Learner,
     check_plan(self, plan, cbs, reset_opt)
     plan = pass_over_in_plan(plan, check_some_train(self, check_groups(self, reset_opt)))
     _warn_of_one_step(plan, len(self.dls.train))
-    saving,begin = L(),(start_epoch, 0)
+    saving,begin = None,(start_epoch, 0)
     if checkpoint is not None:
-        plan,point = checkpointing(self, plan, checkpoint, checkpoint_every, wd, reset_opt)
-        if point is None: return
-        saving,begin = L(point),point.begin
+        plan,saving = checkpointing(self, plan, checkpoint, checkpoint_every, wd, reset_opt)
+        # The run is finished
+        if saving is None: return
+        begin = saving.begin
     with plan_loop(self, plan, *begin) as loop:
-        for point in saving: point.loop = loop
-        ending = [PhaseEnding(plan, loop)] if any(p.early_stop for p in plan.phases) else []
-        guard = LossGuard(plan, checkpoint, checkpoint_every)
-        running = [PlanUnfreezing(plan), PlanScheduler(plan, loop), RunRecorder(plan), guard, *ending]
-        self.fit(plan.n_epoch, lr=list(plan.phases[0].lrs), wd=wd, cbs=running+L(cbs)+saving, reset_opt=reset_opt, start_epoch=start_epoch)
+        ours = [PlanUnfreezing(plan), PlanScheduler(plan, loop), RunRecorder(plan), LossGuard(plan, checkpoint, checkpoint_every)]
+        if any(p.early_stop for p in plan.phases): ours.append(PhaseEnding(plan, loop))
+        cbs = ours+L(cbs)
+        if saving is not None:
+            saving.loop = loop
+            cbs.append(saving)
+        self.fit(plan.n_epoch, lr=list(plan.phases[0].lrs), wd=wd, cbs=cbs, reset_opt=reset_opt, start_epoch=start_epoch)

@@ -13,9 +13,9 @@ from ..user_warning import warn_user
 
 # Losses per check: each check waits for the device
 N_LOSSES = 10
-# Steps whose mean is the loss of the untrained head: a cycle begins at low rates, but a few steps later the loss may explode
+# First steps, whose mean loss is that of the untrained head: a cycle begins at low rates, but a few steps later the loss may explode
 N_FIRST = 2
-# Ratio to the first losses. Equal probabilities for all classes give a ratio of 1; the noise of small batches stays below 2
+# Ratio of a loss that has exploded to the first losses, which are those of a uniform prediction: noise of small batches stays below 2
 EXPLODED = 4
 
 
@@ -38,7 +38,7 @@ class LossGuard(FitCallback):
         is_written = self.checkpoint_every and self.train_iter % self.checkpoint_every == 0
         if len(self.losses) >= N_LOSSES or is_written: self.check()
 
-    # These leave no tensors, which `learn.export` would pickle
+    # Keep no tensors after an epoch: `learn.export` would pickle them
     def after_train(self): self.check()
     def after_cancel_fit(self): self.losses = []
 

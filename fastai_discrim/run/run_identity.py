@@ -23,7 +23,7 @@ def _digest(text):
 def func_name(
     f, # A function, a class, or a `partial` of one
 ) -> str:
-    "Return the name of `f`, with the torch optimiser that it wraps in brackets"
+    "Return the name of `f`, followed by the name of the torch optimiser that it wraps, if any"
     inner = getattr(f, 'keywords', {}).get('opt')
     f = getattr(f, 'func', f)
     return getattr(f, '__name__', type(f).__name__) + (f'({func_name(inner)})' if inner else '')
@@ -34,7 +34,7 @@ def _tensors_text(tensors):
     return f'{sum(t.numel() for t in tensors.values())} in {len(tensors)} tensors, {_digest(shapes)}'
 
 def _loss_name(learn):
-    "Return the name of the loss function; after Ctrl-C a callback such as `MixUp` leaves its own, which keeps the old one"
+    "Return the name of the loss function; after Ctrl-C a callback such as `MixUp` leaves its own in place"
     return func_name(getattr(getattr(learn.loss_func, '__self__', None), 'old_lf', learn.loss_func))
 
 def batch_size(
@@ -48,7 +48,7 @@ def run_identity(
     plan:Plan, # The plan that it runs
     wd:float|None=None, # Weight decay, as in `fit`
     reset_opt:bool=False, # As in `fit`
-) -> dict: # Values by name, as JSON can hold them
+) -> dict: # Values by name, to compare and to show
     "Return what must be the same to resume a run"
     model,dls,wd = get_model(learn.model),learn.dls,learn.wd if wd is None else wd
     train,*valid = [whole_loader(dl) for dl in dls.loaders]

@@ -56,7 +56,7 @@ def lower_lr(
     return np.array(lrs),losses,lrs[np.nanargmin(losses.mean) if all_bad else 0]
 
 def _is_at_edge(losses, destroyed):
-    "Tell whether the next higher rate destroys the network and the next lower one does not: in a whole fit this rate may, too"
+    "Tell whether the next higher rate destroys the network and the next lower one does not: in the longer whole fit this rate may too"
     return len(losses.mean) > 2 and losses.mean[2] >= destroyed > losses.mean[0]
 
 def search_body_lr(

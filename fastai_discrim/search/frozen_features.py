@@ -52,7 +52,7 @@ def frozen_features(
     with ExitStack() as hooks:
         for m in recorder.modules: hooks.enter_context(m.register_forward_pre_hook(recorder.on_call, with_kwargs=True))
         learn.validate(dl=dl, cbs=recorder)
-    # Another callback cancelled the pass: `validate` hides that
+    # Another callback cancelled the pass, and `validate` caught its exception
     if not recorder.batches: raise CancelValidException()
     return recorder.batches
 
@@ -61,7 +61,7 @@ def shuffled(dl, n):
     size = count_items(dl)
     if size is None or size <= n or isinstance(dl.dataset, IterableDataset): return dl
     if hasattr(dl, 'new'): return dl.new(shuffle=True)
-    # Another sampler may be there to leave items out
+    # Any other sampler may leave out items on purpose
     if not isinstance(dl, DataLoader) or not isinstance(dl.sampler, SequentialSampler) or dl.batch_size is None: return dl
     return DataLoader(dl.dataset, dl.batch_size, shuffle=True, collate_fn=dl.collate_fn)
 

@@ -108,9 +108,9 @@ def miniature_losses(
         learn.fit_plan(miniature(plan, n_steps), wd=wd, cbs=[FreshNormStats(), NoValidation()], reset_opt=True)
     n_done,losses = learn.train_iter,ValidLosses(n_items)
     learn.validate(dl=shuffled(valid, n_items), cbs=losses)
-    # `validate` hides that a callback cancelled it
+    # A callback cancelled the pass, and `validate` caught its exception
     if not losses.batches: raise CancelValidException()
     res = gather_losses([losses.batches])
-    # `fit` hides that too; a fit whose loss is not finite also ends early
+    # `fit` also caught the exception of a callback, unless it ended early because of a loss that is not finite
     if n_done < n_steps and np.isfinite(res.mean).all(): raise CancelFitException()
     return res

@@ -82,14 +82,6 @@ def _first_sentence(e):
     first_line = str(e).strip().split('\n')[0]
     return first_line.split('. ')[0][:MAX_MESSAGE]
 
-def _modules_around(model, params):
-    "List the modules that contain all of `params`, from `model` inwards"
-    res = [model]
-    while True:
-        inner = first(c for c in res[-1].children() if params <= set(c.parameters()))
-        if inner is None: return res
-        res.append(inner)
-
 def _can_begin(m, params):
     "Tell whether the head may begin with `m`: it trains, or it behaves differently in training and in evaluation"
     if not params.isdisjoint(own_params(m)): return True
@@ -155,10 +147,10 @@ def split_head(
     i = _find_entry(calls, model, params)
     _check_features(learn, batch, params, calls, i, half)
     entry,args,kwargs = calls[i]
-    # From the smallest module around the head outwards: an outer one may add an activation, as for `y_range`, or a dropout
-    around = [m for m in reversed(_modules_around(model, params)) if entry in set(m.modules())]
+    # Modules around the head, from the smallest outwards: an outer one may add an activation, as for `y_range`, or a dropout
+    inwards = [m for m in model.modules() if params <= set(m.parameters()) and entry in set(m.modules())]
     why = ''
-    for needs_inputs,root in product((False, True), around):
+    for needs_inputs,root in product((False, True), reversed(inwards)):
         call = first(c for c in calls if c.module is root)
         if call is None: continue
         inputs = [call.args, call.kwargs]
