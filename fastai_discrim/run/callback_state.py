@@ -16,10 +16,8 @@ from .plain_data import UNWRITABLE, tagged, to_plain
 KNOWN = 'fastai.', 'fastai_discrim.'
 HISTORY = {'Recorder.values'}
 
-def init_args(
-    o, # A callback, a metric or a module
-) -> dict: # By name
-    "Return the `repr` of each attribute that is named like an argument of `__init__`"
+def init_args(o) -> dict:
+    "Return the `repr` of each attribute of `o` that is named like an argument of `__init__`, by name"
     return {k: repr(vars(o)[k]) for k in signature(type(o).__init__).parameters if k in vars(o)}
 
 def plain_attrs(
@@ -43,11 +41,8 @@ def _plain_attr(v):
         if not hasattr(v, 'load_state_dict'): raise
         return tagged('state_dict', to_plain(v.state_dict()))
 
-def set_attrs(
-    o, # A callback, a metric or a module
-    attrs:dict, # The result of `plain_attrs`, as read from a checkpoint
-):
-    "Restore the attributes of `o`"
+def set_attrs(o, attrs:dict):
+    "Restore the attributes of `o` from the result of `plain_attrs`, as read from a checkpoint"
     for k,v in attrs.items():
         old = vars(o).get(k)
         if isinstance(old, Metric): set_attrs(old, v)
@@ -59,9 +54,7 @@ def set_attrs(
         # `setattr` would warn if the learner has an attribute of the same name
         else: vars(o)[k] = v
 
-def in_checkpoint(
-    cb:Callback, # A callback
-) -> bool:
+def in_checkpoint(cb:Callback) -> bool:
     "Tell whether the state of `cb` is part of a checkpoint: not if each batch creates it again"
     return getattr(type(cb), 'in_checkpoint', True) and not isinstance(cb, (ProgressCallback, RNNCallback))
 
@@ -82,11 +75,8 @@ def callback_state(
     watched = _watched(cb)
     return {**res, 'watches': watched} if watched else res
 
-def set_callback_state(
-    cb:Callback, # A callback
-    state:dict, # The result of `callback_state`, as read from a checkpoint
-):
-    "Restore the state of a callback; the best value of a tracker only if the tracker still watches the same value"
+def set_callback_state(cb:Callback, state:dict):
+    "Restore the `callback_state` of `cb`; the best value of a tracker only if it still monitors the same value"
     now = _watched(cb)
     # The index of the monitored value may have changed
     skipped = {'watches', 'idx'} if now else set()

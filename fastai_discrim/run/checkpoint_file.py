@@ -17,17 +17,12 @@ from .plain_data import from_plain, to_plain
 # Version 1 had no modes of modules; version 2 did not distinguish parameters frozen by hand from those frozen with their group
 VERSION = 3
 
-def checkpoint_file(
-    learn:Learner, # The learner that runs
-    name:str, # Name of the checkpoint
-) -> Path:
+def checkpoint_file(learn:Learner, name:str) -> Path:
     "Return the file of the checkpoint `name`, beside the models that `learn.save` writes"
     return learn.path/learn.model_dir/f'{name}.ckpt'
 
-def previous(
-    file:Path, # A checkpoint
-) -> Path:
-    "Return the file of the previous checkpoint"
+def previous(file:Path) -> Path:
+    "Return the file of the checkpoint before `file`"
     return file.with_name(f'{file.name}.previous')
 
 def _next(file):
@@ -41,10 +36,7 @@ def _sync_folder(path):
     try: os.fsync(fd)
     finally: os.close(fd)
 
-def write(
-    file:Path, # The checkpoint to write
-    state:dict, # Values that `to_plain` accepts
-):
+def write(file:Path, state:dict):
     "Write `state` to `file` and keep the old file as the previous one, so that a complete file exists at any time"
     buf,tmp = io.BytesIO(),_next(file)
     torch.save(to_plain(dict(fastai_discrim='Checkpoint', version=VERSION, **state)), buf)
@@ -71,10 +63,8 @@ def _read(file):
     # `weights_only`: no code in the file is executed
     return torch.load(io.BytesIO(data[:-4]), map_location='cpu', weights_only=True)
 
-def read(
-    file:Path, # A checkpoint
-) -> dict|None: # None if there is no file
-    "Read the last checkpoint; if it is damaged, warn, rename it, and read the previous one"
+def read(file:Path) -> dict|None:
+    "Read a checkpoint, or return None if there is none; if it is damaged, warn, rename it, and read the previous one"
     # If `file` is missing, either `write` was killed between its two renames, so that the temporary file is complete, or someone deleted
     # `file`. A run that was killed just before the first rename, and whose file was deleted later, looks like the first case
     files = [f for f in ([file, previous(file)] if file.exists() else [_next(file)]) if f.exists()]
@@ -106,11 +96,8 @@ def _check_version(file, d):
         raise ValueError(f'{file} is a {kind} of version {version}: expected version {VERSION}, the only one that this fastai_discrim '
                          'reads; resume with the release that wrote it, or give the checkpoint another name')
 
-def read_checkpoint(
-    learn:Learner, # The learner that is to run
-    name:str, # Name of the checkpoint
-) -> dict|None: # The content of the checkpoint, in all processes; None if there is none
-    "Read the checkpoint `name` on rank 0"
+def read_checkpoint(learn:Learner, name:str) -> dict|None:
+    "Read the checkpoint `name` on rank 0, and return its content in all processes, or None if there is none"
     return on_rank0(lambda: read(checkpoint_file(learn, name)))
 
 def check_checkpoint(

@@ -126,23 +126,16 @@ class Checkpointing(FitCallback):
         try: self._write(*args, **kwargs)
         except (OSError, TypeError, ValueError, RuntimeError) as e: warn_user(f'{e}; training goes on without this checkpoint')
 
-def of_this_process(
-    state:dict, # The content of a checkpoint
-) -> dict:
+def of_this_process(state:dict) -> dict:
     "Return the part of a checkpoint that belongs to this process"
     return state['ranks'][rank_distrib() if n_processes() > 1 else 0]
 
-def learner_part(
-    state:dict, # The content of a checkpoint
-) -> dict:
+def learner_part(state:dict) -> dict:
     "Return the `learner_state` in a checkpoint"
     return {**state['learner'], **of_this_process(state)['learner']}
 
-def restore(
-    learn:Learner, # The learner that is to run
-    state:dict, # The content of a checkpoint
-):
-    "Restore the learner and the order of its batches"
+def restore(learn:Learner, state:dict):
+    "Restore the learner and the order of its batches from the content of a checkpoint"
     set_data_state(learn, of_this_process(state)['start'])
     set_learner_state(learn, learner_part(state))
 

@@ -118,7 +118,7 @@ def fit_plan(self:Learner,
     with plan_loop(self, plan, *begin) as loop:
         ours = [PlanUnfreezing(plan), PlanScheduler(plan, loop), RunRecorder(plan), LossGuard(plan, checkpoint, checkpoint_every)]
         if any(p.early_stop for p in plan.phases): ours.append(PhaseEnding(plan, loop))
-        cbs = ours+L(cbs)
+        cbs = [*ours, *L(cbs)]
         if saving is not None:
             saving.loop = loop
             cbs.append(saving)

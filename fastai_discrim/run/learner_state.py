@@ -41,11 +41,8 @@ def learner_state(
         callbacks=[[cb.name, callback_state(cb, a, lost)] for cb,a in zip(learn.cbs, args) if in_checkpoint(cb)],
         metrics=[plain_attrs(m) for m in learn.metrics], **{k: to_plain(getattr(learn, k, None)) for k in COUNTS})
 
-def set_learner_state(
-    learn:Learner, # The learner that is to run
-    state:dict, # The result of `learner_state`, as read from a checkpoint
-):
-    "Restore the state that the rest of the run depends on"
+def set_learner_state(learn:Learner, state:dict):
+    "Restore the result of `learner_state`, as read from a checkpoint"
     model = get_model(learn.model)
     device = next(model.parameters()).device
     model.load_state_dict(state['model'])

@@ -20,10 +20,8 @@ def _record(cb):
     return {k:v for k,v in vars(cb).items() if k not in HISTORY}
 
 @contextmanager
-def nested_fit(
-    learn:Learner, # The learner that runs a plan; another fit runs inside the context
-):
-    "Remove the callbacks that run the plan inside the context; then restore them, the position, the records, and the hyper-parameters"
+def nested_fit(learn:Learner):
+    "Remove the callbacks that run the plan inside the context; then restore them, the position, the records, modes and hyper-parameters"
     cbs,position = learn.cbs,{k: vars(learn)[k] for k in POSITION if k in vars(learn)}
     recording = Recorder,if_loaded('fastai.callback.progress', 'ProgressCallback')
     records = [(cb, _record(cb)) for cb in cbs if isinstance(cb, recording)]

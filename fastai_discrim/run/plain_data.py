@@ -21,11 +21,8 @@ SCALARS = bool,int,float,complex,str
 # Errors of `to_plain` for a value that can't be written: its own `TypeError`, and those of torch for unusual arrays and tensors
 UNWRITABLE = TypeError,ValueError,RuntimeError
 
-def tagged(
-    kind:str, # A key of `_READ`
-    v, # Plain data
-) -> dict:
-    "Wrap `v` so that `from_plain` knows which value it stands for"
+def tagged(kind:str, v) -> dict:
+    "Wrap plain data `v` so that `from_plain` restores the `kind` of value, a key of `_READ`"
     return {TAG: kind, 'value': v}
 
 def _is_list(o): return isinstance(o, (list, L))

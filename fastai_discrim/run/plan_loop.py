@@ -15,9 +15,7 @@ from .nested_fit import nested_fit
 
 class PlanLoop:
     "The position of a fit with a plan, and the loop that replaces fastai's"
-    def __init__(self,
-        learn:Learner, # The learner that fits
-    ):
+    def __init__(self, learn:Learner):
         self.learn,self.fastai_fit,self.fastai_do_fit,self.fastai_one_batch = learn,learn.fit,learn._do_fit,learn.one_batch
         # Has the fit begun? Is it in its loop? Is a nested fit running?
         self.begun = self.running = self.nested = False

@@ -20,10 +20,8 @@ def _digest(text):
     "Return a short digest of `text`"
     return sha1(text.encode()).hexdigest()[:8]
 
-def func_name(
-    f, # A function, a class, or a `partial` of one
-) -> str:
-    "Return the name of `f`, followed by the name of the torch optimiser that it wraps, if any"
+def func_name(f) -> str:
+    "Return the name of `f`, a function, a class or a `partial`, followed by the name of the torch optimiser that it wraps, if any"
     inner = getattr(f, 'keywords', {}).get('opt')
     f = getattr(f, 'func', f)
     return getattr(f, '__name__', type(f).__name__) + (f'({func_name(inner)})' if inner else '')
@@ -37,10 +35,8 @@ def _loss_name(learn):
     "Return the name of the loss function; after Ctrl-C a callback such as `MixUp` leaves its own in place"
     return func_name(getattr(getattr(learn.loss_func, '__self__', None), 'old_lf', learn.loss_func))
 
-def batch_size(
-    dl, # A loader, of fastai or torch
-) -> int|None: # None if the loader doesn't say
-    "Return the batch size of `dl`"
+def batch_size(dl) -> int|None:
+    "Return the batch size of a loader of fastai or torch, or None if it has none"
     return getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None)
 
 def run_identity(
@@ -94,8 +90,6 @@ def check_run(
     if state: check_same_run(checkpoint_file(learn, name), state['identity'], identity)
     return identity,state
 
-def checkpoint_plan(
-    state:dict, # The content of a checkpoint
-) -> Plan:
+def checkpoint_plan(state:dict) -> Plan:
     "Return the plan of the run that wrote a checkpoint"
     return Plan.from_json(state['identity']['plan'])

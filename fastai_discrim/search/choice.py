@@ -20,10 +20,7 @@ LR_UNTRAINED = 1e-12
 LITTLE_GAIN = 0.01
 
 
-def lowers(
-    loss:float, # Loss before
-    lowest:float, # Loss after
-) -> bool:
+def lowers(loss:float, lowest:float) -> bool:
     "Tell whether `lowest` is lower than `loss` by more than 1 %; False if one of them is nan"
     return bool(loss-lowest > LITTLE_GAIN*abs(loss))
 
@@ -64,11 +61,9 @@ def search_lrs(
         tried,losses = tried[order],losses.at(order)
     return tried,losses.joined(untrained)
 
-def about_as_good(
-    losses:Losses, # Losses at ascending rates, of which one is finite
-) -> np.ndarray: # Indices, ascending
-    """Return the best candidate and its neighbours whose losses are higher by at most one standard error of the paired difference. Stop on
-    each side at the first candidate that is clearly worse, so that the choice never crosses a hump"""
+def about_as_good(losses:Losses) -> np.ndarray:
+    """Return the indices, at ascending rates, of the best candidate and of its neighbours whose losses are higher by at most one standard
+    error of the paired difference. Stop on each side at a candidate that is clearly worse, so that the choice never crosses a hump"""
     means = losses.mean
     best = np.nanargmin(means)
     def _is_good(i): return np.isfinite(means[i]) and not losses.is_clearly_lower(best, i)

@@ -27,11 +27,8 @@ def _last_losses(learn):
     if 'valid_loss' in last: losses.append(float(last['valid_loss']))
     return losses
 
-def warn_of_collapse(
-    learn:Learner, # The learner, after a fit
-    head:HeadLR, # What `head_lr_find` found before it
-):
-    "Warn if the fit left the network hardly better than an untrained head, while a head on frozen features does better"
+def warn_of_collapse(learn:Learner, head:HeadLR):
+    "Warn if the last fit left the network hardly better than an untrained head, while a head on frozen features does better"
     losses = _last_losses(learn)
     if not has_collapsed(losses, head): return
     warn_user(f'the fit ended with a loss of {losses[-1]:.3g}, but an untrained head has {head.untrained:.3g} and a head trained on frozen '

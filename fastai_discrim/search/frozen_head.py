@@ -21,33 +21,21 @@ def list_tensors(o) -> list:
     map_tensors(res.append, o)
     return res
 
-def items(
-    o, # Tensors, as `map_tensors` takes them; their first dimension is the items
-    start:int, # The first item
-    stop:int, # The item after the last
-):
-    "Slice the items of all tensors in `o`; tensors without dimensions stay as they are"
+def items(o, start:int, stop:int):
+    "Slice the first dimension of all tensors in `o`, the items; tensors without dimensions stay as they are"
     return map_tensors(lambda t: t[start:stop] if t.ndim else t, o)
 
-def has_items_first(
-    o, # Tensors, as `map_tensors` takes them
-    n:int, # Number of items
-) -> bool:
+def has_items_first(o, n:int) -> bool:
     "Tell whether all tensors in `o` have `n` items in the first dimension"
     return all(t.ndim and len(t) == n for t in list_tensors(o))
 
-def part_bounds(
-    n:int, # Number of items
-    n_parts:int, # Number of parts
-) -> list: # Pairs of start and stop, as `items` takes them
-    "Divide `n` items into parts of about the same size"
+def part_bounds(n:int, n_parts:int) -> list:
+    "Divide `n` items into parts of about the same size; return the start and stop of each, as `items` takes them"
     ends = [round(i*n/n_parts) for i in range(n_parts+1)]
     return list(zip(ends, ends[1:]))
 
-def items_in(
-    batches:list, # Batches of features and targets, from `frozen_features`
-) -> int:
-    "Count the items in `batches`"
+def items_in(batches:list) -> int:
+    "Count the items in `batches` from `frozen_features`"
     return sum(find_bs(targets) for _,*targets in batches)
 
 def module_inputs(
@@ -87,9 +75,7 @@ class _FirstResult:
 
 class FeatureHead(nn.Module):
     "A copy of a head that takes frozen features. The modules before the head run on one item, and their output is ignored"
-    def __init__(self,
-        head:SplitHead, # The head to copy
-    ):
+    def __init__(self, head:SplitHead):
         super().__init__()
         # Share the weights of the body, if the root has any, instead of copying them
         memo = {id(p): p for p in head.root.parameters() if p not in head.params}

@@ -21,10 +21,8 @@ from .part_losses import gather_losses, part_losses
 
 
 class Heads(nn.Module):
-    "Heads that get the same features under the same dropout"
-    def __init__(self,
-        heads:list, # `FeatureHead`s
-    ):
+    "`FeatureHead`s that get the same features under the same dropout"
+    def __init__(self, heads:list):
         super().__init__()
         self.heads = nn.ModuleList(heads)
 
@@ -39,9 +37,7 @@ class Heads(nn.Module):
 
 class SumLoss:
     "Sum the losses of all heads: as no two share a weight, each gets the gradient of its own loss"
-    def __init__(self,
-        loss_func, # Loss of one head
-    ): self.loss_func = loss_func
+    def __init__(self, loss_func): self.loss_func = loss_func
 
     def __call__(self, preds, *yb):
         self.each = [self.loss_func(p, *yb).as_subclass(torch.Tensor) for p in preds]

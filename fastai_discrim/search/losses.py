@@ -30,53 +30,38 @@ class Losses:
         variance = share**2 @ (each-mean)**2 * n/max(n-1, 1)
         return mean,variance**0.5
 
-    def is_clearly_lower(self,
-        a:int, # Index of a candidate
-        b:int, # Index of another
-    ) -> bool:
-        "Tell whether the loss of `a` is lower than that of `b` by more than a standard error of the difference"
+    def is_clearly_lower(self, a:int, b:int) -> bool:
+        "Tell whether the loss of candidate `a` is lower than that of `b` by more than a standard error of the difference"
         if not np.isfinite(self.mean[a]): return False
         mean,error = self.difference(b, a)
         return bool(mean > error)
 
-    def joined(self,
-        other, # `Losses` of other candidates on the same items
-    ): # `Losses` of all of them
-        "Return these candidates, followed by those of `other`"
+    def joined(self, other):
+        "Return these candidates, followed by those of `other` on the same items"
         a,b = on_common_parts([self, other])
         return Losses(np.concatenate([a.parts, b.parts]), a.sizes)
 
-    def merged(self,
-        ends:np.ndarray, # Number of items up to the end of each new part
-    ): # `Losses` of fewer parts
-        "Return the same losses, averaged over larger parts"
+    def merged(self, ends:np.ndarray):
+        "Return the same losses, averaged over larger parts, which end after `ends` items"
         starts = np.searchsorted(self.sizes.cumsum(), [0, *ends[:-1]], side='right')
         sizes = np.add.reduceat(self.sizes, starts)
         return Losses(np.add.reduceat(self.parts*self.sizes, starts, axis=1)/sizes, sizes)
 
-    def at(self,
-        order, # Indices of candidates
-    ): # `Losses`
-        "Return the candidates at `order`"
+    def at(self, order):
+        "Return the candidates at the indices `order`"
         return Losses(self.parts[order], self.sizes)
 
-def on_common_parts(
-    several:list, # `Losses` on the same items, perhaps split into different parts
-) -> list: # `Losses`
-    "Merge parts until all have the same ones: not every loss can be computed for part of a batch (`part_losses`)"
+def on_common_parts(several:list) -> list:
+    "Merge parts until all `Losses` have the same ones: not every loss can be computed for part of a batch (`part_losses`)"
     if all(np.array_equal(l.sizes, several[0].sizes) for l in several): return several
     ends = reduce(np.intersect1d, [l.sizes.cumsum() for l in several])
     return [l.merged(ends) for l in several]
 
-def joined_parts(
-    several:list, # `Losses` of the same candidates on different items
-) -> Losses:
-    "Return the losses of the candidates on all items together"
+def joined_parts(several:list) -> Losses:
+    "Join `Losses` of the same candidates on different items"
     return Losses(np.concatenate([l.parts for l in several], axis=1), np.concatenate([l.sizes for l in several]))
 
-def mean_losses(
-    runs:list, # `Losses` of the same candidates on the same items, from different trainings
-) -> Losses:
-    "Return the mean over several trainings of the candidates"
+def mean_losses(runs:list) -> Losses:
+    "Return the mean of `Losses` of the same candidates on the same items, from several trainings"
     runs = on_common_parts(runs)
     return Losses(np.mean([l.parts for l in runs], axis=0), runs[0].sizes)

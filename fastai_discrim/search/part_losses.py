@@ -35,10 +35,8 @@ def part_losses(
     mean = sum(l*k for l,k in zip(parts, sizes))/n
     return (parts, sizes) if math.isclose(mean, loss, rel_tol=ROUNDING, abs_tol=1e-12) else whole
 
-def gather_losses(
-    batches:list, # For each candidate, the `part_losses` of each batch
-) -> Losses:
-    "Join the losses of all candidates, on the parts that they have in common"
+def gather_losses(batches:list) -> Losses:
+    "Join the `part_losses` of each batch, of each candidate, on the parts that all candidates have"
     return reduce(Losses.joined, map(_of_one, batches))
 
 def _of_one(batches):

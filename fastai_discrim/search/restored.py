@@ -36,10 +36,8 @@ def _set_modes(modes):
     for m,training in modes: m.training = training
 
 @contextmanager
-def restored_weights(
-    learn:Learner, # The learner that trains inside the context
-):
-    "Restore at the end the model with its buffers and attributes, the gradients, and the optimiser"
+def restored_weights(learn:Learner):
+    "Restore the model with its buffers and attributes, the gradients, and the optimiser at the end of the context"
     model,opt = get_model(learn.model),learn.opt
     with ExitStack() as stack:
         if opt is not None:
@@ -60,11 +58,9 @@ def _keep(stack, v):
     if old is not None: stack.callback(set_content, v, old)
 
 @contextmanager
-def restored(
-    learn:Learner, # The learner that trains inside the context
-):
-    """Restore at the end what training changes: weights, `requires_grad`, gradients, optimiser, callbacks, recorder, metrics, loss, random
-    states, and the order of the batches. If restoring one part fails, restore the other parts, then raise the error"""
+def restored(learn:Learner):
+    """Restore at the end of the context what training changes: weights, `requires_grad`, gradients, optimiser, callbacks, recorder,
+    metrics, loss, random states, and the order of the batches. If one part fails, restore the other parts, then raise the error"""
     rec = getattr(learn, 'recorder', None)
     with ExitStack() as stack:
         # Callbacks run in reverse order: the random states come last, as restoring other parts may draw random numbers

@@ -48,10 +48,8 @@ def _trace(learn, batch):
         learn.validate(dl=[batch])
     return calls,learn.pred,any(half)
 
-def first_batch(
-    dl, # A loader, of fastai or torch
-): # The first batch
-    "Draw a batch, without worker processes if the loader is fastai's"
+def first_batch(dl):
+    "Draw the first batch of a loader, without worker processes if it is fastai's"
     return dl.one_batch() if hasattr(dl, 'one_batch') else first(dl)
 
 def _trace_items(learn, batch, whole):
