@@ -44,7 +44,7 @@ def test_a_body_that_is_lost_is_said(tmp_path):
     learn = make_mlp(tmp_path)
     found = learn.head_lr_find(n_epoch=4, show_plot=False)
     got, = said(learn, 4, found, cbs=LosesBody(), body_lr=1e-3)
-    assert f'an untrained head has {found.untrained:.3g}, and the head alone' in got and 'lower `body_lr`' in got
+    assert f'an untrained head has {found.untrained:.3g} and a head trained on frozen' in got and 'lower `body_lr`' in got
     # Nothing is known of the head
     assert not said(make_mlp(tmp_path), 4, 1e-2, cbs=LosesBody())
 
