@@ -17,8 +17,9 @@ from .distributed import log_rank0
 from .groups.layer_groups import check_groups
 from .plan.origin import BodyLR, HeadLR
 from .plan.rates import FACTOR
-from .run.checkpoint_file import check_checkpoint
+from .run.checkpoint_file import check_checkpoint, read_checkpoint
 from .run.fit_plan import check_plan
+from .run.run_identity import checkpoint_plan
 from .search import head_lr as _head_lr  # noqa: F401, for `learn.head_lr_find`
 from .search.body_lr import search_body_lr
 from .search.body_prior import body_prior
@@ -84,11 +85,10 @@ def fit_ulmfit(self:Learner,
         check_checkpoint(checkpoint, checkpoint_every)
         plan = make_plan(ifnone(lr, defaults.lr), body_lr)
         check_plan(self, plan, cbs, reset_opt)
-        if checkpoint:
-            # Import inside the function, because this module imports callbacks of fastai that change defaults
-            from .run.checkpointing import checkpoint_plan
-            before = checkpoint_plan(self, checkpoint)
-            if before: lr,body_lr = ifnone(lr, before.phases[0].lrs[-1]),ifnone(body_lr, before.body_lr)
+        state = checkpoint and read_checkpoint(self, checkpoint)
+        if state:
+            before = checkpoint_plan(state)
+            lr,body_lr = ifnone(lr, before.phases[0].lrs[-1]),ifnone(body_lr, before.body_lr)
         # The model may need the callbacks during the search, too
         with self.added_cbs(cbs):
             if lr is None: lr = _find_lr(self, plan, n_epoch, wd)

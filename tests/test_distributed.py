@@ -300,7 +300,7 @@ def test_nothing_is_said_without_logging(clas, lm, capsys):
     with lm.no_bar(), lm.no_logging(): lm.head_lr_find(show_plot=False)
     assert not any(c.isalpha() for c in capsys.readouterr().out)
     with clas.no_bar(): clas.fit_ulmfit(5, checkpoint='r')
-    assert 'is of a finished run' in capsys.readouterr().out
+    assert 'belongs to a finished run' in capsys.readouterr().out
 
 def test_rates_alone_and_what_is_left(tmp_path):
     "Nothing of ours freezes here; and the learner can be used, and pickled, after"

@@ -17,6 +17,7 @@ from ..plan.origin import HeadLR
 from ..plan.passed_over import pass_over_in_plan
 from ..run.checkpoint_file import check_checkpoint
 from ..run.fit_plan import check_plan
+from ..run.run_identity import check_run
 from ..user_warning import warn_user
 from .recipe import LM, Recipe
 
@@ -67,9 +68,7 @@ def apply_recipe(self:Learner,
     clipping = _clipping(self, recipe, cbs)
     groups = check_groups(self, reset_opt)
     plan = pass_over_in_plan(replace(plan, names=group_labels(self, groups)), check_some_train(self, groups))
-    if checkpoint is not None:
-        from ..run.checkpointing import check_run
-        check_run(self, plan, checkpoint, recipe.wd, reset_opt)
+    if checkpoint is not None: check_run(self, plan, checkpoint, recipe.wd, reset_opt)
     if self.opt is None or reset_opt: renew_opt(self)
     _set_betas(self.opt, recipe)
     self.fit_plan(plan, clipping + L(cbs), recipe.wd, checkpoint, checkpoint_every=checkpoint_every, start_epoch=start_epoch)

@@ -1,1 +1,1 @@
-"Run a plan: in one fit, from a checkpoint on, with a record of what came of it"
+"Run a plan in one fit, resume it from a checkpoint, and record its results"

@@ -1,4 +1,4 @@
-"The state of callbacks and metrics as plain data, and back"
+"Convert the state of callbacks and metrics to plain data, and restore it"
 __all__ = []
 
 from inspect import signature
@@ -12,22 +12,20 @@ from fastcore.foundation import L
 
 from .plain_data import UNWRITABLE, tagged, to_plain
 
-# Of callbacks of these packages what isn't plain is known not to matter, but for the recorder's history
+# The values of callbacks in these packages that aren't plain data don't affect a run, except for the recorder's history
 KNOWN = 'fastai.', 'fastai_discrim.'
 HISTORY = {'Recorder.values'}
 
-def init_args(
-    o, # A callback, a metric or a module
-) -> dict: # By name
-    "Return how the attributes look that `o` was made with"
+def init_args(o) -> dict:
+    "Return the `repr` of each attribute of `o` that is named like an argument of `__init__`, by name"
     return {k: repr(vars(o)[k]) for k in signature(type(o).__init__).parameters if k in vars(o)}
 
 def plain_attrs(
     o, # A callback, a metric or a module
-    args:dict|None=None, # What `init_args` gave as the run began: of these, only what has changed since is taken; None for none of them
-    lost:set|None=None, # To which the names of what can't be written are added
+    args:dict|None=None, # `init_args` at the start of the run: those that changed since are included; None to include none
+    lost:set|None=None, # A set to which to add the names of attributes that can't be written
 ) -> dict: # By name
-    "Return the attributes of `o` that are plain"
+    "Return the attributes of `o` that can be written as plain data"
     names,res = signature(type(o).__init__).parameters,{}
     for k,v in vars(o).items():
         if k == 'learn' or k in names and (args is None or args.get(k) == repr(v)): continue
@@ -37,17 +35,14 @@ def plain_attrs(
     return res
 
 def _plain_attr(v):
-    "Return an attribute as plain data: its own, or its state as a module, as of a GradScaler or an average of weights"
+    "Return an attribute as plain data, or its `state_dict`, such as that of a GradScaler or of averaged weights"
     try: return to_plain(v)
     except UNWRITABLE:
         if not hasattr(v, 'load_state_dict'): raise
         return tagged('state_dict', to_plain(v.state_dict()))
 
-def set_attrs(
-    o, # A callback, a metric or a module
-    attrs:dict, # What `plain_attrs` gave, as it was read
-):
-    "Restore attributes"
+def set_attrs(o, attrs:dict):
+    "Restore the attributes of `o` from the result of `plain_attrs`, as read from a checkpoint"
     for k,v in attrs.items():
         old = vars(o).get(k)
         if isinstance(old, Metric): set_attrs(old, v)
@@ -56,39 +51,34 @@ def set_attrs(
         elif isinstance(old, L): setattr(o, k, L(v))
         elif isinstance(v, dict) and set(v) == {'state_dict'}:
             if hasattr(old, 'load_state_dict'): old.load_state_dict(v['state_dict'])
-        # As it was read: fastai warns where a callback gets an attribute that the learner has too
+        # `setattr` would warn if the learner has an attribute of the same name
         else: vars(o)[k] = v
 
-def in_checkpoint(
-    cb:Callback, # A callback
-) -> bool:
-    "Tell whether the state of `cb` is written: not where each batch makes it again"
+def in_checkpoint(cb:Callback) -> bool:
+    "Tell whether the state of `cb` is part of a checkpoint: not if each batch creates it again"
     return getattr(type(cb), 'in_checkpoint', True) and not isinstance(cb, (ProgressCallback, RNNCallback))
 
 def _watched(cb):
     "Return what a tracker monitors, in which direction, and where it saves the best; None for other callbacks"
-    # One that ends phases watches nothing before a phase that may end early
+    # `PhaseEnding` has no `comp` until a phase with `early_stop` begins
     if isinstance(cb, TrackerCallback) and hasattr(cb, 'comp'): return [cb.monitor, cb.comp.__name__, getattr(cb, 'fname', None)]
 
 def callback_state(
     cb:Callback, # A callback
-    args:dict, # What `init_args` gave as the run began
-    lost:set, # To which the names are added of what can't be written and may matter
+    args:dict, # `init_args` at the start of the run
+    lost:set, # A set to which to add the names of attributes that can't be written and may affect the run
 ) -> dict: # By name
-    "Return the state of a callback"
+    "Return the state of a callback as plain data"
     gone = set()
     res = plain_attrs(cb, args, gone)
     lost |= gone & HISTORY if type(cb).__module__.startswith(KNOWN) else gone
     watched = _watched(cb)
     return {**res, 'watches': watched} if watched else res
 
-def set_callback_state(
-    cb:Callback, # A callback
-    state:dict, # What `callback_state` gave, as it was read
-):
-    "Restore the state of a callback; a tracker's best so far only if that is by what it watches now"
+def set_callback_state(cb:Callback, state:dict):
+    "Restore the `callback_state` of `cb`; the best value of a tracker only if it still monitors the same value"
     now = _watched(cb)
-    # Where the monitored value stands may be another place now
+    # The index of the monitored value may have changed
     skipped = {'watches', 'idx'} if now else set()
     if now and state.get('watches', now) != now: skipped |= {'best', 'new_best', 'wait'}
     set_attrs(cb, {k:v for k,v in state.items() if k not in skipped})

@@ -1,4 +1,4 @@
-"A plan, run: what ran is what was planned"
+"Fit a learner by a plan"
 __all__ = []
 
 from fastai.learner import Learner
@@ -21,23 +21,23 @@ from .loss_guard import LossGuard
 from .plan_loop import plan_loop
 from .run_record import RunRecorder
 
-# A phase of one step below this share of its peak rates does next to nothing
+# A phase of a single step at less than this share of its peak rates trains next to nothing
 LOW_SHARE = 0.5
 
 def _measured(learn):
-    "Return the names under which the recorder will have numbers"
+    "Return the names of the values that the recorder will have"
     recorder,metrics = learn.recorder,list(L(learn.metrics).attrgot('name'))
     if not recorder.valid_metrics or not has_valid(learn): return ['train_loss']
     if not recorder.train_metrics: return ['train_loss', 'valid_loss', *metrics]
     return [f'{part}_{name}' for part in ('train', 'valid') for name in ('loss', *metrics)]
 
 def check_plan(
-    learn:Learner, # The learner that is to run it
+    learn:Learner, # The learner that is to run the plan
     plan:Plan, # The plan
-    cbs=None, # The callbacks that are to run with it
-    reset_opt:bool=False, # Will the optimiser be created again?
+    cbs=None, # The callbacks of the fit
+    reset_opt:bool=False, # As in `fit`
 ):
-    "Raise unless `learn` can run `plan`; nothing is changed"
+    "Raise `TypeError` or `ValueError` unless `learn` can run `plan`; change nothing"
     if not isinstance(plan, Plan):
         raise TypeError(f'the plan is a {type(plan).__name__}: expected a Plan, such as `learn.ulmfit_plan(6, 1e-2)` or '
                         '`recipes.paper_clas.plan()`')
@@ -46,23 +46,23 @@ def check_plan(
         raise ValueError(f'the plan is for {plan.n_groups} layer groups ({", ".join(plan.names)}), the learner has {len(groups)} '
                          f'({", ".join(group_labels(learn, groups))}): make the plan from this learner, or give it the plan\'s splitter')
     for cb in [*learn.cbs, *L(cbs)]:
-        if _says_what_the_plan_says(cb):
+        if _sets_what_plans_set(cb):
             name = cb.__name__ if isinstance(cb, type) else type(cb).__name__
-            raise ValueError(f'{name} together with a plan, which says every rate, momentum and what trains: expected none; '
+            raise ValueError(f'{name} together with a plan, which sets every rate, momentum and what trains: expected none; '
                              'leave it out, or `learn.remove_cb` it')
     _check_monitors(learn, plan)
     check_data(learn)
     plan.timeline(len(learn.dls.train))
 
-def _says_what_the_plan_says(cb):
-    "Tell whether a callback decides, or would in vain, what a plan does: rates, momentum, what trains"
+def _sets_what_plans_set(cb):
+    "Tell whether a callback sets rates, momentum or what trains, as a plan does"
     if is_kind(cb, (DiscriminativeLR, Unfreezing, if_loaded('fastai.callback.tracker', 'ReduceLROnPlateau'))): return True
     if not is_kind(cb, if_loaded('fastai.callback.schedule', 'ParamScheduler')): return False
-    # Weight decay, and what else an optimiser has, is left to whoever schedules it. What is not known yet may be anything
+    # A plan leaves other hyper-parameters, such as weight decay, to other schedulers. Without `scheds`, a scheduler may set any of them
     return not {'lr', 'mom'}.isdisjoint(getattr(cb, 'scheds', {'lr'}))
 
 def _check_monitors(learn, plan):
-    "Raise unless the learner measures what phases watch"
+    "Raise `ValueError` unless the learner measures what the phases monitor"
     monitors = [p.early_stop.monitor for p in plan.phases if p.early_stop]
     names = _measured(learn) if monitors else []
     for monitor in monitors:
@@ -70,7 +70,7 @@ def _check_monitors(learn, plan):
             raise ValueError(f'monitor={monitor!r}: expected what the learner measures, {", ".join(names)}; give it that metric')
 
 def _warn_of_one_step(plan, n_iter):
-    "Warn of phases that have one step, and that where their cycle begins"
+    "Warn of phases with a single step that is the low start of a cycle"
     timeline,low = plan.timeline(n_iter),{}
     for i,(start,end) in enumerate(zip(timeline.starts, timeline.ends)):
         whole_cycle = timeline.leader.count(i) == 1
@@ -78,29 +78,30 @@ def _warn_of_one_step(plan, n_iter):
         share = (plan.phase_lrs(i, timeline)/plan.phases[i].lrs).max()
         if share < LOW_SHARE: low[i+1] = share
     if low:
-        warn_user(f'phases {", ".join(map(str, low))}: each has one step, at {100*min(low.values()):.0f} % of its peak rates, as its cycle '
-                  'only begins: give the learner smaller batches, or the phases more epochs, as by `epochs=5`')
+        share = f'{100*min(low.values()):.0f} %'
+        warn_user(f'phases {", ".join(map(str, low))}: each has a single step, at {share} of its peak rates: expected more steps; use '
+                  'smaller batches, or give the phases more epochs, such as `epochs=5`')
 
 @patch
 @check_names
 def fit_plan(self:Learner,
-    plan:Plan, # What to do
+    plan:Plan, # The plan to run
     cbs=None, # One callback, many, or a class
     wd:float|None=None, # Weight decay, as in `fit`
-    checkpoint:str|None=None, # Name of the file, beside the learner's models, that the same call goes on from if it is stopped
+    checkpoint:str|None=None, # Name of a file beside the learner's models from which the same call resumes if it is stopped
     *,
-    checkpoint_every:int|None=None, # Steps between checkpoints within an epoch; None for those at its end alone
+    checkpoint_every:int|None=None, # Steps between checkpoints within an epoch; None for one at the end of each epoch only
     reset_opt:bool=False, # As in `fit`
     start_epoch:int=0, # As in `fit`
 ):
-    """Fit as `plan` says, in one go: one progress bar, one recorder; `learn.phase` tells other callbacks where they are
+    """Fit as `plan` says, with one progress bar and one recorder; `learn.phase` is the current phase, for other callbacks
 
     >>> plan = learn.ulmfit_plan(3, 1e-2)
     >>> learn.fit_plan(plan)
     >>> np.array_equal(learn.recorder.group_lrs, plan.lrs(len(learn.dls.train)))   # it ran as planned
     True
     """
-    # Here, as fastai's callbacks that these build on change the default callbacks when they are imported
+    # Imported here, as these import callbacks of fastai that change the default callbacks of every learner
     from .checkpointing import checkpointing
     from .phase_ending import PhaseEnding
     from .plan_callbacks import PlanScheduler, PlanUnfreezing
@@ -108,14 +109,17 @@ def fit_plan(self:Learner,
     check_plan(self, plan, cbs, reset_opt)
     plan = pass_over_in_plan(plan, check_some_train(self, check_groups(self, reset_opt)))
     _warn_of_one_step(plan, len(self.dls.train))
-    saving,begin = L(),(start_epoch, 0)
+    saving,begin = None,(start_epoch, 0)
     if checkpoint is not None:
-        plan,point = checkpointing(self, plan, checkpoint, checkpoint_every, wd, reset_opt)
-        if point is None: return
-        saving,begin = L(point),point.begin
+        plan,saving = checkpointing(self, plan, checkpoint, checkpoint_every, wd, reset_opt)
+        # The run is finished
+        if saving is None: return
+        begin = saving.begin
     with plan_loop(self, plan, *begin) as loop:
-        for point in saving: point.loop = loop
-        ending = [PhaseEnding(plan, loop)] if any(p.early_stop for p in plan.phases) else []
-        guard = LossGuard(plan, checkpoint, checkpoint_every)
-        running = [PlanUnfreezing(plan), PlanScheduler(plan, loop), RunRecorder(plan), guard, *ending]
-        self.fit(plan.n_epoch, lr=list(plan.phases[0].lrs), wd=wd, cbs=running+L(cbs)+saving, reset_opt=reset_opt, start_epoch=start_epoch)
+        ours = [PlanUnfreezing(plan), PlanScheduler(plan, loop), RunRecorder(plan), LossGuard(plan, checkpoint, checkpoint_every)]
+        if any(p.early_stop for p in plan.phases): ours.append(PhaseEnding(plan, loop))
+        cbs = [*ours, *L(cbs)]
+        if saving is not None:
+            saving.loop = loop
+            cbs.append(saving)
+        self.fit(plan.n_epoch, lr=list(plan.phases[0].lrs), wd=wd, cbs=cbs, reset_opt=reset_opt, start_epoch=start_epoch)

@@ -1,4 +1,4 @@
-"What the rest of a run depends on: weights, what trains, optimiser, callbacks, metrics, random states"
+"Save and restore what the rest of a run depends on: weights, what trains, optimiser, callbacks, metrics, random states"
 __all__ = []
 
 from copy import deepcopy
@@ -14,23 +14,23 @@ from .plain_data import to_plain
 COUNTS = 'train_iter','pct_train','smooth_loss'
 
 def _resettable(model):
-    "Return the modules that remember something from batch to batch, by name"
+    "Return the modules with a hidden state, by name"
     return {n:m for n,m in model.named_modules() if hasattr(m, 'reset')}
 
 def _memory(m):
-    "Return what a module remembers from batch to batch; torch's own attributes are in the model's state"
+    "Return the hidden state of a module; the state dict of the model has torch's own attributes"
     return {k:v for k,v in plain_attrs(m).items() if k != 'training' and not k.startswith('_')}
 
 def _grad(p):
-    "Return the gradient of `p`, 0 for one of zeros"
+    "Return the gradient of `p`, or 0 if it is all zeros, which saves space"
     return p.grad if p.grad is None or p.grad.any() else 0
 
 def learner_state(
     learn:Learner, # The learner that runs
-    args:list, # What `init_args` gave for each of its callbacks as the run began
-    lost:set, # To which the names are added of what can't be written
+    args:list, # `init_args` of each callback at the start of the run
+    lost:set, # A set to which to add the names of attributes that can't be written
 ) -> dict:
-    "Return all that the rest of the run depends on as plain data"
+    "Return the state that the rest of the run depends on, as plain data"
     model,params = get_model(learn.model),list(get_model(learn.model).parameters())
     scaler = getattr(learn, 'scaler', None)
     return dict(
@@ -41,19 +41,17 @@ def learner_state(
         callbacks=[[cb.name, callback_state(cb, a, lost)] for cb,a in zip(learn.cbs, args) if in_checkpoint(cb)],
         metrics=[plain_attrs(m) for m in learn.metrics], **{k: to_plain(getattr(learn, k, None)) for k in COUNTS})
 
-def set_learner_state(
-    learn:Learner, # The learner that is to run
-    state:dict, # What `learner_state` gave, as it was read
-):
-    "Restore what the rest of the run depends on"
+def set_learner_state(learn:Learner, state:dict):
+    "Restore the result of `learner_state`, as read from a checkpoint"
     model = get_model(learn.model)
     device = next(model.parameters()).device
     model.load_state_dict(state['model'])
     for p,trains,grad in zip(model.parameters(), state['trains'], state['grads']):
         p.requires_grad_(trains)
-        p.grad = grad if grad is None else p.new_zeros(p.shape) if isinstance(grad, int) else grad.to(p)
+        if isinstance(grad, int): grad = p.new_zeros(p.shape)
+        p.grad = None if grad is None else grad.to(p)
     for m,mode in zip(model.modules(), state['modes']): m.training = mode
-    # A copy: the optimiser changes its tensors in place, and a state is restored twice where batches are skipped
+    # A copy, as the optimiser changes its tensors in place, and a state is restored twice if batches are skipped
     learn.opt.load_state_dict(to_device(deepcopy(state['opt']), device))
     learn.opt.frozen_idx = state['frozen_idx']
     for n,m in _resettable(model).items(): set_attrs(m, to_device(state['memory'].get(n, {}), device))
@@ -64,7 +62,7 @@ def set_learner_state(
     set_random(state['random'])
 
 def _set_callbacks(learn, states):
-    "Restore the callbacks' states by name; of two of one name the first gets the first"
+    "Restore the states of the callbacks by name; callbacks of the same name get theirs in order"
     for name in dict.fromkeys(cb.name for cb in learn.cbs):
         cbs = [cb for cb in learn.cbs if cb.name == name]
         for cb,state in zip(cbs, [state for n,state in states if n == name]): set_callback_state(cb, state)

@@ -1,4 +1,4 @@
-"Go on from a checkpoint under another plan, as with lower rates after a loss that exploded"
+"Load the weights of a checkpoint to train under another plan, such as lower rates after an exploding loss"
 __all__ = []
 
 from fastai.learner import Learner
@@ -6,30 +6,29 @@ from fastai.torch_core import get_model
 from fastcore.basics import patch
 
 from ..groups.by_hand import renew_opt
-from .checkpoint_file import check_checkpoint, checkpoint_file
+from .checkpoint_file import check_checkpoint, checkpoint_file, read_checkpoint
 
 
 def _check_same_weights(file, weights, own):
-    "Raise unless the tensors by name in a checkpoint are those of the model"
-    shapes,own = ({n: tuple(t.shape) for n,t in o.items()} for o in (weights, own))
-    names = [n for n in {**own, **shapes} if own.get(n) != shapes.get(n)]
+    "Raise `ValueError` unless the tensors of a checkpoint have the names and shapes of the model's own"
+    there = {n: tuple(t.shape) for n,t in weights.items()}
+    here = {n: tuple(t.shape) for n,t in own.items()}
+    names = [n for n in {**here, **there} if here.get(n) != there.get(n)]
     if names:
         n = names[0]
-        raise ValueError(f'{file} is of another model: {len(names)} tensors differ, such as {n}, {shapes.get(n, "none")} there and '
-                         f'{own.get(n, "none")} here: expected the same model; load it into a learner like the one that wrote it')
+        raise ValueError(f'{file} belongs to another model: {len(names)} tensors differ, such as {n}, {there.get(n, "none")} there and '
+                         f'{here.get(n, "none")} here: expected the same model; load it into a learner like the one that wrote it')
 
 @patch
 def load_checkpoint(self:Learner,
-    name:str, # What the checkpoint is called: what `checkpoint=` was
-) -> Learner: # Itself
-    """Load the weights of a checkpoint, to go on under another plan. The optimiser begins without state, as the one of a fit that diverged
-    is of no use. Raise `ValueError` where there is no such checkpoint, or where it is of another model"""
-    # It imports fastai.callback.progress, which changes the default callbacks
-    from .checkpointing import learner_part, read_checkpoint
+    name:str, # Name of the checkpoint, as in `checkpoint=`
+) -> Learner: # The same learner
+    """Load the weights of a checkpoint, to train on under another plan. The optimiser starts without state, as the state after a fit that
+    diverged is useless. Raise `ValueError` if there is no such checkpoint, or if it belongs to another model"""
     check_checkpoint(name)
     file,state = checkpoint_file(self, name),read_checkpoint(self, name)
-    if state is None: raise ValueError(f'there is no checkpoint {file}: expected one that a fit with `checkpoint={name!r}` wrote')
-    weights,model = learner_part(state)['model'],get_model(self.model)
+    if state is None: raise ValueError(f'there is no checkpoint {file}: expected one from a fit with `checkpoint={name!r}`')
+    weights,model = state['learner']['model'],get_model(self.model)
     _check_same_weights(file, weights, model.state_dict())
     model.load_state_dict(weights)
     if self.opt is not None: renew_opt(self)

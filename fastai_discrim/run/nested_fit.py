@@ -1,4 +1,4 @@
-"A fit that a callback begins in the middle of a plan: it is none of the plan's, which goes on as it was"
+"Run a fit that a callback starts in the middle of a plan: without the plan, which continues afterwards as before"
 __all__ = []
 
 from contextlib import contextmanager
@@ -9,31 +9,29 @@ from fastcore.foundation import L
 from ..callbacks.base import FitCallback
 from ..optional import if_loaded
 
-# Where a fit is, as fastai keeps it on the learner
+# Attributes of the learner in which fastai keeps the position of a fit
 POSITION = ('n_epoch', 'epoch', 'n_iter', 'iter', 'train_iter', 'pct_train', 'training', 'dl', 'xb', 'yb', 'pred', 'loss', 'loss_grad',
             'logger')
-# The recorder's history is that of the last fit, which `lr_find` and users read after it
+# The recorder keeps the history of the nested fit, which `lr_find` and users read afterwards
 HISTORY = 'lrs','iters','losses','values'
 
 def _record(cb):
-    "Return what a callback has noted of the fit it is in"
+    "Return the attributes of a recording callback, without the recorder's history"
     return {k:v for k,v in vars(cb).items() if k not in HISTORY}
 
 @contextmanager
-def nested_fit(
-    learn:Learner, # The learner that runs a plan, and fits inside
-):
-    "Fit inside without the callbacks that run the plan; restore where the plan was, what it had recorded, and all hyper-parameters"
+def nested_fit(learn:Learner):
+    "Remove the callbacks that run the plan inside the context; then restore them, the position, the records, modes and hyper-parameters"
     cbs,position = learn.cbs,{k: vars(learn)[k] for k in POSITION if k in vars(learn)}
     recording = Recorder,if_loaded('fastai.callback.progress', 'ProgressCallback')
     records = [(cb, _record(cb)) for cb in cbs if isinstance(cb, recording)]
     modes,hypers = [(m, m.training) for m in learn.model.modules()],[dict(h) for h in learn.opt.hypers]
-    # While a plan runs these are its own
+    # While a plan runs, the callbacks of this class are its own
     learn.cbs = L(cb for cb in cbs if not isinstance(cb, FitCallback))
     try: yield
     finally:
         now = learn.cbs
-        # In their order: what the fit has removed is gone, and what it has added stays
+        # Keep the order; callbacks that the nested fit removed stay removed, and those that it added stay
         learn.cbs = L(cb for cb in cbs if isinstance(cb, FitCallback) or cb in now) + L(cb for cb in now if cb not in cbs)
         vars(learn).update(position)
         for cb,record in records: vars(cb).update(record)

@@ -1,4 +1,4 @@
-"Phases that end early, when what they watch has stopped improving"
+"End phases early when the value that they monitor stops improving"
 __all__ = []
 
 import numpy as np
@@ -13,7 +13,7 @@ from .plan_loop import PlanLoop
 
 
 def _measured(recorder):
-    "Return the names of what the recorder measured in the last epoch, in its order: fastai leaves out what was cut short"
+    "Return the names of the values that the recorder has for the last epoch: fastai leaves out a training or validation that was cancelled"
     names,n_train = [n for n in recorder.metric_names[1:] if n != 'time'],1
     if recorder.train_metrics: n_train += len(recorder.metrics)
     train = [] if recorder.cancel_train else names[:n_train]
@@ -21,7 +21,7 @@ def _measured(recorder):
     return (train+valid)[:len(recorder.values[-1])]
 
 class PhaseEnding(FitCallback, TrackerCallback):
-    "End a phase when what it watches has stopped improving, and go on with the next; each phase counts for itself"
+    "End a phase when its monitored value stops improving, and continue with the next phase; each phase counts its own epochs"
     order,_stateattrs = TrackerCallback.order+3,('best_weights',)
 
     def __init__(self, plan:Plan, loop:PlanLoop):
@@ -29,35 +29,35 @@ class PhaseEnding(FitCallback, TrackerCallback):
         self._begin(None)
 
     def _begin(self, index):
-        "Count from the beginning, for phase number `index`"
+        "Start to count for phase number `index`"
         self.index,self.early_stop,self.wait,self.best,self.best_weights = index,None,0,None,None
 
     def before_fit(self): self._begin(None)
 
     def before_train(self):
-        "Look up what the phase watches that the epoch ends in"
+        "Set the monitored value to that of the phase in which this epoch ends"
         n_iter = len(self.dls.train)
         timeline = self.plan.timeline(n_iter)
         index = timeline.phase((self.epoch+1)*n_iter - 1)
         if index != self.index: self._begin(index)
-        # A phase that ends early ends with an epoch
+        # A phase with `early_stop` ends with an epoch
         self.phase_end = timeline.ends[index]//n_iter
         early_stop = self.plan.phases[index].early_stop
         if early_stop is not self.early_stop: self._watch(early_stop)
 
     def _watch(self, early_stop):
-        "Watch as `early_stop` says"
+        "Monitor the value of `early_stop`"
         self.early_stop,wait,best = early_stop,self.wait,self.best
         comp = {None: None, True: np.less, False: np.greater}[early_stop.lower]
         TrackerCallback.__init__(self, early_stop.monitor, comp, early_stop.min_delta)
         TrackerCallback.before_fit(self)
-        # After a checkpoint it has counted already
+        # A resumed run keeps its counts
         if best is not None: self.wait,self.best = wait,best
 
     def after_epoch(self):
         if self.early_stop is None: return
         measured = self._compare()
-        # A metric that is not gathered may differ, and the processes have to stay together
+        # Processes must end a phase together, but a metric that is not gathered may differ between them
         self.new_best = on_rank0(lambda: bool(self.new_best))
         if measured: self.wait = 0 if self.new_best else self.wait+1
         if self.wait >= self.early_stop.patience and self.epoch+1 < self.phase_end:
@@ -66,7 +66,7 @@ class PhaseEnding(FitCallback, TrackerCallback):
         if self.early_stop.best: self._keep_or_load_best()
 
     def _compare(self):
-        "Compare what the epoch measured with the best so far; return False where it was cut short, which is neither better nor worse"
+        "Compare the monitored value with the best so far; return False if the epoch has none, as its training or validation was cancelled"
         names = _measured(self.recorder)
         if self.monitor not in names:
             self.new_best = False
@@ -76,7 +76,7 @@ class PhaseEnding(FitCallback, TrackerCallback):
         return True
 
     def _keep_or_load_best(self):
-        "Keep the weights of the phase's best epoch, and load them at its end"
+        "Keep the weights of the best epoch of the phase, and load them when the phase ends"
         model = get_model(self.learn.model)
         if self.new_best: self.best_weights = {k: v.clone() for k,v in model.state_dict().items()}
         ended = max(self.loop.next_epoch, self.epoch+1) == self.phase_end

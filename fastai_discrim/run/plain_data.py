@@ -1,4 +1,4 @@
-"Values as plain data, which `torch.load` reads without executing anything"
+"Convert values to plain data, which `torch.load` reads without executing code, and back"
 __all__ = []
 
 from pathlib import Path
@@ -10,22 +10,19 @@ from fastai.torch_core import default_device
 from fastcore.foundation import L
 from torch import Tensor
 
-# The key of a dictionary that stands for something else
+# The key that marks a dictionary as a stand-in for another value
 TAG = '__fastai_discrim__'
-# Lists of at least so many numbers are written as one tensor: thousands of small things are slow to write
+# Lists of at least this many numbers are written as one tensor: thousands of small objects are slow to write
 PACK_FROM = 50
-# Larger integers don't fit into torch's
+# Larger integers may not fit into int64
 INT_LIMIT = 2**62
 
 SCALARS = bool,int,float,complex,str
-# What `to_plain` raises where a value can't be written; torch raises the others, for arrays and tensors of odd kinds
+# Errors of `to_plain` for a value that can't be written: its own `TypeError`, and those of torch for unusual arrays and tensors
 UNWRITABLE = TypeError,ValueError,RuntimeError
 
-def tagged(
-    kind:str, # A key of `_READ`
-    v, # Plain data
-) -> dict:
-    "Wrap `v` so that `from_plain` knows what it stands for"
+def tagged(kind:str, v) -> dict:
+    "Wrap plain data `v` so that `from_plain` restores the `kind` of value, a key of `_READ`"
     return {TAG: kind, 'value': v}
 
 def _is_list(o): return isinstance(o, (list, L))
@@ -33,7 +30,7 @@ def _is_scalar_tensor(o): return isinstance(o, Tensor) and o.dim() == 0 and o.de
 def _is_number(o, kind): return isinstance(o, kind) and not isinstance(o, bool) and abs(o) < INT_LIMIT
 
 def _packed(v):
-    "Return a long list of numbers, or of tensors with one number each, as one tensor; None if it is no such list"
+    "Return a long list of numbers, rows of numbers, or scalar tensors as one tensor; None for any other list"
     if len(v) < PACK_FROM: return None
     if all(map(_is_scalar_tensor, v)) and len({o.dtype for o in v}) == 1:
         return tagged('scalars', torch.stack([o.detach().as_subclass(Tensor) for o in v]))
@@ -43,16 +40,16 @@ def _packed(v):
         if all(_is_number(o, kind) for r in rows for o in r): return tagged('numbers', torch.tensor(v, dtype=dtype))
 
 def _plain_tensor(v):
-    "Return a tensor on the CPU, and without what it is only a view of"
+    "Return a tensor on the CPU; copy a view of a much larger tensor"
     v = v.detach().as_subclass(Tensor)
-    # A view would be written with all that it is a view of
+    # torch writes a view with its whole storage
     if v.untyped_storage().nbytes() > 2*v.nbytes + 1024: v = v.clone()
     return v if v.device.type == 'cpu' else tagged('on device', v.cpu())
 
-def to_plain(v) -> object: # Of types that `torch.load` reads without executing anything
-    "Return `v` as numbers, text, tensors, lists, tuples and dictionaries, for `from_plain`; raise one of `UNWRITABLE` if it is more"
+def to_plain(v) -> object: # Of types that `torch.load` reads without executing code
+    "Convert `v` to numbers, text, tensors, lists, tuples and dictionaries, for `from_plain`; raise one of `UNWRITABLE` if that fails"
     if v is None or type(v) in SCALARS: return v
-    # A date or a `longdouble` has none of these
+    # Not for a date or a `longdouble`, whose `item` is no Python scalar
     if isinstance(v, np.generic) and type(v.item()) in SCALARS: return v.item()
     if isinstance(v, np.ndarray) and v.dtype.kind in 'biuf': return tagged('array', torch.tensor(v))
     if isinstance(v, Tensor) and not v.requires_grad: return _plain_tensor(v)
@@ -62,10 +59,10 @@ def to_plain(v) -> object: # Of types that `torch.load` reads without executing 
     if type(v) is tuple: return tuple(to_plain(o) for o in v)
     if type(v) is set: return tagged('set', [to_plain(o) for o in v])
     if isinstance(v, Path): return tagged('path', str(v))
-    raise TypeError(f'a {type(v).__name__} in what a checkpoint has to keep: expected numbers, text, arrays and tensors')
+    raise TypeError(f'a {type(v).__name__} in the state of a run: expected numbers, text, arrays and tensors, which a checkpoint can hold')
 
 def _is_plain(v):
-    "Tell whether `to_plain` takes `v`"
+    "Tell whether `to_plain` accepts `v`"
     try: to_plain(v)
     except UNWRITABLE: return False
     return True
@@ -74,6 +71,6 @@ _READ = {'scalars': list, 'numbers': Tensor.tolist, 'array': Tensor.numpy, 'set'
          'on device': lambda v: v.to(default_device()), 'state_dict': lambda v: {'state_dict': from_plain(v)}}
 
 def from_plain(v) -> object:
-    "Return what `to_plain` was given, but for its classes"
+    "Convert plain data back to the values that `to_plain` was given, but without their classes"
     if isinstance(v, dict): return _READ[v[TAG]](v['value']) if TAG in v else {k: from_plain(o) for k,o in v.items()}
     return type(v)(from_plain(o) for o in v) if type(v) in (list, tuple) else v

@@ -1,4 +1,4 @@
-"The loop over epochs and batches while a plan runs: it begins where a checkpoint is, and leaves out what a phase that ended early does"
+"Loop over epochs and batches of a plan: start where a checkpoint ends, and skip the epochs that a phase leaves out by ending early"
 __all__ = []
 
 from contextlib import contextmanager
@@ -14,32 +14,31 @@ from .nested_fit import nested_fit
 
 
 class PlanLoop:
-    "Position of a plan's fit, and its loop in place of fastai's"
-    def __init__(self,
-        learn:Learner, # The learner that fits
-    ):
+    "The position of a fit with a plan, and the loop that replaces fastai's"
+    def __init__(self, learn:Learner):
         self.learn,self.fastai_fit,self.fastai_do_fit,self.fastai_one_batch = learn,learn.fit,learn._do_fit,learn.one_batch
-        # Has the plan's fit begun? Is it in its loop? Is another fit in the middle of it?
+        # Has the fit begun? Is it in its loop? Is a nested fit running?
         self.begun = self.running = self.nested = False
-        # The epoch that is being fitted, whatever is validated in the middle of it
+        # The current epoch, which a validation in the middle of it doesn't change
         self.epoch = 0
-        # Where the fit begins: its first epoch, and the batches of it that were trained before
+        # Where the fit begins: the epoch, and the number of its batches that were trained before
         self.first_epoch = self.batches_done = 0
-        # Where the fit goes on when a phase has ended early
+        # The next epoch after a phase that has ended early
         self.next_epoch = 0
+        # Called after the last batch that was trained before
         self.after_skipped = noop
 
     def fit(self, *args, **kwargs):
-        "Fit as fastai does; a fit that a callback begins in the middle of the plan's has nothing of the plan"
+        "Fit as fastai does; a nested fit, which a callback starts, runs without the plan"
         if self.nested or not self.begun:
             self.begun = True
             return self.fastai_fit(*args, **kwargs)
         with nested_fit(self.learn), overridden(self, nested=True): return self.fastai_fit(*args, **kwargs)
 
     def do_fit(self):
-        "Fit as fastai does, but from `first_epoch` on and without the epochs before `next_epoch`"
+        "Loop as fastai does, but from `first_epoch`, and skip the epochs before `next_epoch`"
         if self.nested or self.running: return self.fastai_do_fit()
-        # Read once, as fastai does: a fit in the middle sets it
+        # Read once, as fastai does: a nested fit changes it
         n_epoch = self.learn.n_epoch
         self.running,epoch = True,self.first_epoch
         while epoch < n_epoch:
@@ -48,12 +47,12 @@ class PlanLoop:
             epoch = max(epoch+1, self.next_epoch)
 
     def _do_epoch(self):
-        # A callback may have validated before it, for which fastai counts from 0
+        # A callback may have validated in `before_epoch`, which sets `epoch` to 0
         self.learn.epoch = self.epoch
         self.learn._do_epoch()
 
     def one_batch(self, i, b):
-        "Train or validate on a batch as fastai does; batches that were trained before a checkpoint only set the order of the others"
+        "Train or validate on a batch as fastai does; skip batches that were trained before, which are drawn only to keep the order"
         if self.nested or not self.learn.training or i >= self.batches_done: return self.fastai_one_batch(i, b)
         self.learn.iter = i
         if i == self.batches_done-1:
@@ -62,12 +61,12 @@ class PlanLoop:
 
 @contextmanager
 def plan_loop(
-    learn:Learner, # The learner that fits inside
+    learn:Learner, # The learner that fits inside the context
     plan:Plan, # The plan that it runs
     epoch:int=0, # Where the fit begins
-    batches:int=0, # Batches of that epoch that were trained before, in each process
+    batches:int=0, # Number of batches of that epoch that each process trained before
 ):
-    "Run `plan` inside: `learn` has its loop, and `learn.phase` is the phase that runs"
+    "Fit with the loop of `plan` inside the context; `learn.phase` is the current phase"
     loop,n_iter = PlanLoop(learn),len(learn.dls.train)
     begin = plan.timeline(n_iter).phase(epoch*n_iter + batches*n_processes())
     with overridden(learn, fit=loop.fit, _do_fit=loop.do_fit, one_batch=loop.one_batch, phase=plan.phases[begin]): yield loop

@@ -1,4 +1,4 @@
-"What must be the same for a run to go on from a checkpoint: plan, model, data, optimiser"
+"Compare a run with its checkpoint: to resume, plan, model, data and optimiser must be the same"
 __all__ = []
 
 from hashlib import sha1
@@ -13,36 +13,39 @@ from ..data_state import whole_loader
 from ..distributed import n_processes
 from ..groups.layer_groups import check_groups
 from ..plan.plan import Plan
+from .checkpoint_file import checkpoint_file, read_checkpoint
 
 
 def _digest(text):
     "Return a short digest of `text`"
     return sha1(text.encode()).hexdigest()[:8]
 
-def func_name(
-    f, # A function, a class, or a `partial` of one
-) -> str:
-    "Return what `f` is called where it is defined, with the torch optimiser that it wraps"
+def func_name(f) -> str:
+    "Return the name of `f`, a function, a class or a `partial`, followed by the name of the torch optimiser that it wraps, if any"
     inner = getattr(f, 'keywords', {}).get('opt')
     f = getattr(f, 'func', f)
     return getattr(f, '__name__', type(f).__name__) + (f'({func_name(inner)})' if inner else '')
 
 def _tensors_text(tensors):
-    "Describe named tensors: how many numbers they have, and a digest of names and shapes"
+    "Describe named tensors by their size and a digest of their names and shapes"
     shapes = ', '.join(f'{n} {tuple(t.shape)}' for n,t in tensors.items())
     return f'{sum(t.numel() for t in tensors.values())} in {len(tensors)} tensors, {_digest(shapes)}'
 
 def _loss_name(learn):
-    "Return the name of the loss; after Ctrl-C a callback such as `MixUp` leaves its own"
+    "Return the name of the loss function; after Ctrl-C a callback such as `MixUp` leaves its own in place"
     return func_name(getattr(getattr(learn.loss_func, '__self__', None), 'old_lf', learn.loss_func))
+
+def batch_size(dl) -> int|None:
+    "Return the batch size of a loader of fastai or torch, or None if it has none"
+    return getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None)
 
 def run_identity(
     learn:Learner, # The learner that runs
     plan:Plan, # The plan that it runs
-    wd:float|None=None, # Weight decay, as `fit` is given it
-    reset_opt:bool=False, # Will the optimiser be created again?
-) -> dict: # By name, values that can be compared and shown
-    "Return what must be the same for a run to go on"
+    wd:float|None=None, # Weight decay, as in `fit`
+    reset_opt:bool=False, # As in `fit`
+) -> dict: # Values by name, to compare and to show
+    "Return what must be the same to resume a run"
     model,dls,wd = get_model(learn.model),learn.dls,learn.wd if wd is None else wd
     train,*valid = [whole_loader(dl) for dl in dls.loaders]
     return {
@@ -53,7 +56,7 @@ def run_identity(
         'vocabulary': f'{len(dls.vocab)} entries, {_digest(repr(dls.vocab))}' if hasattr(dls, 'vocab') else None,
         'training items': count_items(train),
         'validation items': count_items(valid[0]) if valid else 0,
-        'batch size': getattr(train, 'bs', None) or getattr(train, 'batch_size', None),
+        'batch size': batch_size(train),
         'batches an epoch': len(train),
         'optimiser': func_name(learn.opt_func),
         'weight decay': [wd.start, wd.stop] if isinstance(wd, slice) else np.asarray(wd).tolist(),
@@ -64,12 +67,29 @@ def run_identity(
 
 def check_same_run(
     file:Path, # The checkpoint, for the message
-    old:dict, # `run_identity` that it was written under
-    new:dict, # `run_identity` of the run that is to go on from it
+    old:dict, # `run_identity` of the run that wrote the checkpoint
+    new:dict, # `run_identity` of the run that is to resume from it
 ):
-    "Raise if the two are of different runs"
+    "Raise `ValueError` if the two differ"
     old_plan,new_plan = Plan.from_json(old['plan']),Plan.from_json(new['plan'])
     diffs = [] if old_plan == new_plan else [f'its plan is\n{old_plan}\nand this one\n{new_plan}\n']
     diffs += [f'{k}: {old[k]} there, {new[k]} here' for k in new if k != 'plan' and k in old and old[k] != new[k]]
-    if diffs: raise ValueError(f'{file} is of another run: {"; ".join(diffs)}: expected the same; give this run another name for its '
-                               'checkpoint, or delete that file')
+    if diffs:
+        raise ValueError(f'{file} belongs to another run: {"; ".join(diffs)}: expected the same; give this run another name for its '
+                         'checkpoint, or delete that file')
+
+def check_run(
+    learn:Learner, # The learner that is to run
+    plan:Plan, # The plan that it is to run
+    name:str, # Name of the checkpoint
+    wd:float|None=None, # Weight decay, as in `fit`
+    reset_opt:bool=False, # As in `fit`
+) -> tuple: # The `run_identity` and the content of the checkpoint, or None if there is none
+    "Read the checkpoint of a run; raise `ValueError` if it belongs to another run"
+    identity,state = run_identity(learn, plan, wd, reset_opt),read_checkpoint(learn, name)
+    if state: check_same_run(checkpoint_file(learn, name), state['identity'], identity)
+    return identity,state
+
+def checkpoint_plan(state:dict) -> Plan:
+    "Return the plan of the run that wrote a checkpoint"
+    return Plan.from_json(state['identity']['plan'])

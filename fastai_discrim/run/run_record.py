@@ -1,4 +1,4 @@
-"What a run leaves behind: the plan that ran, where it ran, and what came of it, as one JSON file"
+"Record a run in one JSON file: the plan, the environment, and the results"
 __all__ = []
 
 import platform
@@ -17,26 +17,26 @@ from ..callbacks.group_lrs import record_on
 from ..checks import count_items
 from ..plan.json_text import dumps, json_number, jsonable
 from ..plan.plan import Plan
-from .run_identity import func_name
+from .run_identity import batch_size, func_name
 
-# The plan of the last fit that had one, and what `run_record` tells of that fit
+# The plan of the last fit with a plan, and the facts about it that `run_record` needs
 Recorder.plan = Recorder.ran = None
 
 def _simple_args(cb):
-    "Return the arguments that callback `cb` was made with, where they are numbers or text"
+    "Return the arguments of callback `cb` that are numbers or text"
     return {k: vars(cb)[k] for k in signature(type(cb).__init__).parameters if isinstance(vars(cb).get(k), (bool, int, float, str))}
 
 def _value(v):
-    "Return `v`, of any metric, as JSON can hold it"
+    "Return the value `v` of a metric as JSON can hold it"
     try: return jsonable(v, 'a metric')
     except TypeError: return str(v)
 
 def _unique(names):
-    "Number the names that stand twice"
+    "Number the repeated names"
     return [n if n not in names[:i] else f'{n} {names[:i].count(n)+1}' for i,n in enumerate(names)]
 
 class RunRecorder(FitCallback):
-    "Keep what a record of the run tells and can't be asked for later: `validate` and `get_preds` reset the recorder's own"
+    "Keep the facts that a record of the run needs: `validate` and `get_preds` reset those of the recorder"
     order = Recorder.order+2
     def __init__(self, plan:Plan): self.plan = plan
 
@@ -53,7 +53,7 @@ class RunRecorder(FitCallback):
     def after_epoch(self):
         if not hasattr(self.learn, 'recorder'): return
         values = self.recorder.values[-1]
-        # There are none of an epoch that `start_epoch` left out
+        # There are none for an epoch that `start_epoch` skips
         if len(values): self.recorder.ran['epochs'].append([self.epoch, [_value(v) for v in values]])
 
     def after_cancel_fit(self): self.cancelled = True
@@ -61,7 +61,7 @@ class RunRecorder(FitCallback):
         if hasattr(self.learn, 'recorder') and not self.cancelled: self.recorder.ran['finished'] = bool(self.recorder.ran['epochs'])
 
 def _phases(plan, ran):
-    "Return what came of each phase, epoch by epoch; an epoch counts for the phase that its last step lies in"
+    "Return the results by phase and epoch; an epoch belongs to the phase of its last step"
     timeline,n_iter = plan.timeline(ran['n_iter']),ran['n_iter']
     res = [dict(phase=i, epochs=[]) for i in range(1, len(plan.phases)+1)]
     for epoch,values in ran['epochs']:
@@ -70,13 +70,13 @@ def _phases(plan, ran):
     return res
 
 def _named(names, values):
-    "Name the values of an epoch; where part of it was left out, fastai doesn't say which they are"
+    "Name the values of an epoch; after a cancelled training or validation it is unknown which values these are"
     return dict(zip(names, values)) if len(values) == len(names) else dict(incomplete=values)
 
-def _size(dl): return dict(items=count_items(dl), batches=len(dl), batch_size=getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None))
+def _size(dl): return dict(items=count_items(dl), batches=len(dl), batch_size=batch_size(dl))
 
 def _optimiser(learn):
-    "Return the optimiser's name and its hyper-parameters that no schedule moves"
+    "Return the name of the optimiser and its hyper-parameters that no schedule changes"
     opt = learn.opt
     fixed = {k:v for k,v in opt.hypers[-1].items() if k not in ('lr', 'mom') and isinstance(v, Real) and not isinstance(v, bool)}
     return dict(name=type(getattr(opt, 'opt', opt)).__name__, opt_func=func_name(learn.opt_func), moms=learn.moms,
@@ -84,9 +84,9 @@ def _optimiser(learn):
 
 @patch
 def run_record(self:Recorder,
-    **notes, # What else is to be kept, such as `seed=42` or `data='imdb'`
-) -> dict: # What JSON can hold
-    "Return the last fit of a plan: the plan, η_L, versions, torch's seed, optimiser, sizes, callbacks, and losses and metrics by epoch"
+    **notes, # Anything else to record, such as `seed=42` or `data='imdb'`
+) -> dict: # Values that JSON can hold
+    "Record the last fit of a plan: the plan, η_L, versions, torch's seed, optimiser, sizes, callbacks, and losses and metrics by epoch"
     if self.plan is None: raise ValueError('no fit of this learner ran a plan: expected `learn.fit_plan`, `fit_ulmfit` or '
                                            '`apply_recipe` before this')
     plan,ran,loaders = self.plan,self.ran,self.learn.dls.loaders
@@ -101,10 +101,10 @@ def run_record(self:Recorder,
 
 @patch
 def save_run(self:Recorder,
-    fname:str|Path='run.json', # Under `learn.path`
-    **notes, # What else is to be kept, such as `seed=42` or `data='imdb'`
+    fname:str|Path='run.json', # Name of the file, in `learn.path`
+    **notes, # Anything else to record, such as `seed=42` or `data='imdb'`
 ) -> Path: # The file
-    "Write `run_record` to a JSON file, from which `Plan.from_json` reads the plan"
+    "Write `run_record` to a JSON file; `Plan.from_json` reads the plan from it"
     text,path = dumps(self.run_record(**notes)),self.learn.path/fname
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text + '\n')

@@ -1,1 +1,1 @@
-"Searches for learning rates: the head's rate η_L, by fine-tuning the head on frozen features"
+"Search for learning rates: the head's rate η_L on frozen features, the body's rate by short fits"

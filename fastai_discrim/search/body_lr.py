@@ -1,4 +1,4 @@
-"Find the rate of the body, by fits in miniature: the plan of the whole fit in a few steps, once per rate"
+"Find the body's rate by fits in miniature: run the plan of the whole fit in a few steps, once per candidate rate"
 __all__ = []
 
 from collections.abc import Callable
@@ -11,17 +11,17 @@ from .choice import HIGHEST_USUAL
 from .restored import restored
 from .run_search import run_search
 
-# miniature is imported where it is used: it imports fastai.callback.progress, which changes the default callbacks of everybody
+# `miniature` is imported inside a function: it imports fastai.callback.progress, which changes the default callbacks of every learner
 
-# From one rate to the next: beyond the best one the loss rises within about one such step
+# Ratio of neighbouring candidate rates: the loss rises within about one such ratio above the best rate
 STEP = 3.
-# Steps down at most: a millionth of what destroys a network trains nothing
+# Candidates below the first one, at most: a rate far below those that destroy a network trains nothing
 MAX_DOWN = 4
-# Steps of a miniature: half of the fit, but at most 40; in a long fit a share of it
+# Steps of a miniature: half of the steps of the fit and at most 40; for a long fit 1/25 of them, from 15 to 40
 MAX_STEPS,MIN_STEPS,SHARE_OF_LONG = 40,15,1/25
-# A fit of more steps is long
+# A fit with more steps than this is long
 LONG = 200
-# Items of the validation set, at most
+# Validation items per candidate, at most
 N_ITEMS = 500
 
 
@@ -34,38 +34,38 @@ def n_steps(
 
 def destroyed_from(
     lr:float|HeadLR, # The head's rate, or what `head_lr_find` gave
-) -> float: # inf for rates of the usual size, and where it isn't known what the head learns alone
-    "Return the loss at and above which a rate has destroyed the body: the head alone learns more. Only targets on another scale need it"
+) -> float: # inf if η_L has the usual size, or if the loss of the head alone is unknown
+    "Return the loss from which on a rate has destroyed the body: the head alone does better. Only unscaled targets need this bound"
     if not isinstance(lr, HeadLR) or not lr.accepted or lr.lr <= HIGHEST_USUAL: return np.inf
     return float(np.nanmin(lr.losses))
 
 def lower_lr(
-    losses_at, # Function from a rate to its `Losses`
-    first:float, # Where to begin
-    destroyed:float=np.inf, # The loss from which on the network is destroyed: such a rate says nothing of lower ones
-) -> tuple: # Rates, ascending; their `Losses`; the chosen one
-    """Divide `first` by 3 for as long as the loss gets clearly lower, isn't finite, or is that of a destroyed network, and once more from
-    there. Higher rates are not tried: they only seem better in a few steps (`benchmarks/README.md`)"""
+    losses_at, # Function that returns the `Losses` of a rate
+    first:float, # The first and highest candidate
+    destroyed:float=np.inf, # The loss from which on the network is destroyed; lower rates may still be good
+) -> tuple: # The rates tried, ascending; their `Losses`; the chosen rate
+    """Start at `first` and divide by 3 until the next lower rate has no clearly lower loss; go on below a rate with a loss that is not
+    finite, or that of a destroyed network. Try no higher rates: in a few steps they only seem better (`benchmarks/README.md`)"""
     lrs,losses = [first],losses_at(first)
     while len(lrs) <= MAX_DOWN:
         lrs,losses = [lrs[0]/STEP, *lrs],losses_at(lrs[0]/STEP).joined(losses)
         if not np.isfinite(losses.mean[1]) or losses.is_clearly_lower(0, 1): continue
         if losses.mean[1] < destroyed: return np.array(lrs),losses,lrs[1-_is_at_edge(losses, destroyed)]
-    # If all destroy the network, the lowest rate is no better than the others
+    # If every rate destroys the network, the lowest is no safer than the others
     all_bad = (losses.mean >= destroyed).any() and not (losses.mean < destroyed).any()
     return np.array(lrs),losses,lrs[np.nanargmin(losses.mean) if all_bad else 0]
 
 def _is_at_edge(losses, destroyed):
-    "Tell whether the next higher rate destroys the network, and the next lower one doesn't: a fit is longer than what was tried"
+    "Tell whether the next higher rate destroys the network and the next lower one does not: in the longer whole fit this rate may too"
     return len(losses.mean) > 2 and losses.mean[2] >= destroyed > losses.mean[0]
 
 def search_body_lr(
-    learn:Learner, # The learner, which is put back
+    learn:Learner, # The learner, which is restored at the end
     lr:float|HeadLR, # Peak rate of the head, η_L, or what `head_lr_find` gave
-    plan_at:Callable, # Function from a rate of the group below the head to the plan of the fit
+    plan_at:Callable, # Function that returns the plan of the fit for a rate of the group below the head, None for the default
     wd:float|None=None, # Weight decay, as in `fit`
 ) -> BodyLR: # The chosen rate, the rates tried and their losses, and how they were found
-    "Find the rate of the group below the head by fits in miniature, beginning with the rate that the plan has without one"
+    "Find the rate of the group below the head by fits in miniature, starting at the default rate of the plan"
     from .miniature import miniature_losses
     plan = plan_at(None)
     steps = n_steps(plan.n_epoch*len(learn.dls.train))

@@ -1,4 +1,4 @@
-"Say where fine-tuning has destroyed what the pretrained body had learnt, as far as a search for the head's rate tells"
+"Warn if fine-tuning has destroyed the pretrained features of the body, judged by the losses of the search for the head's rate"
 __all__ = []
 
 import numpy as np
@@ -10,28 +10,27 @@ from .choice import lowers
 
 
 def has_collapsed(
-    losses, # Losses of the network after it was fine-tuned, of training and validation
-    head:HeadLR, # What `head_lr_find` found before that
+    losses, # Training and validation loss of the network after fine-tuning
+    head:HeadLR, # What `head_lr_find` found before
 ) -> bool:
-    """Tell whether all of `losses` are nearer to that of an untrained head than to that of the head alone, on the features of the frozen
-    body; not where the search doesn't know these"""
+    """Tell whether all of `losses` are closer to the loss of an untrained head than to that of a head trained on frozen features; False if
+    the search didn't measure both"""
     alone = np.nanmin(head.losses)
     return bool(len(losses) and lowers(head.untrained, alone) and min(losses) > (alone+head.untrained)/2)
 
 def _last_losses(learn):
-    "Return the smoothed training loss at the end of the last fit, and the validation loss where there is one"
+    "Return the smoothed training loss at the end of the last fit, and the validation loss if there is one"
     recorder = getattr(learn, 'recorder', None)
     if recorder is None or not recorder.values: return []
+    losses = [float(recorder.smooth_loss.value)]
     last = dict(zip(recorder.metric_names[1:], recorder.values[-1]))
-    return [float(recorder.smooth_loss.value), *(float(last[k]) for k in ['valid_loss'] if k in last)]
+    if 'valid_loss' in last: losses.append(float(last['valid_loss']))
+    return losses
 
-def warn_of_collapse(
-    learn:Learner, # The learner, after a fit
-    head:HeadLR, # What `head_lr_find` found before it
-):
-    "Warn where the fit left the network not much better than with an untrained head, while the head alone does better"
+def warn_of_collapse(learn:Learner, head:HeadLR):
+    "Warn if the last fit left the network hardly better than an untrained head, while a head on frozen features does better"
     losses = _last_losses(learn)
     if not has_collapsed(losses, head): return
-    warn_user(f'the fit ended at a loss of {losses[-1]:.3g}, where an untrained head has {head.untrained:.3g}, and the head alone, on the '
-              f'features of the frozen body, {np.nanmin(head.losses):.3g}: what the body had learnt is lost; try again from the pretrained '
-              'weights with a lower `body_lr`')
+    warn_user(f'the fit ended with a loss of {losses[-1]:.3g}, but an untrained head has {head.untrained:.3g} and a head trained on frozen '
+              f'features {np.nanmin(head.losses):.3g}: the body has lost its pretrained features; start again from the pretrained weights '
+              'with a lower `body_lr`')

@@ -1,8 +1,8 @@
-"Frozen features: what the frozen body of a model gives its head, and the targets, collected in one pass over the data"
+"Frozen features: collect the inputs of the head, computed by the frozen body, with the targets, in one pass over the data"
 __all__ = []
 
 from contextlib import ExitStack
-from math import inf
+from math import ceil, inf
 
 from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.progress import ProgressCallback
@@ -14,22 +14,22 @@ from ..checks import count_items, has_valid
 from ..distributed import log_rank0
 from .frozen_head import SplitHead, items_in, map_tensors, module_inputs
 
-# One item validates for so many that train; without a validation set, one batch is held out of so many
+# Training items per validation item; without a validation set, one of so many training batches is held out
 TRAIN_PER_VALID,BATCHES_PER_HELD_OUT = 4,5
 
 
 class FeatureRecorder(Callback):
-    "Record what goes into modules, and the targets, for some batches"
-    # The bar counts the last batch, too
+    "Record the inputs of modules, and the targets, for a number of batches"
+    # After the progress bar, which then also counts the batch that ends the pass
     order = ProgressCallback.order+1
     def __init__(self,
         modules:list, # Modules whose inputs are the features
-        n_batch:float, # Batches to record at most
-        n_items:float, # Items to record at most, in whole batches
+        n_batch:float, # Batches to record, at most
+        n_items:float, # Items to record, at most, in whole batches
     ): self.modules,self.n_batch,self.n_items,self.batches = modules,n_batch,n_items,[]
 
     def on_call(self, m, args, kwargs):
-        "Note what `m` is called with: a forward pre-hook. The first call in a batch counts"
+        "Record the inputs of the first call of `m` in a batch; a forward pre-hook"
         self.inputs.setdefault(m, module_inputs(m, args, kwargs))
 
     def before_batch(self): self.inputs = {}
@@ -42,42 +42,42 @@ class FeatureRecorder(Callback):
 
 def frozen_features(
     learn:Learner, # The learner whose body runs; its callbacks run
-    head:SplitHead, # Its head
+    head:SplitHead, # The head of the learner
     dl, # The data
-    n_batch:float=inf, # Batches to collect at most
-    n_items:float=inf, # Items to collect at most, in whole batches
-) -> list: # One tuple a batch: what goes into the head, and the targets
-    "Run `learn` over `dl` in evaluation mode, and collect what goes into its head"
+    n_batch:float=inf, # Batches to collect, at most
+    n_items:float=inf, # Items to collect, at most, in whole batches
+) -> list: # One tuple per batch: the inputs of the head, and the targets
+    "Run `learn` over `dl` in evaluation mode, and collect the inputs of its head"
     recorder = FeatureRecorder(head.sources(), n_batch, n_items)
     with ExitStack() as hooks:
         for m in recorder.modules: hooks.enter_context(m.register_forward_pre_hook(recorder.on_call, with_kwargs=True))
         learn.validate(dl=dl, cbs=recorder)
-    # Another callback called it off, which `validate` doesn't tell
+    # Another callback cancelled the pass, and `validate` caught its exception
     if not recorder.batches: raise CancelValidException()
     return recorder.batches
 
 def shuffled(dl, n):
-    "Return `dl` in random order where it has more than `n` items, as the first ones may be of one class; where that can't be had, `dl`"
+    "Return `dl` in random order if it has more than `n` items, as the first may share a class; return `dl` itself if it can't be shuffled"
     size = count_items(dl)
     if size is None or size <= n or isinstance(dl.dataset, IterableDataset): return dl
     if hasattr(dl, 'new'): return dl.new(shuffle=True)
-    # Another sampler may leave items out, as those that train
+    # Any other sampler may leave out items on purpose
     if not isinstance(dl, DataLoader) or not isinstance(dl.sampler, SequentialSampler) or dl.batch_size is None: return dl
     return DataLoader(dl.dataset, dl.batch_size, shuffle=True, collate_fn=dl.collate_fn)
 
 def train_and_valid_features(
     learn:Learner, # The learner whose body runs
-    head:SplitHead, # Its head
-    n_batch:int, # Training batches at most
+    head:SplitHead, # The head of the learner
+    n_batch:int, # Training batches, at most
 ) -> tuple: # Two lists of batches, as `frozen_features` gives them
-    "Collect the features of a share of the training set, and of a share of the validation set, a quarter as large"
+    "Collect the features of a part of the training set, and of a quarter as many items of the validation set"
     train = frozen_features(learn, head, learn.dls.train, n_batch)
     if has_valid(learn):
         n_items = max(items_in(train)//TRAIN_PER_VALID, 1)
         return train,frozen_features(learn, head, shuffled(learn.dls.valid, n_items), n_items=n_items)
-    held_out = -(-len(train)//BATCHES_PER_HELD_OUT)
+    held_out = ceil(len(train)/BATCHES_PER_HELD_OUT)
     if held_out == len(train):
-        raise ValueError('there is no validation set, and 1 batch to train on: expected 2, one to be held out; '
-                         'give the learner a validation set, or smaller batches')
+        raise ValueError('no validation set, and 1 training batch: expected at least 2, one of which is held out; give the learner a '
+                         'validation set, or smaller batches')
     log_rank0(learn, f'head_lr_find: no validation set, so {held_out} of {len(train)} training batches are held out')
     return train[held_out:],train[:held_out]

@@ -1,4 +1,4 @@
-"The head as a module of its own that takes frozen features: a frozen body then runs only once"
+"Make the head a module of its own that takes frozen features, so that the frozen body runs only once"
 __all__ = []
 
 from copy import deepcopy
@@ -10,64 +10,52 @@ from torch import Tensor, nn
 
 
 def map_tensors(f, o):
-    "Return `o`, a tensor or a nest of tuples, lists and dicts of them, with `f` of each; fastai's `apply` would restore tensor types"
+    "Apply `f` to each tensor in `o`, a tensor or nested tuples, lists and dicts; unlike fastai's `apply`, don't restore tensor types"
     if isinstance(o, Tensor): return f(o)
     if isinstance(o, dict): return {k: map_tensors(f, v) for k,v in o.items()}
     return type(o)(map_tensors(f, v) for v in o) if type(o) in (tuple, list) else o
 
 def list_tensors(o) -> list:
-    "List the tensors in `o`, a nest of tuples, lists and dicts"
+    "List the tensors in `o`, a tensor or nested tuples, lists and dicts"
     res = []
     map_tensors(res.append, o)
     return res
 
-def items(
-    o, # A tensor or a nest of them, items first
-    start:int, # The first item
-    stop:int, # The item after the last
-):
-    "Return some of the items in `o`; a tensor without dimensions is the same for all of them"
+def items(o, start:int, stop:int):
+    "Slice the first dimension of all tensors in `o`, the items; tensors without dimensions stay as they are"
     return map_tensors(lambda t: t[start:stop] if t.ndim else t, o)
 
-def has_items_first(
-    o, # A tensor or a nest of them
-    n:int, # How many items there are
-) -> bool:
-    "Tell whether the first dimension of all tensors in `o` is the items"
+def has_items_first(o, n:int) -> bool:
+    "Tell whether all tensors in `o` have `n` items in the first dimension"
     return all(t.ndim and len(t) == n for t in list_tensors(o))
 
-def part_bounds(
-    n:int, # How many items there are
-    n_parts:int, # How many parts
-) -> list: # Pairs of first item and the item after the last, as `items` takes them
-    "Divide items into parts of about the same size"
+def part_bounds(n:int, n_parts:int) -> list:
+    "Divide `n` items into parts of about the same size; return the start and stop of each, as `items` takes them"
     ends = [round(i*n/n_parts) for i in range(n_parts+1)]
     return list(zip(ends, ends[1:]))
 
-def items_in(
-    batches:list, # What `frozen_features` gave
-) -> int:
-    "Count the items in `batches`"
+def items_in(batches:list) -> int:
+    "Count the items in `batches` from `frozen_features`"
     return sum(find_bs(targets) for _,*targets in batches)
 
 def module_inputs(
     m:nn.Module, # The module that is called
     args:tuple, # Its positional arguments
     kwargs:dict, # Its keyword arguments
-) -> list: # The same two
-    "Copy what a module is called with, in its precision and without fastai's tensor types, which double the time of a small head"
+) -> list: # Positional and keyword arguments
+    "Copy the arguments of a module, in its precision and without fastai's tensor types, which double the time of a small head"
     dtype = next((p.dtype for p in m.parameters()), torch.float32)
     def _copy(t): return t.detach().as_subclass(Tensor).to(dtype if t.is_floating_point() else t.dtype, copy=True)
     return map_tensors(_copy, [args, kwargs])
 
 @dataclass(frozen=True, eq=False)
 class SplitHead:
-    "Where a head begins, and how it is called"
-    root: nn.Module # A module that has all of the head
-    entry: nn.Module # The module in it that the head begins with: its inputs are the features
+    "Describe where a head begins, and how it is called"
+    root: nn.Module # A module that contains the whole head
+    entry: nn.Module # The first module of the head: its inputs are the features
     params: frozenset # Parameters of the head
     item: list # Positional and keyword arguments of `root`, for one item
-    needs_inputs: bool = False # Are the inputs of `root` features, too, as for a head that pools by what the tokens are?
+    needs_inputs: bool = False # Are the inputs of `root` features too, as for a head that pools by token ids?
     output: int | None = None # Index of the prediction among the tensors that `root` returns; None for all of them
 
     def sources(self) -> list:
@@ -75,23 +63,21 @@ class SplitHead:
         return [self.entry, self.root] if self.needs_inputs else [self.entry]
 
     def copy(self) -> nn.Module:
-        "Make a copy of the head with weights of its own, which takes features"
+        "Return a copy of the head, with its own weights, that takes features"
         return FeatureHead(self)
 
 class _FirstResult:
-    "Call a function once, and return its first result ever after"
+    "Call a function once, and return the same result for every later call"
     def __init__(self, f): self.f,self.result = f,None
     def __call__(self, *args, **kwargs):
         if self.result is None: self.result = self.f(*args, **kwargs)
         return self.result
 
 class FeatureHead(nn.Module):
-    "Copy of a head that takes frozen features. What its root does before the head is done for one item, to no effect"
-    def __init__(self,
-        head:SplitHead, # The head to copy
-    ):
+    "A copy of a head that takes frozen features. The modules before the head run on one item, and their output is ignored"
+    def __init__(self, head:SplitHead):
         super().__init__()
-        # The body's weights, where the root has any, are shared, not copied
+        # Share the weights of the body, if the root has any, instead of copying them
         memo = {id(p): p for p in head.root.parameters() if p not in head.params}
         self.head,self.body_params,self.features = head,set(memo.values()),None
         self.root = deepcopy(head.root, memo)
@@ -101,21 +87,21 @@ class FeatureHead(nn.Module):
         with torch.no_grad(): self.root.eval()(*args, **kwargs)
 
     def _enter(self, *_):
-        "Replace what goes into the entry by the features"
-        # A dropout may be called again further on: only the first call is the entry
+        "Replace the inputs of the entry by the features; a forward pre-hook"
+        # Only the first call is the entry: the head may call the same dropout again later
         features,self.features = self.features,None
         if features is None: return None
         return tuple(map_tensors(Tensor.clone, features) if getattr(self.head.entry, 'inplace', False) else features)
 
     def _body_modules(self, m):
-        "Yield the largest modules in `m` that belong to the body"
+        "Yield the largest submodules of `m` that belong to the body"
         for c in m.children():
             params = set(c.parameters())
             if params and params <= self.body_params: yield c
             else: yield from self._body_modules(c)
 
     def forward(self,
-        features:list, # Positional and keyword arguments of the entry, and of the root if it needs its inputs
+        features:list, # Positional and keyword arguments of the entry, then those of the root if `needs_inputs`
     ):
         self.features = features[:2]
         args,kwargs = features[2:] if self.head.needs_inputs else self.head.item

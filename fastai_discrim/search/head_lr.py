@@ -1,4 +1,4 @@
-"Find the head's rate, η_L, by fine-tuning the head alone (ULMFiT, section 3.2)"
+"Find the head's rate, η_L, by fine-tuning only the head (ULMFiT, section 3.2)"
 __all__ = []
 
 import numpy as np
@@ -22,17 +22,17 @@ from .run_search import run_search
 from .split_head import HeadNotSeparable, split_head
 from .trained_loss import check_trained_loss
 
-# frozen_features, head_trials and range_test are imported where they are used: they import fastai.callback.schedule and .progress, which
-# change the default callbacks of everybody
+# `frozen_features`, `head_trials` and `range_test` are imported inside functions: they import fastai.callback.schedule and .progress, which
+# change the default callbacks of every learner
 
-# The head trains for as long as in the fit, but for at most so many steps at each rate, over all folds: it is to stay cheap
+# The head trains for as long as in the fit, but for at most this many steps per rate, over all folds, to keep the search cheap
 MAX_STEPS = 400
-# A large head, as one with convolutions, is to take no longer than a range test of the whole network has steps
+# A head with this many parameters is large: all its trials together cost at most 100 steps of the whole network, as a range test does
 LARGE_HEAD,RANGE_TEST_STEPS = 100_000,100
 
 
 def _check_lrs(lrs):
-    "Return the rates to try in ascending order, each once"
+    "Return the rates to try in ascending order, without duplicates"
     lrs = check_list(lrs, 'lrs', 'rates to try')
     for lr in lrs: check_number(lr, 'lrs')
     lrs = np.unique(lrs)
@@ -40,11 +40,11 @@ def _check_lrs(lrs):
     return lrs
 
 def _losses_at(learn, head, sets, runs, **fit_args):
-    "Return a function from rates to the validation losses of the head, trained at each on each of `sets`: the mean over `runs` orders"
+    "Return a function that trains the head at each rate on each of `sets` and returns its validation losses, the mean over `runs` orders"
     from .head_trials import trial_losses
     states = random_states()
     def _losses(lrs):
-        # All rates see the same batches, also those that are tried later
+        # All rates see the same batches, even those that are tried later
         set_random(states)
         trials = [(train, valid) for _ in range(runs) for train,valid in sets]
         # `display=False` would print an empty bar
@@ -55,7 +55,7 @@ def _losses_at(learn, head, sets, runs, **fit_args):
     return _losses
 
 def _caution(losses):
-    "Return a warning if it does not matter which rate is chosen, or None; raise if there is nothing to choose from"
+    "Return a warning if no rate is clearly better than an untrained head, else None; raise `ValueError` if no loss is finite"
     *tried,untrained = losses.mean
     if not np.isfinite(tried).any():
         raise ValueError(f'the validation loss is not finite at any of {len(tried)} rates: expected one at which it is; fix the data or '
@@ -66,19 +66,19 @@ def _caution(losses):
             'epochs by `n_epoch`, look at the data, or scale a target that is far from 0')
 
 def _max_steps(learn, head):
-    "Return for how many steps the head may train at each rate, over all folds"
+    "Return the number of steps that the head may train at each rate, over all folds"
     n_head = sum(p.numel() for p in head.params)
     if n_head < LARGE_HEAD: return MAX_STEPS
     n_model = sum(p.numel() for p in get_model(learn.model).parameters())
     return min(MAX_STEPS, RANGE_TEST_STEPS*n_model//(n_head*N_FIRST))
 
 def _by_trials(learn, head, lrs, n_batch, runs, n_epoch, **fit_args):
-    "Return the `HeadLR` by the validation loss of the head on frozen features; and a warning, or None"
+    "Choose by the validation loss of the head on frozen features; return the `HeadLR`, and a warning or None"
     from .folds import folds
     from .frozen_features import train_and_valid_features
     sets = folds(*train_and_valid_features(learn, head, n_batch))
     n_epoch = min(n_epoch, max(1, _max_steps(learn, head)//sum(len(train) for train,_ in sets)))
-    # Each fold is a run of its own
+    # With several folds, one run each is enough
     losses_at = _losses_at(learn, head, sets, runs if len(sets) == 1 else 1, n_epoch=n_epoch, **fit_args)
     tried,losses = search_lrs(losses_at, lrs)
     caution = _caution(losses)
@@ -92,12 +92,12 @@ def _by_trials(learn, head, lrs, n_batch, runs, n_epoch, **fit_args):
     return HeadLR(float(tried[good[0]]), tried, np.array(means), how, untrained, tuple(map(float, tried[good]))),caution
 
 def _head_lr(learn, n_groups, lrs, **trial_args):
-    "Return the `HeadLR` of `learn`, and a warning, or None; `learn` is changed"
-    # fastai.callback.progress, which gives `no_bar`, comes with it
+    "Return the `HeadLR`, and a warning or None; `learn` is changed"
+    # This also imports fastai.callback.progress, which adds `no_bar` to the learner
     from .range_test import range_test
-    # They cost time, and may fail for a few items
+    # Metrics cost time, and some fail on a few items
     learn.metrics = []
-    # Hooks see nothing of a compiled model; its parameters are the same
+    # A compiled model doesn't call hooks; the original model has the same parameters
     if hasattr(learn.model, '_orig_mod'): learn.model = learn.model._orig_mod
     if learn.opt is None: learn.create_opt()
     freeze_all_but(learn, (n_groups-1,))
@@ -110,19 +110,19 @@ def _head_lr(learn, n_groups, lrs, **trial_args):
 
 @patch
 def head_lr_find(self:Learner,
-    lrs=None, # Rates to try; None for 13 from 1e-3 to 1, and further where the best is clear and near an end
-    n_epoch:int=1, # Epochs that the head is trained at each
+    lrs=None, # Rates to try; None for 13 from 1e-3 to 1, and more beyond an end if the best rate is clear and near it
+    n_epoch:int=1, # Epochs that the head is trained at each rate
     show_plot:bool=True, # Plot the loss against the rate?
     *,
-    n_batch:int=50, # Training batches, at most, that run through the body, and validation items a quarter as many: bounds time and memory
-    runs:int=2, # Trainings at each rate, each in another order: their mean loss counts
+    n_batch:int=50, # Training batches, at most, that run through the body, with a quarter as many validation items: limits time and memory
+    runs:int=2, # Trainings at each rate, in different orders; their mean loss counts
     sched:Schedule|None=None, # Schedule of the training; None for the paper's, `STLR()`
     moms:tuple|None=None, # Momentum, as many values as the schedule takes; None for `learn.moms`
     wd:float|None=None, # Weight decay, as in `fit`
 ) -> HeadLR: # The chosen rate, the rates tried and their losses, and how they were found
-    """Find η_L by fine-tuning the head alone, once per rate, on frozen features: the body runs once. Choose the lowest rate that is about
-    as good as the best; with fewer than 500 items by cross-validation. Where the body is needed, find it by a range test, and log that.
-    Leave no trace on the learner; raise `ValueError` where no loss is finite
+    """Find η_L by fine-tuning only the head, once per rate, on frozen features, so that the body runs once. Choose the lowest rate that is
+    about as good as the best; with fewer than 500 items, by cross-validation. If the head can't run without the body, run a range test and
+    log that. Leave no trace on the learner; raise `ValueError` if no loss is finite
 
     >>> found = learn.head_lr_find(n_epoch=4, show_plot=False)
     >>> found

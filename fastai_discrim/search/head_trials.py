@@ -1,4 +1,4 @@
-"Train copies of one head on frozen features, each at its own rate, all in one fit"
+"Train copies of one head on frozen features in one fit, each copy at its own rate"
 __all__ = []
 
 from numbers import Number
@@ -22,15 +22,13 @@ from .part_losses import gather_losses, part_losses
 
 
 class Heads(nn.Module):
-    "Heads that are fed alike: the same features, under the same dropout"
-    def __init__(self,
-        heads:list, # `FeatureHead`s
-    ):
+    "`FeatureHead`s that get the same features under the same dropout"
+    def __init__(self, heads:list):
         super().__init__()
         self.heads = nn.ModuleList(heads)
 
     def forward(self, features):
-        # `torch.random.fork_rng` asks for the devices each time, which takes as long as a small head
+        # `torch.random.fork_rng` looks up the devices at every call, which takes as long as a small head
         cpu,cuda,preds = torch.get_rng_state(),torch.cuda.get_rng_state_all(),[]
         for head in self.heads:
             torch.set_rng_state(cpu)
@@ -39,17 +37,15 @@ class Heads(nn.Module):
         return preds
 
 class SumLoss:
-    "Sum the losses of all heads: no two share a weight, so each gets the gradient of its own"
-    def __init__(self,
-        loss_func, # Loss of one head
-    ): self.loss_func = loss_func
+    "Sum the losses of all heads: as no two share a weight, each gets the gradient of its own loss"
+    def __init__(self, loss_func): self.loss_func = loss_func
 
     def __call__(self, preds, *yb):
         self.each = [self.loss_func(p, *yb).as_subclass(torch.Tensor) for p in preds]
         return sum(self.each)
 
 class HeadLosses(Callback):
-    "Validate after the last epoch only, and keep the validation losses of every head, in `losses`"
+    "Validate after the last epoch only, and keep the validation losses of all heads in `losses`"
     def before_validate(self):
         if self.epoch < self.n_epoch-1: raise CancelValidException()
         self.batches = [[] for _ in self.model.heads]
@@ -63,29 +59,29 @@ class HeadLosses(Callback):
         if self.epoch == self.n_epoch-1: self.losses = gather_losses(self.batches)
 
 def _loader(batches, device, shuffle=False):
-    "Make a loader whose items are whole batches"
+    "Return a loader whose items are complete batches"
     return DataLoader(batches, bs=None, shuffle=shuffle, num_workers=0, device=device, create_batch=noop, retain=lambda res,b: res)
 
 def _of_head(wd):
-    "Return the weight decay of the last layer group, where there is one a group"
+    "Return the weight decay of the last layer group, if there is one per group"
     return wd if wd is None or isinstance(wd, Number) else listify(wd)[-1]
 
 def trial_losses(
-    learn:Learner, # The learner whose head it is: its loss, optimiser and weight decay are used, not its callbacks
-    head:SplitHead, # Its head
+    learn:Learner, # The learner: its loss, optimiser and weight decay are used, but not its callbacks
+    head:SplitHead, # The head of the learner
     train:list, # Batches to train on: features and targets
     valid:list, # Batches to validate on
-    lrs:np.ndarray, # Peak rates
+    lrs:np.ndarray, # Peak rates, one per copy
     n_epoch:int, # Epochs that each head is trained
     sched:Schedule, # Schedule of the training
     moms:tuple|None=None, # Momentum, as many values as the schedule takes; None for `learn.moms`
     wd:float|None=None, # Weight decay, as in `fit`
-) -> Losses: # Validation losses, a candidate a rate
-    "Train copies of a head, each at its own one of `lrs`, from the same weights and on the same batches"
+) -> Losses: # Validation losses, one candidate per rate
+    "Train one copy of the head per rate in `lrs`, all from the same weights and on the same batches"
     device = next(learn.model.parameters()).device
     dls = DataLoaders(_loader(train, device, shuffle=True), _loader(valid, device))
     dls.n_inp = 1
-    # The copies are the layer groups
+    # Each copy is one layer group
     tuner = Learner(dls, Heads([head.copy() for _ in lrs]), loss_func=SumLoss(learn.loss_func), opt_func=learn.opt_func, path=learn.path,
                     splitter=lambda m: [h.trainable() for h in m.heads], wd=_of_head(learn.wd), wd_bn_bias=learn.wd_bn_bias)
     tuner.create_opt()

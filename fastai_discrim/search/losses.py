@@ -1,4 +1,4 @@
-"Losses of several candidates on the same items, which are compared item by item: pure arithmetic"
+"Compare the losses of several candidates on the same items, item by item: pure arithmetic"
 __all__ = []
 
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    "Validation losses of several candidates on the same items, part by part: what differs by chance is seen in their differences"
-    parts: np.ndarray # Shape [candidates, parts]: the mean loss over the few items of each part
-    sizes: np.ndarray # Shape [parts]: how many items each part has
+    "Validation losses of candidates on the same items, split into parts: their paired differences show what is chance"
+    parts: np.ndarray # Shape [candidates, parts]: the mean loss over the items of each part
+    sizes: np.ndarray # Shape [parts]: the number of items in each part
 
     @property
     def mean(self) -> np.ndarray:
@@ -22,60 +22,46 @@ class Losses:
     def difference(self,
         a:int, # Index of a candidate
         b:int, # Index of another
-    ) -> tuple: # The mean difference, and its standard error, 0 where there is one part; inf and 0 where the loss of `a` is not finite
-        "Compare two candidates item by item: how much higher is the loss of `a`, and how far may that be chance?"
+    ) -> tuple: # Mean and standard error, which is 0 for a single part; inf and 0 if the loss of `a` is not finite
+        "Return by how much the loss of `a` is higher than that of `b`, with the standard error of this paired difference"
         if not np.isfinite(self.mean[a]): return np.inf,0.
         each,share = self.parts[a]-self.parts[b],self.sizes/self.sizes.sum()
         mean,n = each@share,len(each)
-        return mean,(share**2@(each-mean)**2 * n/max(n-1, 1))**0.5
+        variance = share**2 @ (each-mean)**2 * n/max(n-1, 1)
+        return mean,variance**0.5
 
-    def is_clearly_lower(self,
-        a:int, # Index of a candidate
-        b:int, # Index of another
-    ) -> bool:
-        "Tell whether the loss of `a` is lower than that of `b` by more than a standard error of the difference"
+    def is_clearly_lower(self, a:int, b:int) -> bool:
+        "Tell whether the loss of candidate `a` is lower than that of `b` by more than a standard error of the difference"
         if not np.isfinite(self.mean[a]): return False
         mean,error = self.difference(b, a)
         return bool(mean > error)
 
-    def joined(self,
-        other, # `Losses` of other candidates on the same items
-    ): # `Losses` of all of them
-        "Return these candidates and, after them, those of `other`"
+    def joined(self, other):
+        "Return these candidates, followed by those of `other` on the same items"
         a,b = on_common_parts([self, other])
         return Losses(np.concatenate([a.parts, b.parts]), a.sizes)
 
-    def merged(self,
-        ends:np.ndarray, # How many items there are up to the end of each new part
-    ): # `Losses` of fewer parts
-        "Return the same losses over larger parts"
+    def merged(self, ends:np.ndarray):
+        "Return the same losses, averaged over larger parts, which end after `ends` items"
         starts = np.searchsorted(self.sizes.cumsum(), [0, *ends[:-1]], side='right')
         sizes = np.add.reduceat(self.sizes, starts)
         return Losses(np.add.reduceat(self.parts*self.sizes, starts, axis=1)/sizes, sizes)
 
-    def at(self,
-        order, # Indices of candidates
-    ): # `Losses`
-        "Return the candidates at `order`"
+    def at(self, order):
+        "Return the candidates at the indices `order`"
         return Losses(self.parts[order], self.sizes)
 
-def on_common_parts(
-    several:list, # `Losses` on the same items, each perhaps in other parts
-) -> list: # `Losses`
-    "Merge parts until all have the same: not every candidate's loss can be had for a part of a batch (`part_losses`)"
+def on_common_parts(several:list) -> list:
+    "Merge parts until all `Losses` have the same ones: not every loss can be computed for part of a batch (`part_losses`)"
     if all(np.array_equal(l.sizes, several[0].sizes) for l in several): return several
     ends = reduce(np.intersect1d, [l.sizes.cumsum() for l in several])
     return [l.merged(ends) for l in several]
 
-def joined_parts(
-    several:list, # `Losses` of the same candidates on other items
-) -> Losses:
-    "Return the losses of the candidates on all items"
+def joined_parts(several:list) -> Losses:
+    "Join `Losses` of the same candidates on different items"
     return Losses(np.concatenate([l.parts for l in several], axis=1), np.concatenate([l.sizes for l in several]))
 
-def mean_losses(
-    runs:list, # `Losses` of the same candidates on the same items, each trained otherwise
-) -> Losses:
-    "Return the mean over several trainings of the candidates"
+def mean_losses(runs:list) -> Losses:
+    "Return the mean of `Losses` of the same candidates on the same items, from several trainings"
     runs = on_common_parts(runs)
     return Losses(np.mean([l.parts for l in runs], axis=0), runs[0].sizes)

@@ -1,4 +1,4 @@
-"A fit in miniature: its plan in a few steps, and the validation loss after them"
+"Fit in miniature: run a plan in a few steps, and validate after them"
 __all__ = []
 
 from copy import copy
@@ -22,7 +22,7 @@ from .part_losses import gather_losses, part_losses
 
 
 class FirstBatches(GetAttr):
-    "The first `n` batches of a loader, which begins again where it has fewer; in all else it is that loader"
+    "The first `n` batches of a loader, which starts again if it has fewer; all other attributes are those of the loader"
     _default = 'dl'
     def __init__(self, dl, n:int): self.dl,self.n = dl,n
     def __len__(self): return self.n
@@ -39,12 +39,12 @@ def miniature(
     plan:Plan, # The plan of the whole fit
     n_steps:int, # Steps of the miniature
 ) -> Plan:
-    "Return `plan` in one epoch of `n_steps` steps: the same shares, rates and schedule"
+    "Return `plan` scaled to one epoch of `n_steps` steps, with the same rates, schedule and share of each phase"
     shares = [(p.epochs/plan.n_epoch, i) for i,p in enumerate(plan.phases)]
     begun,phases = set(),[]
     for epochs,i in with_own_steps(shares, n_steps):
         phase = replace(plan.phases[i], epochs=epochs, early_stop=None)
-        # The phase that begins the cycle may have no step
+        # The phase that begins the cycle may have no step in the miniature
         leader = max(j for j in range(i+1) if plan.phases[j].sched is not None)
         if leader not in begun: phase = replace(phase, sched=plan.phases[leader].sched, moms=plan.phases[leader].moms)
         begun.add(leader)
@@ -52,11 +52,11 @@ def miniature(
     return replace(plan, phases=phases)
 
 class NoValidation(Callback):
-    "Leave out the validation at the end of an epoch"
+    "Skip the validation at the end of the epoch"
     def before_validate(self): raise CancelValidException()
 
 class ValidLosses(Callback):
-    "Keep the losses of parts of the first items, in `batches`"
+    "Keep the `part_losses` of the first `n_items` items in `batches`"
     def __init__(self, n_items:int): self.n_items,self.batches = n_items,[]
 
     def after_batch(self):
@@ -67,23 +67,23 @@ def miniature_losses(
     learn:Learner, # The learner, which is changed
     plan:Plan, # The plan of the whole fit
     n_steps:int, # Steps of the miniature
-    n_items:int, # Validation items at most, in whole batches
+    n_items:int, # Validation items, at most, in whole batches
     wd:float=None, # Weight decay, as in `fit`
 ) -> Losses: # Of one candidate
-    "Fit `plan` in `n_steps` steps, and return the validation losses after them; raise `CancelFitException` where a callback calls it off"
+    "Fit `plan` in `n_steps` steps and return the validation losses; raise `CancelFitException` if a callback cancels the fit"
     train = learn.dls.train
     valid = learn.dls.valid if has_valid(learn) else train
     learn.dls = copy(learn.dls)
     learn.dls.loaders = [FirstBatches(train, n_steps), valid]
     with catch_warnings():
-        # What holds for the whole fit is said when it runs
+        # The whole fit gives these warnings itself
         simplefilter('ignore')
         learn.fit_plan(miniature(plan, n_steps), wd=wd, cbs=[DebiasBatchNorm(), NoValidation()], reset_opt=True)
     n_done,losses = learn.train_iter,ValidLosses(n_items)
     learn.validate(dl=shuffled(valid, n_items), cbs=losses)
-    # Neither `fit` nor `validate` tells
+    # A callback cancelled the pass, and `validate` caught its exception
     if not losses.batches: raise CancelValidException()
     res = gather_losses([losses.batches])
-    # It also ends early where the loss isn't finite
+    # `fit` also caught the exception of a callback, unless it ended early because of a loss that is not finite
     if n_done < n_steps and np.isfinite(res.mean).all(): raise CancelFitException()
     return res

@@ -1,4 +1,4 @@
-"The rates of a plan: given, found by a search, or by a rule for the kind of network"
+"Choose the rates of a plan: given, found by a search, or usual for the kind of network"
 __all__ = []
 
 from fastai.learner import Learner
@@ -14,10 +14,10 @@ def plan_rates(
     learn:Learner, # The learner that is to run the plan
     groups:list, # Its layer groups
     lr:float|HeadLR, # Peak rate of the head; None for `learn.lr`
-    body_lr:float|BodyLR, # Peak rate of the group below it; None for a rule
-    factor:float, # The paper's ratio of the two
-) -> dict: # Fields of a `Plan`: both rates, and where they came from; no `body_lr` where the paper's ratio holds
-    "Return the rates of the head and of the group below it, and where they came from"
+    body_lr:float|BodyLR, # Peak rate of the group below the head; None to choose it by rule
+    factor:float, # The paper's ratio of the head's rate to that of the group below
+) -> dict: # Fields of a `Plan`: both rates and their origin, without `body_lr` if the paper's ratio holds
+    "Return the rates of the head and of the group below it, with their origin"
     origin = dict(lr=own_lr(learn), lr_from='learn.lr') if lr is None else _lr(lr)
     check_number(origin['lr'], 'lr')
     body_lr,body_lr_from = _body_lr(learn, groups, lr, origin['lr']/factor, body_lr)
@@ -25,27 +25,29 @@ def plan_rates(
     return origin | _beside(lr, body_lr) | dict(body_lr=body_lr, body_lr_from=body_lr_from)
 
 def _lr(lr):
-    "Return η_L, and where it came from, also where that is `learn.lr_find`"
+    "Return η_L and its origin, which may be `learn.lr_find`"
     if isinstance(lr, HeadLR): return lr_and_origin(lr)[1]
     origin = lr_and_origin(as_rate(lr))[1]
-    if hasattr(lr, '_fields'): origin['lr_from'] = f'lr_find, {"valley" if "valley" in lr._fields else lr._fields[0]}'
+    if hasattr(lr, '_fields'):
+        field = 'valley' if 'valley' in lr._fields else lr._fields[0]
+        origin['lr_from'] = f'lr_find, {field}'
     return origin
 
 def _body_lr(learn, groups, lr, papers_lr, body_lr):
-    "Return the rate of the group below the head, or None for the paper's; and where it came from"
+    "Return the rate of the group below the head, or None for the paper's ratio, and its origin"
     if isinstance(body_lr, BodyLR): return body_lr.lr,f'body_lr_find, {body_lr.how}'
     if body_lr is not None: return as_rate(body_lr, 'body_lr'),'given'
     prior = body_prior(learn, groups)
     if prior.lr is None: return None,''
     if isinstance(lr, HeadLR): return prior.lr,f'what is usual for {prior.kind}'
-    # Someone chose the head's rate: the paper's ratio holds, but where it is known to destroy
+    # The user chose the head's rate: the paper's ratio holds, unless it gives a rate that destroys such networks
     if prior.is_limit and prior.lr < papers_lr: return prior.lr,f'lowered from {papers_lr:.1e} to the limit for {prior.kind}'
     return None,''
 
 def _beside(lr, body_lr):
-    """Return η_L and where it came from, where it was found beside a frozen body and does not suit this `body_lr`; else nothing. Above the
-    paper's ratio the logits move more than the features of a body that trains can follow. With few labels and many epochs η_L is found so
-    low that the body would have to fit them alone"""
+    """Return η_L limited to the paper's ratio above and below `body_lr`, with its origin, if it was found on frozen features; else {}.
+    Above that ratio, the logits move faster than the features of a training body can follow. With few labels and many epochs, the
+    η_L found is so low that the body would have to fit the labels alone"""
     if not isinstance(lr, HeadLR): return {}
     lowest,highest = body_lr/FACTOR,body_lr*FACTOR
     if lowest <= lr.lr <= highest: return {}

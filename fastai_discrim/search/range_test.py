@@ -1,4 +1,4 @@
-"Range test of the head's rate, for heads that can't be run without the body"
+"Find the head's rate by a range test, for heads that can't run without the body"
 __all__ = []
 
 from itertools import takewhile
@@ -14,40 +14,40 @@ from ..plan.origin import HeadLR
 from .choice import lowers
 from .restored import restored_weights
 
-# One range test depends on which batches it happens to see
+# A single range test depends on the batches that it happens to see
 RUNS = 3
 LR_MIN,LR_MAX,N_STEPS = 1e-5,10.,100
-# As fastai does: the smoothed loss is not yet steady at the start, and at the end it diverges
+# As fastai does, skip the start, where the smoothed loss is not yet steady, and the end, where it diverges
 SKIPPED = slice(N_STEPS//10, -5)
 
 
 def _loss_curve(learn, lr_min, lr_max):
-    "Run one range test; return its rates, and its smoothed losses up to the first that is not finite"
-    # fastai can't load what it saved where `forward` makes buffers or enlarges them
+    "Run one range test; return its rates, and its smoothed losses before the first that is not finite"
+    # `lr_find` saves and loads the weights, which fails for a model whose `forward` adds or resizes buffers
     with restored_weights(learn),overridden(learn, save=noop): learn.lr_find(lr_min, lr_max, N_STEPS, show_plot=False, suggest_funcs=None)
     losses = [float(l) for l in learn.recorder.losses[SKIPPED]]
     return learn.recorder.lrs[SKIPPED],list(takewhile(np.isfinite, losses))
 
 def range_test(
-    learn:Learner, # The learner, of which only the head trains; it is changed
-    lrs:np.ndarray=None, # Ascending rates, of which the ends count; None for 1e-5 to 10
-    why:str='', # Why the head can't be run alone, for the log and the result
-) -> tuple: # `HeadLR`; and a warning, or None
-    "Choose a tenth of the rate where the smoothed training loss is lowest, the mean over range tests that see other batches"
-    log_rank0(learn, f'head_lr_find: {why}, so this is a range test, averaged over {RUNS} runs')
+    learn:Learner, # The learner, which is changed; only its head trains
+    lrs:np.ndarray=None, # Ascending rates, of which only the first and last count; None for 1e-5 to 10
+    why:str='', # Why the head can't run alone, for the log and the result
+) -> tuple: # The `HeadLR`, and a warning or None
+    "Choose a tenth of the rate with the lowest smoothed training loss, averaged over several range tests"
+    log_rank0(learn, f'head_lr_find: {why}, so the rate comes from a range test, averaged over {RUNS} runs')
     lr_min,lr_max = (LR_MIN, LR_MAX) if lrs is None else (float(lrs[0]), float(lrs[-1]))
     curves = []
     for _ in range(RUNS):
         tried,curve = _loss_curve(learn, lr_min, lr_max)
         curves.append(curve)
-    # A run ends early where its loss diverges: only what all of them reached can be averaged
+    # A run ends early if its loss diverges: average over the rates that all runs reached
     n = min(map(len, curves))
     if n < 2: raise ValueError(f'the loss was finite at {n} rates: expected at least 2; fix the data or the loss, leave out a '
                                 'callback that ends a fit, or try lower `lrs`')
     tried,losses = np.array(tried[:n]),np.mean([c[:n] for c in curves], axis=0)
     caution = None
     if not lowers(losses[0], losses.min()):
-        caution = (f'no rate of the range test lowers the loss, {losses[0]:.4g}, by 1 %: the one it gives says little; '
-                   'choose one by hand')
+        caution = (f'no rate of the range test lowers the loss of {losses[0]:.4g} by 1 %: expected one that does; the rate found is '
+                   'unreliable, so choose one by hand')
     lr,_ = minimum(tried, losses, N_STEPS)
     return HeadLR(lr, tried, losses, f'range test of the head, as {why}'),caution

@@ -1,4 +1,4 @@
-"Run a search on one process, with trackers paused, and without a trace on the learner"
+"Run a search on rank 0, with trackers paused and without a trace on the learner"
 __all__ = []
 
 from collections.abc import Callable
@@ -12,21 +12,21 @@ from .restored import restored
 
 
 class PauseTrackers(Callback):
-    "Pause loggers and trackers, which look for a callback of this name, as in `get_preds`"
+    "Pause loggers and trackers: they skip a fit with a callback of this name, as in `get_preds`"
     name = 'gather_preds'
 
 def run_search(
-    learn:Learner, # The learner, which is put back at the end
-    search:Callable, # Function of no arguments that trains it
-    what:str, # What is searched for, for the error message
-): # What `search` returns, in all processes
-    "Run `search` on rank 0, and put back all that it changes; raise `ValueError` where a callback calls it off"
+    learn:Learner, # The learner, which is restored at the end
+    search:Callable, # Function without arguments that trains the learner
+    what:str, # What the search looks for, for the error message
+): # The result of `search`, in all processes
+    "Run `search` on rank 0, and restore all that it changes; raise `ValueError` if a callback cancels it"
     def _search():
         with restored(learn),single_process(learn):
             try:
                 with learn.added_cbs(PauseTrackers()): return search()
             except (CancelFitException, CancelEpochException, CancelTrainException, CancelValidException) as e:
                 names = ', '.join(type(cb).__name__ for cb in learn.cbs)
-                raise ValueError(f'a callback called the pass over the data off, one of {names}: expected a whole one, from which {what} '
-                                 'is found; give a rate, or fit without that callback') from e
+                raise ValueError(f'one of the callbacks {names} cancelled the search for {what}: expected it to run to its end; give a '
+                                 'rate, or fit without that callback') from e
     return on_rank0(_search)

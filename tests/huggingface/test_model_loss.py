@@ -96,7 +96,7 @@ def test_accumulated():
 def test_the_search_goes_by_it():
     learn = smoothed()
     found = quiet(learn, learn.head_lr_find, show_plot=False)
-    assert found.how == 'range test of the head, as another loss than `loss_func` trains'
+    assert found.how == 'range test of the head, as the model trains with a loss other than `loss_func`'
     # The losses are those of the model, seven times as high
     assert found.losses[0] == pytest.approx(7*1.1, abs=0.7)
 

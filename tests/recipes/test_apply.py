@@ -88,7 +88,8 @@ def test_a_checkpoint_of_another_run_is_refused_before_anything_changes(tmp_path
         learn.fit(1, 1e-3)
     before,opt = snapshot(learn),learn.opt
     for kw in ({}, dict(reset_opt=True)):
-        with pytest.raises(ValueError, match='r.ckpt is of another run'): learn.apply_recipe(recipes.scripts_clas, 4, checkpoint='r', **kw)
+        with pytest.raises(ValueError, match='r.ckpt belongs to another run'):
+            learn.apply_recipe(recipes.scripts_clas, 4, checkpoint='r', **kw)
         assert same(before, snapshot(learn)) and learn.opt is opt
 
 def test_groups_of_a_new_optimiser_go_on(tmp_path):

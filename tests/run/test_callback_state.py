@@ -90,13 +90,13 @@ def test_two_callbacks_of_one_class(tmp_path):
 
 def test_a_history_that_can_not_be_kept_is_said(mlp):
     mlp.metrics = [AccumMetric(lambda x, y: pd.DataFrame({'a': [1]}), flatten=False)]
-    with mlp.no_bar(), mlp.no_logging(), pytest.warns(UserWarning, match='Recorder.values: no numbers'):
+    with mlp.no_bar(), mlp.no_logging(), pytest.warns(UserWarning, match='Recorder.values: expected numbers'):
         mlp.fit_plan(plan_of(mlp), checkpoint='r')
 
 def test_what_can_not_be_kept_is_said(mlp):
     class Holds(Callback):
         def __init__(self): self.thing = object()
-    with pytest.warns(UserWarning, match='Holds.thing: no numbers, text, arrays or tensors, and so not') as w, mlp.no_bar():
+    with pytest.warns(UserWarning, match='Holds.thing: expected numbers, text, arrays or tensors; the checkpoint') as w, mlp.no_bar():
         mlp.fit_plan(plan_of(mlp), checkpoint='r', cbs=Holds)
     assert sum('Holds' in str(o.message) for o in w) == 1
 

@@ -39,13 +39,13 @@ def test_damage(tmp_path, damage):
     file = tmp_path/'a.ckpt'
     for i in range(2): write(file, dict(i=i, t=torch.randn(100)))
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.warns(UserWarning, match='a.ckpt is damaged .*going on from the one before it, a.ckpt.previous'):
+    with pytest.warns(UserWarning, match='a.ckpt is damaged .*the previous checkpoint, a.ckpt.previous, is used'):
         assert read(file)['i'] == 0
     write(file, dict(i=2))
     for f in (file, previous(file)): f.write_bytes(damage(f.read_bytes()))
-    with pytest.raises(ValueError, match='a.ckpt is damaged .*a.ckpt.previous is damaged .*expected a whole one to go on from'): read(file)
+    with pytest.raises(ValueError, match='a.ckpt is damaged .*a.ckpt.previous is damaged .*expected a complete file'): read(file)
     previous(file).unlink()
-    with pytest.raises(ValueError, match='a.ckpt is damaged .*expected a whole one'): read(file)
+    with pytest.raises(ValueError, match='a.ckpt is damaged .*expected a complete file'): read(file)
 
 def test_killed_between_two_renames(tmp_path):
     file = tmp_path/'a.ckpt'
@@ -92,7 +92,7 @@ def test_another_version_is_refused(tmp_path, monkeypatch, version):
     monkeypatch.setattr(module, 'VERSION', version)
     write(tmp_path/'a.ckpt', {})
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=f'is a Checkpoint of version {version}: expected one of version 3, which is what this fastai_'):
+    with pytest.raises(ValueError, match=f'is a Checkpoint of version {version}: expected version 3, the only one that this fastai_'):
         read(tmp_path/'a.ckpt')
     assert (tmp_path/'a.ckpt').exists()
 
@@ -103,7 +103,7 @@ def fails(error):
 def test_no_right_or_no_space_is_said_at_the_start(mlp, monkeypatch):
     monkeypatch.setattr(module.os, 'fsync', fails(OSError(28, 'No space left on device')))
     before = weights(mlp)
-    with pytest.raises(OSError, match="can't be written .*No space left.*: expected space and the right to write"), mlp.no_bar():
+    with pytest.raises(OSError, match="can't be written .*No space left.*: expected free space and permission to write"), mlp.no_bar():
         mlp.fit_plan(mlp.ulmfit_plan(3, 1e-2), checkpoint='a')
     assert all(torch.equal(v, before[k]) for k,v in weights(mlp).items()) and not list((mlp.path/mlp.model_dir).iterdir())
 

@@ -126,7 +126,7 @@ def test_with_a_progress_bar(tmp_path, capsys):
         learn = make_mlp(tmp_path)
         try: learn.fit_plan(plan_of(learn), checkpoint='r', checkpoint_every=2, cbs=StopAt(*stop) if stop else None)
         except KeyboardInterrupt: pass
-    table = [line.split()[0] for line in capsys.readouterr().out.split('going on from')[1].splitlines() if line[:1].isdigit()]
+    table = [line.split()[0] for line in capsys.readouterr().out.split('resuming from')[1].splitlines() if line[:1].isdigit()]
     assert table == list('012345')
 
 def test_a_log_that_is_appended_to_has_each_epoch_once(tmp_path):
@@ -148,7 +148,7 @@ def test_a_finished_run_loads_its_result(tmp_path, capsys):
     strange(1)
     capsys.readouterr()
     b.fit_plan(plan_of(b), checkpoint='r')
-    assert 'r.ckpt is of a finished run of 6 epochs: its result is loaded, and nothing is left to train' in capsys.readouterr().out
+    assert 'r.ckpt belongs to a finished run of 6 epochs: its result is loaded, and nothing is left to train' in capsys.readouterr().out
     want,got = outcome(a),outcome(b)
     for k in want: assert want[k] == got[k], k
     assert b.recorder.plan == a.recorder.plan and b.recorder.run_record()['phases'] == a.recorder.run_record()['phases']
@@ -177,8 +177,8 @@ def test_eta_is_not_looked_for_again(tmp_path, monkeypatch):
     with b.no_bar(), b.no_logging(): b.fit_ulmfit(5, checkpoint='r')
     assert outcome(want)['params'] == outcome(b)['params'] and b.recorder.plan.lr_from == want.recorder.plan.lr_from
     c = make_clas(tmp_path)
-    with pytest.raises(ValueError, match='r.ckpt is of another run: its plan is'): c.fit_ulmfit(6, checkpoint='r')
-    with pytest.raises(ValueError, match='r.ckpt is of another run: its plan is'): c.fit_ulmfit(5, 3e-2, checkpoint='r')
+    with pytest.raises(ValueError, match='r.ckpt belongs to another run: its plan is'): c.fit_ulmfit(6, checkpoint='r')
+    with pytest.raises(ValueError, match='r.ckpt belongs to another run: its plan is'): c.fit_ulmfit(5, 3e-2, checkpoint='r')
 
 def test_checkpoint_arguments_are_looked_at_before_eta_is_looked_for(clas, monkeypatch):
     monkeypatch.setattr(type(clas), 'head_lr_find', lambda *args, **kw: pytest.fail('it was looked for'))

@@ -27,7 +27,7 @@ def fitted(learn, plan, **kwargs):
 def test_a_fit_that_exploded_goes_on_with_lower_rates(tmp_path):
     learn = make_mlp(tmp_path)
     want = weights(fitted(make_mlp(tmp_path), learn.ulmfit_plan(4, 1e-2), cbs=EndAfterOne(), checkpoint='want'))
-    with pytest.warns(UserWarning, match=r"go back by `learn.load_checkpoint\('run'\)`, and fit with a lower `body_lr`"):
+    with pytest.warns(UserWarning, match=r"or from `learn.load_checkpoint\('run'\)`, with a lower `body_lr`"):
         fitted(learn, learn.ulmfit_plan(4, 1e-2), cbs=Explodes(), checkpoint='run')
     assert not all(torch.isfinite(w).all() for w in weights(learn).values())
     assert learn.load_checkpoint('run') is learn
@@ -48,7 +48,7 @@ def test_another_model_is_refused_before_anything_is_loaded(tmp_path):
     fitted(make_mlp(tmp_path), make_mlp(tmp_path).ulmfit_plan(1, 1e-2), checkpoint='run')
     for learn in make_clas(tmp_path),make_mlp(tmp_path, norm=True):
         before = weights(learn)
-        with pytest.raises(ValueError, match='run.ckpt is of another model: [0-9]+ tensors differ, such as .*: expected the same model'):
+        with pytest.raises(ValueError, match='run.ckpt belongs to another model: [0-9]+ tensors differ, .*: expected the same model'):
             learn.load_checkpoint('run')
         for a,b in zip(weights(learn).values(), before.values(), strict=True): assert torch.equal(a, b)
 

@@ -17,7 +17,7 @@ from fastai_discrim.run.checkpoint_file import checkpoint_file, read
 from fastai_discrim.run.checkpointing import learner_part
 from fastai_discrim.run.loss_guard import LossGuard
 
-EXPLODED,NOT_FINITE = 'the training loss is [0-9]','the training loss is not finite'
+EXPLODED,NOT_FINITE = 'the training loss rose from [0-9]','the training loss is not finite'
 # Rates at which next to nothing is learnt: what the loss does is done by `Factors`
 LRS = (1e-7, 2e-7, 3e-7)
 PLAN = Plan([Phase(1, (2,), LRS, Flat()), Phase(3, (0, 1, 2), LRS, Flat())], ('input', 'middle', 'head'))
@@ -45,19 +45,19 @@ def after(n, factor): return [1.]*n + [factor]
 
 @pytest.mark.parametrize('n,where', [
     # Epochs have 8 steps, and at the end of each is a look
-    (8, 'in epoch 1, step 7, phase 2, with peak rates input at 1.0e-07, middle at 2.0e-07, head at 3.0e-07, where it began with'),
+    (8, 'in epoch 1, step 7, phase 2, with peak rates input at 1.0e-07, middle at 2.0e-07, head at 3.0e-07: expected it to fall'),
     (16, 'in epoch 2, step 7, phase 2')])
 def test_it_is_said_once_where_it_explodes(mlp, n, where):
     said,_ = fit(mlp, after(n, 100.))
     assert len(said) == 1 and where in said[0] and re.match(EXPLODED, said[0]) and 'lower `body_lr`' in said[0]
-    now,began = map(float, re.search(r'loss is (\S+) in .* began with (\S+):', said[0]).groups())
+    began,now = map(float, re.search(r'rose from (\S+) to (\S+) in', said[0]).groups())
     assert now == pytest.approx(100*began, rel=.1) and began == pytest.approx(np.log(2), rel=.3)
     assert len(mlp.recorder.losses) == 32
 
 def test_only_what_trains_is_named(tmp_path):
     learn = make_mlp(tmp_path, n=256)
     said,_ = fit(learn, after(20, 100.))
-    assert len(said) == 1 and 'in epoch 0, step 29, phase 1, with peak rates head at 3.0e-07, where' in said[0]
+    assert len(said) == 1 and 'in epoch 0, step 29, phase 1, with peak rates head at 3.0e-07: ' in said[0]
 
 def test_it_is_looked_at_every_ten_steps_and_at_the_end_of_an_epoch(tmp_path, monkeypatch):
     looks,check = [],LossGuard.check
@@ -85,7 +85,7 @@ def test_it_ends_after_ten_steps_at_the_latest(tmp_path):
 def test_an_explosion_within_the_first_steps_is_one(mlp, n):
     said,_ = fit(mlp, after(n, 100.))
     assert len(said) == 1 and 'in epoch 0, step 7, phase 1' in said[0]
-    assert float(re.search(r'began with (\S+):', said[0]).group(1)) == pytest.approx(np.log(2), rel=.3)
+    assert float(re.search(r'rose from (\S+) to', said[0]).group(1)) == pytest.approx(np.log(2), rel=.3)
 
 # When nothing is wrong
 

@@ -105,6 +105,6 @@ def test_what_is_more_is_refused(v):
     with pytest.raises(UNWRITABLE): to_plain(v)
 
 def test_what_is_no_data_is_refused(tmp_path):
-    with pytest.raises(TypeError, match='a object in what a checkpoint has to keep: expected numbers, text, arrays and tensors'):
+    with pytest.raises(TypeError, match='a object in the state of a run: expected numbers, text, arrays and tensors'):
         write(tmp_path/'a.ckpt', dict(a=object()))
     assert not list(tmp_path.iterdir())

@@ -46,7 +46,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, plan, match):
     other,the_plan = make()
     change(other)
     before,state = snapshot(other),torch.get_rng_state()
-    with pytest.raises(ValueError, match=f'(?s)a.ckpt is of another run: .*{match}.*expected the same; give this run another name'):
+    with pytest.raises(ValueError, match=f'(?s)a.ckpt belongs to another run: .*{match}.*expected the same; give this run another name'):
         other.fit_plan(plan(other) if plan else the_plan, checkpoint='a')
     assert same(before, snapshot(other)) and torch.equal(state, torch.get_rng_state())
 

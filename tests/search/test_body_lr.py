@@ -326,7 +326,7 @@ def test_a_callback_that_calls_it_off_is_said(mlp, ex, train):
             if self.training == train: raise ex()
     mlp.add_cb(CallOff())
     before = everything(mlp)
-    with pytest.raises(ValueError, match="a callback called .* off, one of .*CallOff.*the body's rate"),mlp.no_bar():
+    with pytest.raises(ValueError, match="one of the callbacks .*CallOff.* cancelled the search for the body's rate"),mlp.no_bar():
         mlp.body_lr_find(4, 1e-2, show_plot=False)
     check_no_trace(before, everything(mlp))
 

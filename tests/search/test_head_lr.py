@@ -293,7 +293,7 @@ def test_items_that_are_not_the_first_dimension_get_a_range_test(model, collate)
     ds = list(zip(x, (x.float().mean(1) > 9.5).long()))
     dls = DataLoaders(TorchLoader(ds, 8, shuffle=True, collate_fn=collate), TorchLoader(ds[:16], 8, collate_fn=collate), device='cpu')
     learn = Learner(dls, model(), loss_func=CrossEntropyLossFlat(), splitter=lambda m: [list(c.parameters()) for c in m.children()])
-    assert 'two items of a batch can not be run alone' in find(learn).how
+    assert 'the model fails on two items of a batch' in find(learn).how
     with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(2)
 
 def test_what_the_whole_batch_raises_is_raised(mlp):
@@ -376,7 +376,7 @@ def test_an_empty_validation_set_is_none(tmp_path):
 def test_one_batch_and_no_validation_set(tmp_path):
     learn = make_mlp(tmp_path, n=8)
     learn.dls = DataLoaders(learn.dls.train, device='cpu')
-    with pytest.raises(ValueError, match='no validation set, and 1 batch'): find(learn)
+    with pytest.raises(ValueError, match='no validation set, and 1 training batch: expected at least 2'): find(learn)
 
 def test_no_more_batches_run_than_asked_for(tmp_path):
     seen = {True: 0, False: 0}
@@ -573,7 +573,8 @@ def test_a_callback_that_calls_it_off_is_said(mlp, ex):
     class CallOff(Callback):
         def after_pred(self): raise ex()
     before = everything(mlp)
-    with pytest.raises(ValueError, match='a callback called .* off, one of .* CallOff'), mlp.no_bar(): mlp.fit_ulmfit(3, cbs=CallOff)
+    with pytest.raises(ValueError, match='one of the callbacks .* CallOff.* cancelled the search for η_L'), mlp.no_bar():
+        mlp.fit_ulmfit(3, cbs=CallOff)
     assert everything(mlp) == before
 
 def test_only_the_learners_callbacks_are_blamed(mlp):

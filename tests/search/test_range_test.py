@@ -15,14 +15,14 @@ def find(learn, **kw):
 
 def test_a_language_model_gets_a_range_test_that_says_so(lm, capsys):
     with lm.no_bar(): res = lm.head_lr_find(lrs=[1e-4, 1e-1])
-    said = 'the head is also at work before the end of the model, so this is a range test, averaged over 3 runs'
+    said = 'the head is also used before the end of the body, so the rate comes from a range test, averaged over 3 runs'
     assert said in capsys.readouterr().out
     assert res.how.startswith('range test') and plt.gca().get_ylabel() == 'training loss, smoothed'
     assert res.lr == res.lrs[res.losses.argmin()]/10 and res.lrs[0] >= 1e-4 and res.lrs[-1] <= 1e-1
 
 def test_a_range_test_that_falls_nowhere_warns(lm):
     # Its tokens are random: there is nothing to learn
-    with pytest.warns(UserWarning, match='no rate of the range test lowers the loss, .*, by 1 %: the one it gives says little'):
+    with pytest.warns(UserWarning, match='no rate of the range test lowers the loss of .* by 1 %: .* choose one by hand'):
         find(lm, lrs=[1e-9, 1e-7])
 
 class Record:

@@ -40,13 +40,13 @@ def test_what_trains_or_drops_before_the_first_weights_belongs_to_the_head(mlp):
         with mlp.no_bar(): ps.append(mlp.head_lr_find([1e-2, 1e-1], show_plot=False).losses.tolist())
     assert ps[0] != ps[1] != ps[2]
 
-@pytest.mark.parametrize('learn,why', [(lambda p: tokens(Skip()), 'the head takes more from the body'),
-                                       (lambda p: tokens(Cat()), 'the head takes more from the body'),
-                                       (lambda p: tokens(Late()), 'the head is also at work'),
-                                       (lambda p: tokens(Uncalled()), 'the head is also at work'),
-                                       (lambda p: tokens(Tied()), 'the head is also at work'),
-                                       (lambda p: tokens(Gated()), 'the head is also at work'),
-                                       (make_lm, 'the head is also at work')],
+@pytest.mark.parametrize('learn,why', [(lambda p: tokens(Skip()), 'the head needs more from the body'),
+                                       (lambda p: tokens(Cat()), 'the head needs more from the body'),
+                                       (lambda p: tokens(Late()), 'the head is also used before'),
+                                       (lambda p: tokens(Uncalled()), 'the head is also used before'),
+                                       (lambda p: tokens(Tied()), 'the head is also used before'),
+                                       (lambda p: tokens(Gated()), 'the head is also used before'),
+                                       (make_lm, 'the head is also used before')],
                          ids=['skip', 'cat', 'late', 'uncalled', 'tied', 'gated', 'lm'])
 def test_heads_that_can_not_be_run_alone(tmp_path, learn, why):
     learn = learn(tmp_path)

@@ -42,7 +42,7 @@ def test_what_loss_func_gives_trains(tmp_path, cbs): check(make_mlp(tmp_path, cb
 def test_a_text_classifier(clas): check(clas)
 
 def test_a_callbacks_loss(tmp_path):
-    with pytest.raises(HeadNotSeparable, match='another loss than `loss_func` trains'): check(make_mlp(tmp_path, cbs=Teacher()))
+    with pytest.raises(HeadNotSeparable, match='trains with a loss other than `loss_func`'): check(make_mlp(tmp_path, cbs=Teacher()))
 
 class Both(nn.Module):
     "Has a second output in training, or the loss"
