@@ -23,7 +23,7 @@ from .model_loss import ModelLoss
 
 class HFTextLearner(Learner):
     "Train a model of transformers"
-    def layer_groups(self) -> pd.DataFrame: # One row a layer group, input first
+    def layer_groups(self) -> pd.DataFrame: # One row per layer group, input first
         "List the layer groups as `Learner.layer_groups` does, with the names that modules have in the model of transformers"
         df = super().layer_groups()
         df['modules'] = [', '.join(name.removeprefix('hf.') for name in names.split(', ')) for names in df.modules]

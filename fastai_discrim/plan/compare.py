@@ -126,7 +126,7 @@ def compare_plans(
     show_plot:bool=True, # Draw the plans side by side?
     yscale:str='log', # 'log', or 'linear', on which a slanted triangle looks like one
     **named:Plan, # Plans by the name that the table shows
-) -> pd.DataFrame: # One column a plan, one row for each difference
+) -> pd.DataFrame: # One column per plan, one row per difference
     """Show where plans differ, phase by phase. Phases in which the same groups train share their rows, whatever their numbers are.
     Raise `ValueError` unless there are two plans or more
 

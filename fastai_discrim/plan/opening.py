@@ -40,7 +40,7 @@ def _least(lengths):
 
 def with_own_steps(
     phases:list, # Pairs of epochs and groups, as from `fill`
-    n_iter:int, # Steps an epoch
+    n_iter:int, # Steps per epoch
 ) -> list: # Pairs of epochs and groups, with as many epochs in all
     """Drop phases that would have no step, so that several groups open at once. The first and the last phase keep a step each, if the fit
     has two"""

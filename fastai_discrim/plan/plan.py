@@ -76,13 +76,13 @@ class Plan:
         return self.phases[phase_at(round(epochs, 9), ends)]
 
     def timeline(self,
-        n_iter:int, # Steps an epoch
+        n_iter:int, # Steps per epoch
     ) -> Timeline:
         "Lay the phases out in steps; raise `ValueError` if there are fewer steps than phases"
         return Timeline([p.epochs for p in self.phases], [p.sched is not None for p in self.phases], n_iter)
 
     def lrs(self,
-        n_iter:int, # Steps an epoch
+        n_iter:int, # Steps per epoch
     ) -> np.ndarray: # Shape [steps, groups], 0 where frozen, exactly as `recorder.group_lrs` will hold them
         "Return the rate of every layer group at every step"
         check_count(n_iter, 'n_iter')
@@ -113,7 +113,7 @@ class Plan:
 
     def table(self,
         frozen:str='frozen', # Text of the cells of frozen groups
-    ) -> pd.DataFrame: # One row a phase
+    ) -> pd.DataFrame: # One row per phase
         "Return a table of what trains in which phase, and at which peak rate"
         return plan_table(self, frozen)
 
@@ -121,7 +121,7 @@ class Plan:
     def _repr_html_(self): return plan_html(self)
 
     def plot(self,
-        n_iter:int|None=None, # Steps an epoch, for an axis in steps; None for an axis in epochs
+        n_iter:int|None=None, # Steps per epoch, for an axis in steps; None for an axis in epochs
         axs=None, # Two axes, for the rates and for what trains; None to make them
         figsize:tuple|None=None, # Width and height in inches
         yscale:str='log', # 'log', or 'linear', on which a slanted triangle looks like one

@@ -22,7 +22,7 @@ LINE_WIDTH,LINES_WIDTH = 1.8,7
 def plot_lrs(
     lrs:np.ndarray, # Rates, shape [steps, groups], 0 where frozen
     names=None, # A name for each layer group, input first
-    n_iter:int|None=None, # Steps an epoch, for an axis in epochs; None for an axis in steps
+    n_iter:int|None=None, # Steps per epoch, for an axis in epochs; None for an axis in steps
     *,
     steps:np.ndarray|None=None, # Position of each step in the fit, shape [steps], ascending; None for 0, 1, 2, ...
     n_steps:int|None=None, # Steps of the whole fit, if `lrs` lacks some of them

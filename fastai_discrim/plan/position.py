@@ -16,7 +16,7 @@ def as_epochs(
 
 def step_at(
     epochs:float, # Position in epochs
-    n_iter:int, # Steps an epoch
+    n_iter:int, # Steps per epoch
 ) -> int:
     "Return the step nearest to `epochs`, counted from 0"
     # The inner rounding keeps an error of 1e-16, as in 0.1 + 0.2, from moving a half to the other step
@@ -24,8 +24,8 @@ def step_at(
 
 def phase_ends(
     epochs:list, # Length of each phase in epochs
-    n_iter:int, # Steps an epoch
-) -> list: # Steps, one a phase
+    n_iter:int, # Steps per epoch
+) -> list: # One step per phase
     "Return the step at which each phase ends: `round(epochs so far * n_iter)`, but at least one step after the phase before it"
     total,ends = step_at(sum(epochs), n_iter),[]
     if len(epochs) > total:
@@ -50,7 +50,7 @@ class Timeline:
     def __init__(self,
         epochs:list, # Length of each phase in epochs
         begins_cycle:list, # For each phase, whether it begins a cycle; otherwise it continues the cycle of the phase before it
-        n_iter:int, # Steps an epoch
+        n_iter:int, # Steps per epoch
     ):
         self.ends = phase_ends(epochs, n_iter)
         self.starts = [0, *self.ends[:-1]]

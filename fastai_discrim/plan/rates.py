@@ -17,7 +17,7 @@ def discriminative_lrs(
     decay:float|None=None, # Instead of `factor`: each group's rate is that of the group above times this, as in layer-wise decay
     body_lr:float|None=None, # Rate of the group below the head, from which the others fall and to which `min_scale` and `span` then refer
 ) -> np.ndarray: # Rates, shape [n_groups], input first
-    """Return rates that fall from `lr` at the head by `factor` a layer group (ULMFiT, section 3.2), by `decay`, or by `span` in all
+    """Return rates that fall from `lr` at the head by `factor` per layer group (ULMFiT, section 3.2), by `decay`, or by `span` in all
 
     >>> discriminative_lrs(1e-2, 4)
     array([0.00056896, 0.00147929, 0.00384615, 0.01      ])

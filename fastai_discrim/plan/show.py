@@ -38,7 +38,7 @@ def plan_title(
     return title + (f'; from {plan.source}' if plan.source else '')
 
 def _as_table(plan, columns, cells):
-    "Make a table with one row a phase: its epochs, the `cells` of a phase in `columns`, and its schedule"
+    "Make a table with one row per phase: its epochs, the `cells` of a phase in `columns`, and its schedule"
     whole = all(isinstance(p.epochs, int) for p in plan.phases)
     rows = [(p.epochs if whole else f'{p.epochs:.3g}', *cells(p), _schedule_text(p)) for p in plan.phases]
     return pd.DataFrame(rows, columns=['epochs', *columns, 'schedule'], index=range(1, len(rows)+1)).rename_axis('phase')
@@ -51,7 +51,7 @@ def _schedule_text(p):
 def plan_table(
     plan, # A `Plan`
     frozen:str, # Text of the cells of frozen groups
-) -> pd.DataFrame: # One row a phase
+) -> pd.DataFrame: # One row per phase
     "Return a table of what trains in which phase, and at which peak rate"
     def _rates(p): return [f'{lr:.2e}' if i in p.groups else frozen for i,lr in enumerate(p.lrs)]
     return _as_table(plan, plan.names, _rates)

@@ -159,7 +159,7 @@ else: RecipeDict = AttrDict
 
 class Recipes(RecipeDict):
     "Hold recipes by name, as keys and as attributes, and show them as one table. `recipes['mine'] = Recipe(...)` adds a recipe"
-    def table(self) -> pd.DataFrame: # One row a recipe
+    def table(self) -> pd.DataFrame: # One row per recipe
         "Return a table of the published numbers and their sources"
         rows = {name: _row(recipe) for name,recipe in self.items()}
         last = ['source', 'note']
