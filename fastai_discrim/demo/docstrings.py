@@ -6,6 +6,7 @@ import ast
 import gc
 import warnings
 from importlib.util import find_spec
+from operator import itemgetter
 from pathlib import Path
 from random import Random
 
@@ -89,8 +90,7 @@ def _texts(
             if len(text.split()) >= min_words and text not in seen: found.setdefault(text, (i, len(found), name))
     drawn = list(found.items())
     if n_max is not None: drawn = Random(0).sample(drawn, min(n_max, len(drawn)))
-    def _place(item): return item[1]
-    return [(name, text) for text,(_,_,name) in sorted(drawn, key=_place)]
+    return [(name, text) for text,(_,_,name) in sorted(drawn, key=itemgetter(1))]
 
 def docstrings(
     packages:str|list|None=None, # Top-level import names; None for those of `PACKAGES` that are installed

@@ -120,7 +120,8 @@ def check_logits(
 ):
     "Run one text through the model, and raise `ValueError` unless the model returns `n_out` logits"
     dl,training,n = dls.train,model.training,n_positions(model.hf)
-    batch,*_ = dl.after_batch(to_device(dl.do_batch([dl.do_item(0)]), next(model.parameters()).device))
+    device = next(model.parameters()).device
+    batch,*_ = dl.after_batch(to_device(dl.do_batch([dl.do_item(0)]), device))
     name,advice = type(base_of(model.hf)).__name__,'give its name or folder, or make it by `AutoModelForSequenceClassification`'
     # Take the first `n` tokens, as the tokenizer doesn't truncate to the model's positions yet
     try:

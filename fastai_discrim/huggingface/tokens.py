@@ -26,7 +26,7 @@ def own_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """Return a copy of `tokenizer` that can pad, and that truncates at `max_length`. Raise `TypeError` if `tokenizer` is none, and
     `ValueError` if it can't pad or if `max_length` leaves no token for a text"""
-    tokenizer = deepcopy(tokenizer if isinstance(tokenizer, PreTrainedTokenizerBase) else _load_tokenizer(tokenizer))
+    tokenizer = deepcopy(tokenizer) if isinstance(tokenizer, PreTrainedTokenizerBase) else _load_tokenizer(tokenizer)
     if max_length is not None:
         n_own = tokenizer.num_special_tokens_to_add()
         if max_length <= n_own:

@@ -64,11 +64,13 @@ def _numbered(titles):
 
 def _sections(plans):
     "Return pairs of a title and, for each plan, its rows in that section; the rows are None for a plan without this phase"
-    names = [_group_names(p, plans) for p in plans]
-    titles,indices_by_plan = align([[what_trains(phase, of) for phase in p.phases] for p,of in zip(plans, names)])
+    names_by_plan = [_group_names(p, plans) for p in plans]
+    def _titles(plan, names): return [what_trains(phase, names) for phase in plan.phases]
+    titles,indices_by_plan = align(list(map(_titles, plans, names_by_plan)))
     sections = [('all', [_plan_rows(p) for p in plans])]
+    def _rows(plan, i, names): return None if i is None else _phase_rows(plan, i, names)
     for title,indices in zip(_numbered(titles), zip(*indices_by_plan)):
-        sections.append((title, [None if i is None else _phase_rows(p, i, of) for p,i,of in zip(plans, indices, names)]))
+        sections.append((title, list(map(_rows, plans, indices, names_by_plan))))
     return sections
 
 def _keys_in_order(rows_by_plan):

@@ -34,27 +34,25 @@ def plot_lrs(
 ):
     "Plot rates above one strip for each layer group: coloured where it trains, grey where it is frozen. Mark where phases end"
     if yscale not in ('log', 'linear'): raise ValueError(f"yscale={yscale!r}: expected 'log' or 'linear'")
-    n = lrs.shape[1]
     steps = np.arange(len(lrs)) if steps is None else np.asarray(steps)
-    n_steps = max(n_steps or 0, int(steps[-1])+1)
+    # The x axis counts units of so many steps
+    n,unit = lrs.shape[1],n_iter or 1
+    length = max(n_steps or 0, int(steps[-1])+1)/unit
     if axs is None: axs = _axes(n, figsize)
-    colors,widths = [plt.cm.viridis(0.9 * i/max(n-1, 1)) for i in range(n)],_line_widths(lrs)
+    rates,training = axs
     x,y = _with_gaps(steps, np.where(lrs > 0, lrs, np.nan))
-    ran = np.zeros(n_steps, dtype=bool)
-    ran[steps] = True
-    for i,(color,width) in enumerate(zip(colors, widths)):
-        axs[0].plot(x/(n_iter or 1), y[:,i], color=color, lw=width)
-        trains = np.zeros(n_steps, dtype=bool)
-        trains[steps] = lrs[:,i] > 0
-        for start,length in _spans(ran, n_iter): axs[1].barh(i, length, left=start, color='0.9', height=0.8)
-        axs[1].broken_barh(_spans(trains, n_iter), (i-0.4, 0.8), color=color)
-    axs[0].set(yscale=yscale, ylabel='learning rate', xlim=(0, n_steps/(n_iter or 1)))
-    axs[0].set_ylim(_limits(lrs, yscale))
-    axs[1].set(xlabel='epoch' if n_iter else 'iteration', xlim=axs[0].get_xlim(), ylim=(-0.6, n-0.4))
-    axs[1].set_title('training (coloured) or frozen (grey)', fontsize='medium', loc='left')
-    _label_strips(axs[1], names, n)
-    _mark_phases(axs[0], np.array([0, *phase_ends])/(n_iter or 1), n_steps/(n_iter or 1))
-    if title: axs[0].set_title(title, fontsize='medium', loc='left')
+    for i,width in enumerate(_line_widths(lrs)):
+        color = plt.cm.viridis(0.9 * i/max(n-1, 1))
+        rates.plot(x/unit, y[:,i], color=color, lw=width)
+        for start,span in _spans(steps, unit): training.barh(i, span, left=start, color='0.9', height=0.8)
+        training.broken_barh(_spans(steps[lrs[:,i] > 0], unit), (i-0.4, 0.8), color=color)
+    rates.set(yscale=yscale, ylabel='learning rate', xlim=(0, length))
+    rates.set_ylim(_limits(lrs, yscale))
+    training.set(xlabel='epoch' if n_iter else 'iteration', xlim=(0, length), ylim=(-0.6, n-0.4))
+    training.set_title('training (coloured) or frozen (grey)', fontsize='medium', loc='left')
+    _label_strips(training, names, n)
+    _mark_phases(rates, np.array([0, *phase_ends])/unit, length)
+    if title: rates.set_title(title, fontsize='medium', loc='left')
     return axs
 
 def _limits(lrs, yscale):
@@ -75,10 +73,11 @@ def _with_gaps(steps, ys):
     gaps = np.flatnonzero(np.diff(steps) > 1) + 1
     return np.insert(steps.astype(float), gaps, np.nan),np.insert(ys, gaps, np.nan, axis=0)
 
-def _spans(flags, n_iter):
-    "Return start and length, in units of the axis, of each stretch in which `flags` is true"
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags, [0]]))) / (n_iter or 1)
-    return [(start, end-start) for start,end in zip(edges[::2], edges[1::2])]
+def _spans(steps, unit):
+    "Return start and length, in units of the axis, of each run of consecutive `steps`"
+    if not len(steps): return []
+    runs = np.split(steps, np.flatnonzero(np.diff(steps) > 1) + 1)
+    return [(run[0]/unit, (run[-1]+1)/unit - run[0]/unit) for run in runs]
 
 def _line_widths(lrs):
     "Return a width for each group's line. Of lines that coincide, those drawn first are wider, so that each can be seen"

@@ -163,7 +163,8 @@ class Recipes(RecipeDict):
         "Return a table of the published numbers and their sources"
         rows = {name: _row(recipe) for name,recipe in self.items()}
         last = ['source', 'note']
-        columns = [c for c in dict.fromkeys(c for row in rows.values() for c in row) if c not in last] + last
+        in_order = dict.fromkeys(column for row in rows.values() for column in row)
+        columns = [column for column in in_order if column not in last] + last
         return pd.DataFrame.from_dict(rows, orient='index', columns=columns).fillna('').rename_axis('recipe')
 
     def __setitem__(self, name, recipe):
