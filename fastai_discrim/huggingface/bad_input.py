@@ -1,8 +1,6 @@
 "Check texts, labels, tokenizer and model before anything is trained"
 __all__ = []
 
-from warnings import warn
-
 import pandas as pd
 import torch
 from fastai.data.core import DataLoaders
@@ -10,6 +8,7 @@ from fastai.torch_core import to_device
 from fastcore.foundation import L
 from torch import Tensor, nn
 
+from ..user_warning import warn_user
 from .model import HFModel, base_of, n_positions
 from .tokens import HFTokenize
 
@@ -110,8 +109,8 @@ def fit_to_positions(
     longer = sum(r > n for r in lengths)
     if longer:
         tokenize.say_cuts = False
-        warn(f'{longer} of {len(lengths)} texts are longer than the {n} tokens that the model has positions for, the longest '
-             f'{max(lengths)}: they are truncated; give `max_length={n}`, or less, to say that this is intended', stacklevel=3)
+        warn_user(f'{longer} of {len(lengths)} texts are longer than the {n} tokens that the model has positions for, the longest '
+                  f'{max(lengths)}: they are truncated; give `max_length={n}`, or less, to say that this is intended')
 
 def check_logits(
     model:HFModel, # The model
