@@ -1,11 +1,11 @@
-"""What the callbacks cost a batch, against the same fit in stock fastai: two learners, the arms interleaved, and the median
-over all batches of all repeats, so that what else the machine does weighs little.
+"""Measure the time that each callback adds to a batch, compared with the same fit in stock fastai. There are two learners; the arms take
+turns, and the result is the median over all batches of all repeats, so that other work on the machine has little effect.
 
     python benchmarks/callback_cost.py [--repeats 30]
 
-Unfreezing saves time by what it freezes; to see its own cost, all groups are open here.
-The arm `stock` is fastai without the two methods that importing fastai_discrim wraps, `fit` and `fine_tune`; `imported` is the same fit
-with them."""
+Unfreezing saves time by what it freezes. To measure its own cost, all groups are open here.
+The arm `stock` runs fastai without the two methods that importing fastai_discrim wraps, `fit` and `fine_tune`; the arm `imported` runs the
+same fit with them."""
 import argparse
 import json
 import time
@@ -28,21 +28,21 @@ from fastai_discrim.callbacks.unfreezing import Unfreezing
 
 
 class AllOpen(Unfreezing):
-    "The work of unfreezing without its savings"
+    "Do the work of unfreezing, but leave all groups open"
     def schedule(self, n_groups, n_epoch): return [(n_epoch, tuple(range(n_groups)))]
 
 @contextmanager
 def stock():
-    "fastai's own methods for a while"
+    "Restore fastai's own methods inside the context"
     wrappers = {nm: getattr(Learner, nm) for nm in ('fit', 'fine_tune')}
-    # What each of them wraps, as `functools.wraps` notes it
+    # `functools.wraps` keeps the wrapped method in `__wrapped__`
     for nm,f in wrappers.items(): setattr(Learner, nm, f.__wrapped__)
     try: yield
     finally:
         for nm,f in wrappers.items(): setattr(Learner, nm, f)
 
 class Clock(Callback):
-    "When every batch ended; part of all arms"
+    "Record when each batch ends. All arms have this callback"
     order,run_valid = -1000,False
     def before_train(self): self.times = [time.perf_counter()]
     def after_batch(self): self.times.append(time.perf_counter())
@@ -76,14 +76,14 @@ def measure(make, repeats):
         for _ in range(repeats):
             for k,fit in arms.items():
                 with stock() if k == 'stock' else nullcontext(): fit()
-                # The first batches warm up
+                # Skip the first batches, which warm up
                 times[k] += np.diff(clock.times)[2:].tolist()
     us = {k: np.median(v)*1e6 for k,v in times.items()}
     return {k: dict(us_per_batch=v, over_stock_us=v-us['stock'], ratio=v/us['stock']) for k,v in us.items()}
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--repeats', type=int, default=30, help='interleaved repeats of every arm')
+    parser.add_argument('--repeats', type=int, default=30, help='number of repeats of each arm')
     args = parser.parse_args()
     torch.set_num_threads(1)
     res = {'MLP, 3 groups, batch 16': measure(mlp, args.repeats),

@@ -1,9 +1,9 @@
-"""Write the tables of the results that are kept into README.md, benchmarks/README.md and docs/.
+"""Write tables of the saved results into README.md, benchmarks/README.md and docs/.
 
     python benchmarks/fill_tables.py [--check]
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`; what lies between is replaced. Run it after new results.
-It computes no result, but imports what the benchmarks import."""
+The script replaces what is between `<!-- table: NAME -->` and `<!-- end -->`. Run it after new results. It computes no results, but needs
+the packages that the benchmarks import."""
 import argparse
 import json
 import re
@@ -23,7 +23,7 @@ import vision
 TOP = Path(__file__).resolve().parents[1]
 RESULTS = TOP/'benchmarks/results'
 MARKED = re.compile(r'(?<=<!-- table: )(\w+)( -->\n).*?(?=<!-- end -->)', re.DOTALL)
-# The names that readers are shown for vision.py's arms; the other arms are left out
+# Names of vision.py's arms in the table for readers; arms that aren't here are left out
 VISION = {'one rate': 'one rate', 'fine_tune': '`fine_tune`', '/2.6': '/2.6 a layer, one cycle',
           'all three': '/2.6, gradual unfreezing, slanted triangles', 'all, span=100': 'the same with `span=100`',
           'fine_tune(n)': 'without a rate: `fine_tune(n)`'}
@@ -40,7 +40,7 @@ def vision_summary() -> str:
     made = {r.split(' | ')[0].strip('| '): r for r in rows}
     return '\n'.join([head, line, *(made[arm].replace(f'| {arm} |', f'| {name} |', 1) for arm,name in VISION.items())])
 
-# Name to what makes it, as Markdown
+# Functions that make the tables as Markdown, by name
 TABLES = dict(
     headline=partial(real_models, real_models_headline.headline),
     headline_sentences=partial(real_models, real_models_headline.sentences),
@@ -55,12 +55,12 @@ TABLES |= {f'peers_{k}': lambda k=k: peers.table(kept('peers.json'), k) for k in
 TABLES = {k.lower().replace('-', '_'): f for k,f in TABLES.items()}
 
 def filled(text) -> str:
-    "Replace what stands between the marks"
+    "Replace the tables between the marks"
     if text.count('<!-- table:') != len(MARKED.findall(text)):
         raise ValueError('a mark `<!-- table: NAME -->` has no end: expected `<!-- end -->` below the table; add it')
     def _made(m):
         if m[1] not in TABLES: raise ValueError(f'table {m[1]!r}: expected one of {", ".join(TABLES)}')
-        # Blank lines, as Markdown takes a table that follows a comment for HTML
+        # Without blank lines Markdown treats a table that follows a comment as HTML
         return f'{m[1]}{m[2]}\n{TABLES[m[1]]()}\n\n'
     return MARKED.sub(_made, text)
 
@@ -71,7 +71,7 @@ def files() -> list:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--check', action='store_true', help='only say which files differ')
+    parser.add_argument('--check', action='store_true', help='only list the files whose tables differ from the results')
     args = parser.parse_args()
     differ = {p: new for p in files() if (new := filled(text := p.read_text(encoding='utf-8'))) != text}
     for p,new in differ.items():

@@ -1,6 +1,7 @@
-"""Kill a run at random moments, go on from its checkpoint in a new process, and compare the end with that of a run that was left alone;
-and what a checkpoint costs. Three kinds of model take turns: an MLP, an AWD-LSTM classifier and an AWD-LSTM language model, on random
-data, in a scratch folder. Needs `os.fork`, so no Windows. 100 kills take about ten minutes on two cores, the cost another two."""
+"""Kill a run at a random moment, resume it from its checkpoint in a new process, and compare the final state with that of an uninterrupted
+run; then measure what a checkpoint costs. Three models take turns: an MLP, an AWD-LSTM classifier and an AWD-LSTM language model, on random
+data in a temporary folder. The script needs `os.fork`, so it doesn't run on Windows. On two cores, 100 kills take about ten minutes, and
+the cost another two."""
 import argparse
 import json
 import os
@@ -32,7 +33,7 @@ from fastai_discrim.run.checkpointing import Checkpointing
 SMALL = dict(emb_sz=32, n_hid=48)
 
 def docs(n, vocab, length=24):
-    "Random documents, and for each whether its words are high"
+    "Make random documents, and for each a label: whether its words are high"
     g = torch.Generator().manual_seed(3)
     xs = [torch.randint(3, vocab, (length - i%7,), generator=g) for i in range(n)]
     return [(x, (x > vocab//2).float().mean().gt(0.5).long()) for x in xs]
@@ -40,7 +41,7 @@ def docs(n, vocab, length=24):
 def pad(length, b): return [(torch.cat([x, x.new_ones(length-len(x))]), y) for x,y in b]
 
 def mlp(path):
-    "A learner of points, three layer groups"
+    "Make a learner of points, with three layer groups"
     set_seed(7)
     x = torch.randn(640, 16)
     ds = list(zip(x, (x.sum(1) > 0).long()))
@@ -49,7 +50,7 @@ def mlp(path):
     return Learner(dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat(), path=path)
 
 def classifier(path, n=96, bs=8, vocab=60, config=SMALL, length=24):
-    "An AWD-LSTM classifier, five layer groups, its documents sorted and shuffled as fastai does"
+    "Make an AWD-LSTM classifier with five layer groups; its documents are sorted and shuffled as in fastai"
     set_seed(7)
     items = docs(n, vocab, length)
     dls = DataLoaders(SortedDL(items, bs=bs, shuffle=True, before_batch=partial(pad, length), num_workers=0),
@@ -58,7 +59,7 @@ def classifier(path, n=96, bs=8, vocab=60, config=SMALL, length=24):
     return TextLearner(dls, model, loss_func=CrossEntropyLossFlat(), splitter=awd_lstm_clas_split, path=path)
 
 def language_model(path):
-    "An AWD-LSTM language model, four layer groups"
+    "Make an AWD-LSTM language model with four layer groups"
     set_seed(7)
     texts = [x for x,_ in docs(96, 60)]
     train,valid = LMDataLoader(texts, bs=8, seq_len=8, shuffle=True), LMDataLoader(texts[:24], bs=8, seq_len=8)
@@ -69,7 +70,7 @@ def language_model(path):
 KINDS = {'MLP': mlp, 'AWD-LSTM classifier': classifier, 'AWD-LSTM language model': language_model}
 
 def state(learn):
-    "A sum over all that training leaves: weights, buffers, optimiser, losses, random states"
+    "Compute a checksum of all state after training: weights, buffers, optimiser, losses, random states"
     opt = [learn.opt.state.get(p, {}) for g in learn.opt.param_lists for p in g]
     parts = [learn.model.state_dict(), opt, learn.recorder.group_lrs.tolist(), [x.item() for x in learn.recorder.losses],
              [[float(o) for o in v] for v in learn.recorder.values],
@@ -82,7 +83,7 @@ def state(learn):
     return sha256(_bytes(parts)).hexdigest()
 
 def run(kind, path, every, seed):
-    "Train, or go on training, and write down what came of it"
+    "Train, or resume training, and write the checksum of the final state"
     torch.set_num_threads(1)
     learn = KINDS[kind](path)
     plan = learn.ulmfit_plan(6, 1e-2, epochs=1, gradual=True)
@@ -91,7 +92,7 @@ def run(kind, path, every, seed):
     (path/'end.txt').write_text(state(learn))
 
 def start(kind, path, every, seed):
-    "`run` in a process of its own; its id"
+    "Start `run` in a process of its own, and return the id of the process"
     if pid := os.fork(): return pid
     code = 1
     try:
@@ -100,14 +101,14 @@ def start(kind, path, every, seed):
     finally: os._exit(code)
 
 def whole(kind, every):
-    "What a run that is left alone comes to, and the seconds it takes"
+    "Return the checksum of an uninterrupted run, and its seconds"
     with tempfile.TemporaryDirectory() as d:
         began = time.time()
         os.waitpid(start(kind, Path(d), every, 3), 0)
         return (Path(d)/'end.txt').read_text(),time.time()-began
 
 def kill_one(kind, every, after, end, again):
-    "Kill a run `after` so many seconds, `again` as often while it goes on, and let it end; how it went"
+    "Kill a run after `after` seconds, then its resumed runs after the seconds in `again`; let the last one end, and describe what happened"
     with tempfile.TemporaryDirectory() as d:
         path,seed,hit,done = Path(d),3,0,False
         for wait in (after, *again):
@@ -118,7 +119,7 @@ def kill_one(kind, every, after, end, again):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             hit += 1
-            # Another process, with random states of its own, unless it is to begin anew
+            # A process that resumes has other random states; one that begins from the start needs the same seed
             begun = any(p.suffix != '.tmp' for p in path.rglob('run.ckpt*'))
             seed = 1000+hit if begun else 3
         writing = bool(list(path.rglob('*.tmp')))
@@ -128,20 +129,20 @@ def kill_one(kind, every, after, end, again):
                     finished_before=done, same=ended == end)
 
 def kills(n, seed):
-    "Kill `n` runs"
+    "Kill `n` runs, and describe each"
     rng = random.Random(seed)
     ends = {(kind, every): whole(kind, every) for kind in KINDS for every in (None, 7)}
     rows = []
     for i in progress_bar(range(n)):
         kind,every = list(ends)[i % len(ends)]
         end,seconds = ends[kind, every]
-        # In one round of four they are killed a second time, while they go on
+        # In every fourth round, kill the resumed run, too
         again = [rng.uniform(0, seconds)] if i//len(ends) % 4 == 3 else []
         rows.append(kill_one(kind, every, rng.uniform(0, seconds), end, again))
     return rows
 
 def cost(emb, hid, vocab, n, epochs):
-    "Seconds and bytes of a checkpoint, beside an epoch's and the model's with its optimiser"
+    "Measure seconds and bytes of a checkpoint, and compare them with an epoch's seconds and the bytes of model and optimiser"
     seconds,write = [],Checkpointing._write
     def timed(self, *args, **kwargs):
         began = time.perf_counter()
@@ -164,7 +165,7 @@ def cost(emb, hid, vocab, n, epochs):
                 worst_share_of_an_epoch=max(seconds)/epoch, bytes=size, model_and_optimiser_bytes=own, bytes_ratio=size/own)
 
 def table(rows):
-    "What came of the kills, as Markdown"
+    "Make a table of the kills as Markdown"
     lines = ['| model | checkpoints | runs | kills | before the first checkpoint | while writing one | over before it was killed '
              '| differ |', '|' + ' --- |'*8]
     for kind,every in dict.fromkeys((r['kind'], r['every']) for r in rows):
@@ -175,20 +176,20 @@ def table(rows):
     return '\n'.join(lines)
 
 def price(c):
-    "What a checkpoint costs, in a sentence"
+    "Describe the cost of a checkpoint in a sentence"
     return (f'AWD-LSTM classifier (emb {c["emb"]}, hidden {c["hid"]}, vocabulary {c["vocab"]}), {c["documents"]} documents of 72 words:\n'
             f'an epoch {c["epoch_s"]:.1f} s, a checkpoint {min(c["checkpoint_s"]):.2f} to {max(c["checkpoint_s"]):.2f} s, at most '
             f'{c["worst_share_of_an_epoch"]:.1%} of an epoch;\n{c["bytes"]/2**20:.1f} MiB, {c["bytes_ratio"]:.3f} of model and optimiser')
 
 def main():
-    "Run it, keep the results as JSON, and print the tables"
+    "Run the benchmark, save the results as JSON, and print the tables"
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--kills', type=int, default=100, help='runs to kill')
-    parser.add_argument('--seed', type=int, default=0, help='of the moments')
-    parser.add_argument('--documents', type=int, default=4000, help='of the classifier whose checkpoints are timed; 0 leaves it out')
+    parser.add_argument('--kills', type=int, default=100, help='number of runs to kill')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the random moments')
+    parser.add_argument('--documents', type=int, default=4000, help='documents of the classifier whose checkpoints are timed; 0 for none')
     parser.add_argument('--epochs', type=int, default=6, help='epochs of that classifier')
-    parser.add_argument('--out', type=Path, default=Path(__file__).parent/'results/kill_resume.json', help='results')
-    parser.add_argument('--table', action='store_true', help='only the table of what --out has')
+    parser.add_argument('--out', type=Path, default=Path(__file__).parent/'results/kill_resume.json', help='file of the results')
+    parser.add_argument('--table', action='store_true', help='only print the table of the results in --out')
     args = parser.parse_args()
     if not args.table:
         res = dict(kills=kills(args.kills, args.seed), cost=cost(200, 400, 15000, args.documents, args.epochs) if args.documents else None)

@@ -1,6 +1,6 @@
-"""What `layerwise_split` makes of the models that torchvision, timm and transformers have: how many are split, how deep they are, which are
-refused and why. They are made at their default size without memory (`torch.device('meta')`), so that no weights are needed and nothing is
-downloaded. Each parameter has to be in exactly one group. It takes two minutes."""
+"""Apply `layerwise_split` to the models of torchvision, timm and transformers: count how many it splits, into how many layers, and which it
+refuses and why. Models are made at their default size without memory (`torch.device('meta')`), so nothing is downloaded. The script checks
+that each parameter is in exactly one group. It takes two minutes."""
 import argparse
 import json
 import warnings
@@ -14,17 +14,17 @@ from fastai_discrim.all import layerwise_split
 
 
 def torchvision_models():
-    "Every model of torchvision's, but for quantized ones, which don't train"
+    "Yield every model of torchvision, except quantized models, which can't be trained"
     import torchvision.models as tv
     for name in tv.list_models():
         if not name.startswith('quantized'): yield name,lambda name=name: tv.get_model(name, weights=None, **backbone(name))
 
 def backbone(name):
-    "What keeps detection and segmentation models from a download"
+    "Return the argument that keeps detection and segmentation models from downloading weights"
     return dict(weights_backbone=None) if any(o in name for o in ('rcnn', 'retina', 'ssd', 'fcos', 'deeplab', 'fcn', 'lraspp')) else {}
 
 def timm_models(each):
-    "The first `each` models of each of timm's families"
+    "Yield the first `each` models of each family of timm"
     import timm
     seen = Counter()
     for name in timm.list_models():
@@ -33,25 +33,25 @@ def timm_models(each):
         if seen[family] <= each: yield name,lambda name=name: timm.create_model(name, pretrained=False)
 
 def transformers_models():
-    "Every model of transformers for classifying text or images, or for filling in what is masked"
+    "Yield every model of transformers for text classification, image classification or masked language modelling"
     from transformers.models.auto import modeling_auto as auto
     for kind in ('SEQUENCE_CLASSIFICATION', 'IMAGE_CLASSIFICATION', 'MASKED_LM'):
         for cfg,cls in getattr(auto, f'MODEL_FOR_{kind}_MAPPING').items():
             for c in L(cls, use_list=isinstance(cls, tuple)): yield c.__name__,lambda cfg=cfg, c=c: c(with_padding(cfg()))
 
 def with_padding(cfg):
-    "`cfg`, so that a batch can be padded"
+    "Return `cfg` with a padding token"
     if getattr(cfg, 'pad_token_id', 0) is None: cfg.pad_token_id = 0
     return cfg
 
 def look(make):
-    "What becomes of one model: 'split', 'refused' or 'not made', and the number of layers or the reason"
+    "Split one model; return 'split', 'refused', 'wrong' or 'not made', and the number of layers or the reason"
     try:
         try:
             with torch.device('meta'): model = make()
-        # Its weights are looked at while it is made
+        # Some models read their weights while they are made, so they need memory
         except NotImplementedError: model = make()
-    # Some need a package, a configuration or memory that isn't there: nothing that concerns us
+    # Some models need a package, a configuration or memory that is missing here, which says nothing about the splitter
     except Exception as e: return 'not made',f'{type(e).__name__}: {e}'
     try: groups = layerwise_split(model)
     except ValueError as e: return 'refused',str(e)
@@ -60,10 +60,10 @@ def look(make):
     return 'split',len(groups)
 
 def main():
-    "Look at all of them, and print a table"
+    "Split all models, and print a table"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--each', type=int, default=2, help='models of each of timm\'s families (default: 2)')
-    parser.add_argument('--out', help='a JSON file for every single model')
+    parser.add_argument('--each', type=int, default=2, help='models of each family of timm (default: 2)')
+    parser.add_argument('--out', help='JSON file for the result of each model')
     args = parser.parse_args()
     warnings.filterwarnings('ignore')
     found = {}

@@ -1,40 +1,41 @@
-"""The same gradual unfreezing in fastai_discrim, in fastai by hand, and in Lightning: finetuning-scheduler and `BackboneFinetuning`.
+"""Compare gradual unfreezing in fastai_discrim, in fastai by hand, and in Lightning: finetuning-scheduler and `BackboneFinetuning`.
 
     pip install -e . finetuning-scheduler lightning
     python benchmarks/peers.py [--repeats 7] [--out benchmarks/results/peers.json]
     python benchmarks/peers.py --table
 
-Two models: fastai's AWD-LSTM classifier, small and without dropout, and an MLP whose steps are so short that the framework is most of them.
-Five layer groups each, and one plan: the head for an epoch, then a group more in each epoch, and four epochs of all; each group at the rate
-above it divided by 2.6, constant within a phase, which all libraries can do. All arms have the same first weights, the same batches in the
-same order from a torch DataLoader, `torch.optim.SGD` with momentum, a CPU, one thread; no logger, progress bar or validation.
+Two models: a small AWD-LSTM classifier of fastai's without dropout, and an MLP whose steps are so short that the framework takes most of
+their time. Both have five layer groups and the same plan: the head trains for one epoch, then one more group opens in each epoch, and all
+groups train for four epochs. Each group has the rate of the group above divided by 2.6, constant within a phase, as all libraries can do
+this. All arms have the same initial weights, the same batches in the same order from a torch DataLoader, `torch.optim.SGD` with momentum,
+a CPU, one thread, and no logger, progress bar or validation.
 
-- torch:             a loop by hand, what the others are compared with
+- torch:             a training loop by hand, to which the other arms are compared
 - fastai_discrim:    `fit_plan`
-- fastai by hand:    `freeze_to` and `fit`, phase by phase. `learn.freeze_to` empties the optimiser's state, here the momentum, so the
-                     weights differ; the others keep it
-- fts:               finetuning-scheduler with its default, `restore_best`: a checkpoint after each epoch whose loss is the best so far,
-                     from which the next phase begins. It needs a logged loss; the files are in a temporary folder
-- fts, no restore:   `restore_best=False`, no checkpoints and nothing logged
-- BackboneFinetuning: another plan, as it knows but a backbone and one epoch: the head for an epoch, then all, the body at the head's
-                     rate / 2.6. Its mean step, whole, loss and difference are not to be compared
+- fastai by hand:    `freeze_to` and `fit`, phase by phase. `learn.freeze_to` resets the optimiser's state, here the momentum, so the final
+                     weights differ; the other arms keep the state
+- fts:               finetuning-scheduler with its default, `restore_best`: it saves a checkpoint after each epoch with the lowest loss so
+                     far, and the next phase begins from it. This needs a logged loss; the files are in a temporary folder
+- fts, no restore:   `restore_best=False`, without checkpoints and logging
+- BackboneFinetuning: another plan, as this callback knows only a backbone that opens at one epoch: the head trains for one epoch, then all
+                     layers, the body at the head's rate / 2.6. Don't compare its mean, whole, loss and differs with those of other arms
 
-fastai's arms have its Recorder, which keeps rates and losses of every step; the arms without a logged loss have nothing like it.
-Every run is a process of its own, forked from one that has imported all libraries and trained nothing; arms take turns. It warms up with a
-fit over two batches. torch's own hooks tell when a step ended and a forward pass began, so all arms have the same clocks. Linux only.
+fastai's arms have its Recorder, which keeps the rates and losses of every step; arms without a logged loss have nothing like it. Each run
+has its own process, forked from one that has imported all libraries and trained nothing, and warms up by a fit over two batches. Arms take
+turns. Hooks of torch record when a step ends and when a forward pass begins, so all arms are timed alike. Linux only.
 
-- step:     from one step's end to the next one's, the median of the epochs with all groups open; over torch's in the same
-            repeat, with quartiles
-- mean:     the mean over epochs of their median step, where frozen groups save time; over torch's
-- epoch:    ms from an epoch's last step to the next one's first batch, where no phase changes
-- change:   ms that this takes more where one does
-- whole:    the time of the whole fit, the making of learner or trainer included, over torch's
-- peak:     MB that another fit over two batches takes at most beyond what the process had before it, so without model and imports, with an
-            allocator that gives back what is freed at once
-- lines:    what a user writes, without imports, comments and docstrings, one statement a line; a LightningModule counts. What names the
-            layer groups, a splitter or patterns, does not, nor does what turns off what Lightning does by itself
+- step:     time from the end of one step to the end of the next: the median over the epochs with all groups open, relative to torch in the
+            same repeat, with quartiles
+- mean:     the mean over all epochs of their median step, where frozen groups save time, relative to torch
+- epoch:    ms from the last step of an epoch to the first batch of the next, if the phase doesn't change
+- change:   additional ms if the phase changes
+- whole:    time of the whole fit, including the making of learner or trainer, relative to torch
+- peak:     most MB that another fit over two batches adds to the memory of the process (so without model and imports), with an allocator
+            that returns freed memory at once
+- lines:    lines that a user writes, one statement each, without imports, comments and docstrings. A LightningModule counts; what names the
+            layer groups (a splitter or patterns) doesn't, nor do arguments that turn Lightning's defaults off
 - loss:     mean over the batches after training, in evaluation mode
-- differs:  the greatest absolute difference to torch's final weights and batch norm statistics"""
+- differs:  the greatest absolute difference from torch's final weights and batch norm statistics"""
 import argparse
 import ast
 import ctypes
@@ -75,7 +76,7 @@ try:
     from finetuning_scheduler import FinetuningScheduler, FTSCheckpoint
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.callbacks import BackboneFinetuning
-# The tables of the runs that are kept need none of them
+# The tables of saved runs need none of these packages
 except ImportError: LightningModule = None
 
 EPOCHS,MOM = (1, 1, 1, 1, 4),0.9
@@ -83,13 +84,13 @@ QUIET = dict(accelerator='cpu', devices=1, logger=False, enable_progress_bar=Fal
 
 @dataclass
 class Task:
-    "What all arms are given"
+    "Hold what all arms get"
     model: nn.Module
     loader: DataLoader
     lrs: list # A rate for each layer group, input first
-    splitter: callable # The layer groups, for torch and fastai
-    patterns: list # And for finetuning-scheduler, head first
-    n_body: int # How many of the model's children are the body
+    splitter: callable # Function that returns the layer groups, for torch and fastai
+    patterns: list # Patterns of the layer groups' names, head first, for finetuning-scheduler
+    n_body: int # Number of the model's children that are the body
 
 def torch_loop(t):
     groups = t.splitter(t.model)
@@ -159,17 +160,17 @@ def backbone(t):
     module = BodyHead(t.model[:t.n_body], t.model[t.n_body:], t.lrs[-1])
     Trainer(max_epochs=sum(EPOCHS), callbacks=cb, enable_checkpointing=False, **QUIET).fit(module, t.loader)
 
-# What a user writes for each arm; the last one runs
+# Code that a user writes for each arm; the last function runs the arm
 ARMS = {'torch': [torch_loop], 'fastai_discrim': [fit_plan], 'fastai by hand': [by_hand], 'fts': [Logged, fts],
         'fts, no restore': [Tuned, fts_no_restore], 'BackboneFinetuning': [BodyHead, backbone]}
 
 class First(nn.Module):
-    "The logits, of what fastai's classifier returns"
+    "Select the logits from the output of fastai's classifier"
     def forward(self, x): return x[0]
 
 def clas(n_batch):
     x = torch.randint(3, 4000, (n_batch, 16, 40))
-    # Without any, torch returns the raw weights themselves, and fastai's `WeightDropout` breaks at the second batch
+    # With `weight_p=0` torch returns the raw weights themselves, and fastai's `WeightDropout` fails at the second batch
     none = {k: 1e-12 if k == 'weight_p' else 0. for k in awd_lstm_clas_config if k.endswith('_p')}
     config = {**awd_lstm_clas_config, **none, 'emb_sz': 64, 'n_hid': 128}
     model = nn.Sequential(*get_text_classifier(AWD_LSTM, 4000, 2, config=config, ps=[0.]), First())
@@ -183,33 +184,33 @@ def mlp(n_batch):
     model = nn.Sequential(*(o for ni,nf in zip(widths, widths[1:]) for o in (nn.Linear(ni, nf), nn.ReLU())), nn.Linear(64, 2))
     return model,x,x.sum(2) > 0,linears,[f'model.{i}.*' for i in (8, 6, 4, 2, 0)],8
 
-# How a model and its data are made, how many batches an epoch has, and the head's rate
+# For each model: a function that makes it and its data, the number of batches in an epoch, and the head's rate
 MODELS = {'AWD-LSTM': (clas, 8, 0.01), 'MLP': (mlp, 60, 0.1)}
 
 def task(name, n_batch=None):
-    "The same for all arms: model and data from one seed"
+    "Make model and data from one seed, the same for all arms"
     make,n,lr = MODELS[name]
     torch.manual_seed(0)
     model,x,y,*groups = make(n)
     return Task(model, DataLoader(list(zip(x, y.long()))[:n_batch], batch_size=None), discriminative_lrs(lr, len(EPOCHS)).tolist(), *groups)
 
 def peak_memory(f):
-    "MB that `f()` takes at most"
+    "Return the most MB that `f()` adds to the memory of the process"
     def _mb(field): return int(Path('/proc/self/status').read_text().split(field+':')[1].split()[0])/1024
     libc = ctypes.CDLL(None)
-    # M_MMAP_THRESHOLD: else glibc keeps freed tensors, as chance has it, and that is more than the arms differ by
+    # Set M_MMAP_THRESHOLD: otherwise glibc keeps some freed tensors, which makes a greater difference than the arms do
     libc.mallopt(-3, 1<<16)
     gc.collect()
     libc.malloc_trim(0)
-    # The highest so far is forgotten
+    # Reset the peak
     Path('/proc/self/clear_refs').write_text('5')
     before = _mb('VmRSS')
     f()
     return _mb('VmHWM') - before
 
 def run(name, arm):
-    "One fit and what was measured"
-    # Whatever Python or a library writes to
+    "Run one fit, and return its measurements and final weights"
+    # Silence stdout and stderr, also those of C code
     for fd in (1, 2): os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
     warnings.filterwarnings('ignore')
     defaults.callbacks = [o for o in defaults.callbacks if o is not ProgressCallback]
@@ -218,7 +219,7 @@ def run(name, arm):
         fit = ARMS[arm][-1]
         fit(task(name, 2))
         t,begun,ended = task(name),[],[]
-        # Not the model's, as `BackboneFinetuning` runs its parts
+        # Hook the first child, as `BackboneFinetuning` doesn't call the model itself
         hooks = [t.model[0].register_forward_pre_hook(lambda *_: begun.append(time.perf_counter())),
                  register_optimizer_step_post_hook(lambda *_: ended.append(time.perf_counter()))]
         start = time.perf_counter()
@@ -238,13 +239,13 @@ def run(name, arm):
                 whole_ms=whole*1e3, peak_mb=peak, loss=loss),weights
 
 def n_lines(*objs):
-    "Statements, each on a line of its own; a class with what it inherits here, a function without its first line, which is the benchmark's"
+    "Count statements; a class counts with the methods that it inherits from this file, a function without its `def`"
     def _methods(o): return [m for _,m in inspect.getmembers(o, inspect.isfunction) if m.__module__ == __name__]
     def _lines(f): return len(ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(f)))).splitlines())
     return sum(1 + sum(map(_lines, _methods(o))) if inspect.isclass(o) else _lines(o)-1 for o in objs)
 
 def main(args):
-    "All runs, arms in turn, into a file"
+    "Run all arms in turn, and save the results"
     if LightningModule is None: raise SystemExit('expected finetuning-scheduler and lightning: pip install finetuning-scheduler lightning')
     torch.set_num_threads(1)
     packages = ['fastai_discrim', 'fastai', 'finetuning-scheduler', 'lightning', 'torch', 'numpy']
@@ -252,7 +253,7 @@ def main(args):
              versions={**{k: version(k) for k in packages}, 'python': platform.python_version()},
              lines={k: n_lines(*objs) for k,objs in ARMS.items()}, runs=[])
     arms = list(ARMS)
-    # Another arm begins in each repeat
+    # Begin each repeat with another arm
     todo = [(name, i, arms[(i+j)%len(arms)]) for name in MODELS for i in range(args.repeats) for j in range(len(arms))]
     with get_context('fork').Pool(1, maxtasksperchild=1) as pool:
         refs = {name: pool.apply(run, (name, 'torch'))[1] for name in MODELS}
@@ -263,7 +264,7 @@ def main(args):
     args.out.write_text(json.dumps(d, indent=1))
 
 def table(d, name):
-    "Markdown: medians over the repeats, an arm a row"
+    "Make a table as Markdown: medians over the repeats, one row for each arm"
     rows = [('arm', 'step, µs', 'step / torch', 'mean / torch', 'epoch, ms', 'change, ms', 'whole / torch', 'peak, MB', 'lines', 'loss',
              'differs')]
     rows.append(('---',)*len(rows[0]))
@@ -280,9 +281,9 @@ def table(d, name):
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--repeats', type=int, default=7, help='runs of every arm')
-    parser.add_argument('--out', type=Path, default=Path(__file__).parent/'results/peers.json', help='where the results go')
-    parser.add_argument('--table', action='store_true', help='only print what --out has')
+    parser.add_argument('--repeats', type=int, default=7, help='number of runs of each arm')
+    parser.add_argument('--out', type=Path, default=Path(__file__).parent/'results/peers.json', help='file of the results')
+    parser.add_argument('--table', action='store_true', help='only print the tables of the results in --out')
     args = parser.parse_args()
     if not args.table: main(args)
     d = json.loads(args.out.read_text())

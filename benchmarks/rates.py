@@ -1,11 +1,11 @@
-"""How does a fit depend on the rates of head and body, and does its miniature in a few steps tell which are best?
+"""Measure how a fit depends on the rates of head and body, and whether a short fit in miniature tells which rates are best.
 
     python benchmarks/rates.py [--cells minilm_trec6_300 minilm_trec6_100 ..] [--seeds 1]
     python benchmarks/rates.py --table
 
-Cells are those of real_models.py. For each pair of rates the plan of `fit_ulmfit` is run whole, and in miniature, as `body_lr_find` does:
-in half of the steps, at most 40. Both are judged on 400 training items that are neither labelled nor validate, never on the test set.
-Results: a line of JSON a fit in --out, written as it ends; fits that are there are not run again."""
+The cells are those of real_models.py. For each pair of rates the plan of `fit_ulmfit` runs whole, and in miniature as in `body_lr_find`: in
+half of the steps, and in at most 40. Both are evaluated on 400 training items that neither train nor validate, never on the test set.
+Results: --out gets a line of JSON when a fit ends; fits that are in --out are not run again."""
 import argparse
 import json
 import os
@@ -25,13 +25,13 @@ from fastai_discrim.search.body_lr import n_steps
 from fastai_discrim.search.miniature import miniature_losses
 from fastai_discrim.search.restored import restored
 
-# Pairs of rates, head and body, by model: the head's as found with the body frozen first; the paper's ratio at three of the body's rates
+# Pairs of rates of head and body, by model. The first head's rate is that found with a frozen body; three pairs have the paper's ratio
 PAIRS = dict(minilm=[(.056, 3e-4), (.01, 3e-4), (.003, 3e-4), (.001, 3e-4), (.00078, 3e-4), (.00052, 2e-4), (.00026, 1e-4), (.003, 1e-3)],
              lite0=[(.001, 1e-3), (.003, 1e-3), (.001, 3e-3), (.001, 3e-4)])
 N_ITEMS = 400
 
 def others(name, seed) -> list:
-    "Draw training items of a cell that neither train nor validate"
+    "Draw training items that neither train nor validate in a cell"
     cell = CELLS[name]
     if cell.model == 'minilm':
         train = token_ids(cell.data)[0]
@@ -44,7 +44,7 @@ def others(name, seed) -> list:
     return _by_length([train[i] for i in idxs]) if cell.model == 'minilm' else enlarged(x[idxs], [y[i] for i in idxs])
 
 def losses(name, seed, head, body, args) -> dict:
-    "Fit in miniature and whole, and return the losses and the error on items that were not used"
+    "Run the fit in miniature and whole, and return the losses and the error on unused items"
     learn,n = learner(name, seed, args),CELLS[name].epochs
     dl = loaders([], [], others(name, seed), 64, _padded if CELLS[name].model == 'minilm' else None).loaders[2]
     steps = n_steps(n*len(learn.dls.train))
@@ -60,11 +60,11 @@ def losses(name, seed, head, body, args) -> dict:
     return dict(steps=n*len(learn.dls.train), miniature_steps=steps, miniature_loss=short, loss=loss, error=1-accuracy)
 
 def read(path) -> list:
-    "Read the fits that there are"
+    "Read the saved fits"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 def table(runs) -> str:
-    "Make a table: a pair of rates a row, the losses after the miniature and after the fit, and its error, means over the seeds"
+    "Make a table with one row for each pair of rates: mean losses after the miniature and after the fit, and the mean error of the fit"
     rows = []
     for cell,head,body in dict.fromkeys((r['cell'], r['head'], r['body']) for r in runs):
         same = [r for r in runs if (r['cell'], r['head'], r['body']) == (cell, head, body)]
@@ -74,15 +74,15 @@ def table(runs) -> str:
     return markdown(('cell', 'head at', 'body at', 'loss, miniature', 'loss, whole fit', 'error, %', 'seeds'), *rows)
 
 def main():
-    "Run what is asked for, and print the table"
+    "Run the chosen fits, and print the table"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--cells', nargs='+', choices=[k for k,c in CELLS.items() if c.model in PAIRS], metavar='CELL',
-                        default=['minilm_trec6_300', 'minilm_trec6_100', 'lite0_cifar10_50'], help='of real_models.py')
+                        default=['minilm_trec6_300', 'minilm_trec6_100', 'lite0_cifar10_50'], help='cells of real_models.py')
     parser.add_argument('--seeds', type=int, default=1, help='number of seeds')
     parser.add_argument('--cache', type=Path, default=Path('text_cache'), help='folder for tokens')
     parser.add_argument('--out', type=Path, default=Path(__file__).parent/'results/rates.jsonl', help='file of the results')
-    parser.add_argument('--threads', type=int, default=1, help='of torch')
-    parser.add_argument('--table', action='store_true', help='only the table of the results there are')
+    parser.add_argument('--threads', type=int, default=1, help="number of torch's threads")
+    parser.add_argument('--table', action='store_true', help='only print the table of the results in --out')
     args = parser.parse_args()
     args.weights = SHARED if SHARED.exists() else None
     warnings.filterwarnings('ignore')

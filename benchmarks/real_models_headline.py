@@ -1,15 +1,15 @@
-"""What README says of benchmarks/real_models.py: a table of four rows, and a sentence a model over all cells
+"""Summarise benchmarks/real_models.py for README: a table of four rows, and a sentence for each model over all cells
 
-Which cells are shown does not depend on their errors: those with the most seeds come first, then those on which nothing was chosen."""
+The choice of cells does not depend on their errors: cells with the most seeds come first, then cells that no design was chosen on."""
 import numpy as np
 from real_models_data import CELLS
 from real_models_report import MODELS, NAMES, beyond_chance, collapsed, errors, minus, signed, title
 from text_report import markdown, shown
 
-# Rows a model
+# Number of rows for each model
 N_ROWS = dict(awd=1, minilm=2, lite0=1)
 ARMS = 'floor', 'fine_tune', 'one_cycle', 'adamw_2e-4', 'ulmfit'
-# Cells on which designs were chosen: they say less
+# Cells on which designs were chosen, so their results are weaker evidence
 DESIGN = 'awd_trec6_100', 'minilm_trec6_100', 'minilm_trec6_300', 'lite0_cifar10_50'
 
 def compared(res, model) -> dict:
@@ -17,13 +17,13 @@ def compared(res, model) -> dict:
     return {k: c for k,c in res.items() if CELLS[k].model == model and minus(c.get('ulmfit', {}), c.get('fine_tune', {}))}
 
 def rows(res) -> list:
-    "Choose the cells that are shown, model by model"
+    "Choose the cells to show, model by model"
     known = list(CELLS)
     def _rank(cells, k): return -len(minus(cells[k]['ulmfit'], cells[k]['fine_tune'])), k in DESIGN, known.index(k)
     return [k for model,n in N_ROWS.items() for cells in [compared(res, model)] for k in sorted(cells, key=lambda k: _rank(cells, k))[:n]]
 
 def headline(res) -> str:
-    "Make README's table: test error, %, of what people would do instead and of `fit_ulmfit`"
+    "Make README's table: test error, %, of `fit_ulmfit` and of the alternatives"
     head = 'model, data, labels', *(NAMES.get(o, o) for o in ARMS), 'minus `fine_tune`'
     def _cells(c): return *(shown(errors(c[o])) if o in c else '' for o in ARMS),signed(minus(c['ulmfit'], c['fine_tune']))
     return markdown(head, *((f'{MODELS[CELLS[k].model]}, {title(k)}', *_cells(res[k])) for k in rows(res)))
@@ -31,7 +31,7 @@ def headline(res) -> str:
 def counted(n, what) -> str: return f'{n} {what}' + 's'*(n != 1)
 
 def sentences(res) -> str:
-    "Say for each model how `fit_ulmfit` compares with `fine_tune` over all cells, as a list in Markdown"
+    "Describe for each model how `fit_ulmfit` compares with `fine_tune` over all cells, as a list in Markdown"
     lines = []
     for model,name in MODELS.items():
         if not (cells := compared(res, model)): continue

@@ -1,4 +1,4 @@
-"Tables and a picture of what benchmarks/real_models.py found: test errors in %, means over the seeds with 95 % intervals of Student's t"
+"Report the results of benchmarks/real_models.py as tables and a plot: test errors in %, means over the seeds with 95 % t-intervals"
 import json
 from collections import defaultdict
 
@@ -10,7 +10,7 @@ from vision import interval
 
 MODELS = dict(awd='AWD-LSTM', minilm='MiniLM-L6', lite0='EfficientNet-Lite0')
 DATA = dict(trec6='TREC-6', docstrings='docstrings', ag='AG News', imdb='IMDb', cifar10='CIFAR-10', digits='digits')
-# An arm that is not here is called by its key
+# Names of the arms; an arm that isn't here is shown by its key
 NAMES = dict(floor='tf-idf, logistic regression', scratch='from scratch', fine_tune='`fine_tune(n-1)`',
              one_cycle='`fit_one_cycle(n)`, unfrozen', fine_tune_found="`fine_tune(n-1, lr)`, `lr_find`'s",
              one_cycle_found="`fit_one_cycle(n, lr)`, unfrozen, `lr_find`'s",
@@ -19,12 +19,12 @@ NAMES = dict(floor='tf-idf, logistic regression', scratch='from scratch', fine_t
              adamw_best='AdamW, best of five by validation loss', ulmfit='`fit_ulmfit(n)`', ulmfit_at_once='`fit_ulmfit(n, gradual=False)`',
              ulmfit_papers_body='`fit_ulmfit(n)`, the body at η_L / 2.6')
 NAMES |= {f'adamw_{lr}': f'AdamW at {lr}' for lr in ('2e-5', '5e-5', '1e-4', '2e-4', '5e-4')}
-# What costs one run, and needs nothing but a number of epochs; and how far below chance level a run counts as having learnt
+# Arms that cost one run and need only a number of epochs; and the error below chance level from which a run counts as having learnt
 ONE_LINERS,MARGIN = ('fine_tune', 'one_cycle', 'fine_tune_found', 'one_cycle_found', 'adamw_5e-5'),0.1
 N_RATES = 5
 
 def read_lines(path) -> list:
-    "Read the runs of one cell; a line that was cut short is left out"
+    "Read the runs of one cell, without lines that were cut short"
     res = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try: res.append(json.loads(line))
@@ -32,14 +32,14 @@ def read_lines(path) -> list:
     return res
 
 def best_of(arms) -> dict:
-    "For each seed that all rates of AdamW have, the run of the lowest validation loss"
+    "Choose the AdamW run with the lowest validation loss for each seed that all rates have"
     tried = [runs for arm,runs in arms.items() if arm.startswith('adamw_')]
     if len(tried) < N_RATES: return {}
     seeds = set.intersection(*map(set, tried))
     return {s: min((o[s] for o in tried), key=lambda r: np.nan_to_num(r['valid_loss'], nan=np.inf)) for s in sorted(seeds)}
 
 def read(folder) -> dict:
-    "Read all runs, by cell, arm and seed; the best of AdamW's rates is an arm of its own"
+    "Read all runs by cell, arm and seed, and add an arm for the best of AdamW's rates"
     res = {}
     for cell in CELLS:
         arms = defaultdict(dict)
@@ -49,15 +49,15 @@ def read(folder) -> dict:
     return res
 
 def errors(runs) -> list:
-    "List the test errors of one arm, %, by seed"
+    "List the test errors of one arm in %, in order of the seeds"
     return [100*runs[s]['test_error'] for s in sorted(runs)]
 
 def minus(a, b) -> list:
-    "List the errors of arm `a` less those of `b`, in the seeds that both have"
+    "List the errors of arm `a` minus those of `b`, for the seeds that both have"
     return [100*(a[s]['test_error']-b[s]['test_error']) for s in sorted(a) if s in b]
 
 def relative(a, b) -> float:
-    "How much lower or higher the mean error of `a` is than that of `b`, %, in the seeds that both have"
+    "Return by how many per cent the mean error of `a` differs from that of `b`, for the seeds that both have"
     both = a.keys() & b.keys()
     if not both: return np.nan
     mine,other = (np.mean([o[s]['test_error'] for s in both]) for o in (a, b))
@@ -70,7 +70,7 @@ def beyond_chance(diffs) -> bool:
     return bool(mean > half)
 
 def collapsed(arm, arms) -> int:
-    "Count the runs of `arm` that learnt next to nothing, although another arm of the cell has learnt"
+    "Count the runs of `arm` that ended at chance level, although another arm of the cell learnt"
     limits = [r['chance']-MARGIN for runs in arms.values() for r in runs.values() if 'chance' in r]
     if not limits: return 0
     learnt = any(np.mean(errors(runs)) < 100*limits[0] for k,runs in arms.items() if k != arm)
@@ -81,14 +81,14 @@ def title(cell) -> str:
     return f'{DATA[c.data]}, {c.labels or "all"}' + ' a class'*(c.model == 'lite0')
 
 def order(res) -> list:
-    "List the arms that there are: the known ones first, the package's last"
+    "List the arms that have results: the known ones first, the package's last"
     known = ['floor', 'scratch', *ONE_LINERS[:4]]
     there = list(dict.fromkeys(arm for arms in res.values() for arm in arms))
     ours = [o for o in there if o.startswith('ulmfit')]
     return [o for o in known if o in there] + [o for o in there if o not in known+ours] + ours
 
 def tables(res) -> list:
-    "Make a table of errors, of differences and of relative errors for each model"
+    "Make a table of errors, a table of differences and a table of relative errors for each model"
     parts = []
     for model,name in MODELS.items():
         cells = {k: v for k,v in res.items() if CELLS[k].model == model}
@@ -104,11 +104,11 @@ def tables(res) -> list:
     return parts
 
 def signed(diffs) -> str:
-    "Show differences with their sign, and those of one seed without an interval"
+    "Format differences with their sign, and the difference of a single seed without an interval"
     return f'{diffs[0]:+.1f} (1 seed)' if len(diffs) == 1 else shown(diffs, form='{:+.1f} ± {:.1f}')
 
 def lost(runs) -> str:
-    "Say how many runs diverged"
+    "Format the number of runs that diverged"
     n = sum(r.get('diverged', False) for r in runs.values())
     return f', {n} diverged' if n else ''
 
@@ -116,14 +116,14 @@ def lost(runs) -> str:
 SUMMARY = 'floor','fine_tune','one_cycle','adamw_2e-4','adamw_5e-4','ulmfit'
 
 def summary(res) -> str:
-    "Make one table of all cells in which `fit_ulmfit` was run: test error, %, of what people would do instead"
+    "Make one table of all cells with `fit_ulmfit`: its test error, %, and those of the alternatives"
     arms = [o for o in SUMMARY if any(o in c and 'ulmfit' in c for c in res.values())]
     rows = [(f'{MODELS[CELLS[k].model]}, {title(k)}', CELLS[k].epochs, *(shown(errors(c[o])) if o in c else '' for o in arms),
              signed(minus(c['ulmfit'], c.get('fine_tune', {})))) for k,c in res.items() if 'ulmfit' in c]
     return markdown(('model, data, labels', 'epochs', *(NAMES.get(o, o) for o in arms), 'minus `fine_tune`'), *rows)
 
 def targets(res) -> str:
-    "For each model and arm: in how many cells it is better than, or not worse by more than chance than others"
+    "Make a table of the number of cells in which each arm is better than others, or not worse beyond chance"
     head = ('model', 'arm', 'cells', 'runs at chance', 'lower mean than `fine_tune`', 'worse than it beyond chance',
             'median relative to it', 'better than the best other one-liner or within chance',
             'mean minus AdamW, best of five', 'below tf-idf')
@@ -143,7 +143,7 @@ def targets(res) -> str:
     return markdown(head, *rows)
 
 def best_other(arm, arms) -> str:
-    "Return the other arm of the lowest mean error of those that cost one run and need nothing"
+    "Return the arm with the lowest mean error among the other one-liners"
     return min((o for o in ONE_LINERS if o != arm and o in arms), key=lambda o: np.mean(errors(arms[o])))
 
 def report(folder) -> str:
@@ -153,7 +153,7 @@ def report(folder) -> str:
     return '\n\n'.join(parts) if res else f'no results in {folder}'
 
 def plot(folder, file):
-    "Plot test error against labelled examples, one panel a model and data set (the paper's Figure 3)"
+    "Plot test error against labelled examples, one panel for each model and data set (the paper's Figure 3)"
     res,panels = read(folder),defaultdict(list)
     for k in res: panels[CELLS[k].model, CELLS[k].data].append(k)
     panels = {o: cells for o,cells in panels.items() if len(cells) > 1}
@@ -181,11 +181,11 @@ def _point(arms, arm) -> tuple:
     "Return labelled examples, mean error, half of its interval, and whether the arm has fewer seeds than `fit_ulmfit` in this cell"
     runs = arms[arm]
     mean,half = interval(errors(runs))
-    # The interval of two seeds may be wider than all errors there are
+    # The interval of two seeds may be wider than the axis
     return next(iter(runs.values()))['labelled'],mean,half if len(runs) > 2 else 0,not arms.get('ulmfit', {}).keys() <= runs.keys()
 
 def draw_line(ax, points, arm, color):
-    "Draw the means of an arm, and intervals where there are three seeds; a point is hollow where `fit_ulmfit` has more seeds"
+    "Draw the means of an arm, with intervals for three seeds or more; a point is hollow if `fit_ulmfit` has more seeds"
     n,mean,half,fewer = zip(*points)
     width,color = (2, 'k') if arm == 'ulmfit' else (1.2, color)
     ax.errorbar(n, mean, yerr=np.nan_to_num(half), marker='o', ms=4, lw=width, color=color,

@@ -1,4 +1,4 @@
-"Texts, language models and classifiers for benchmarks/text.py, made alike for every arm"
+"Make the texts, language models and classifiers for benchmarks/text.py, the same for all arms"
 import pickle
 import random
 from collections import Counter, namedtuple
@@ -21,19 +21,18 @@ from fastai_discrim.demo.docstring_task import target_docs
 SHARED = Path(__file__).resolve().parents[2]/'shared/weights'
 SIZES = dict(emb_sz=200, n_hid=400)
 
-# A set: of which texts, how many of them have labels (a tenth or, of up to 500, a fifth of these validate), and epochs of a classifier
-# A name that ends with an underscore and a number is another set once more, with so many epochs
+# A set: its texts, the number of labelled texts (of which a tenth validates, or a fifth of up to 500), and the epochs of a classifier
 Set = namedtuple('Set', 'texts labelled epochs')
 SETS = dict(trec6=Set('trec6', None, 6), docstrings=Set('docstrings', None, 6), ag=Set('ag', None, 6), imdb2k=Set('imdb', 2000, 6),
             imdb10k=Set('imdb', 10_000, 6), ag1k=Set('ag', 1000, 6), trec100=Set('trec6', 100, 30),
             docstrings100=Set('docstrings', 100, 30),
             ag100=Set('ag', 100, 30), imdb100=Set('imdb', 100, 30), trec500=Set('trec6', 500, 10), docstrings500=Set('docstrings', 500, 10))
 
-# Epochs of the language model, and what is left of a text: its first tokens, or its last, where the judgement of a review stands
+# Epochs of the language model, and the tokens of a text that are kept: the first, or the last, in which a review gives its verdict
 LM_EPOCHS,KEPT = dict(trec6=10, docstrings=6, ag=2, imdb=1),dict(trec6=None, docstrings=None, ag=slice(32), imdb=slice(-100, None))
 
 def _docstrings():
-    "Six packages; a module is either in the training or in the test set, as its docstrings resemble each other"
+    "Read docstrings of six packages; each module is in the training or in the test set, as docstrings of a module resemble each other"
     df = target_docs().rename(columns={'package': 'label'})
     return df[df.split != 'test'],df[df.split == 'test']
 
@@ -55,7 +54,7 @@ def _imdb():
 TEXTS = dict(docstrings=_docstrings, trec6=_trec6, ag=_ag, imdb=_imdb)
 
 def tokens(texts, cache):
-    "Tokens and labels of training and test set, and a vocabulary of the training set alone; kept in `cache`"
+    "Return tokens and labels of training and test set, and the vocabulary of the training set; keep them in `cache`"
     path = cache/f'{texts}.tokens'
     if not path.exists():
         train,test = (df.reset_index(drop=True)[['label', 'text']] for df in TEXTS[texts]())
@@ -68,7 +67,7 @@ def tokens(texts, cache):
     return pickle.loads(path.read_bytes())
 
 def language_model(texts, cache, weights, seed=0) -> Learner:
-    "The pretrained language model with the vocabulary of `texts`, the first tenth of which, of docstrings one package's, are held out"
+    "Make the pretrained language model with the vocabulary of `texts`; the first tenth, for docstrings of one package, is held out"
     train,_,vocab = tokens(texts, cache)
     set_seed(seed)
     n = len(train)//10
@@ -80,13 +79,13 @@ def language_model(texts, cache, weights, seed=0) -> Learner:
     return learn.load_pretrained(*(weights/f'awd_lstm_200_400{o}' for o in ('.pth', '_vocab.pkl')))
 
 def draw(n, labelled, seed):
-    "Indices of the training and of the validation texts among `n`: which are labelled, and which of these validate, is drawn from `seed`"
+    "Draw from `seed` which of `n` texts are labelled, and which of these validate; return the indices of training and validation texts"
     order = random.Random(seed).sample(range(n), labelled or n)
     n_valid = len(order)//(5 if len(order) <= 500 else 10)
     return order[n_valid:],order[:n_valid]
 
 def loaders(name, cache, seed, seq_len=72) -> DataLoaders:
-    "Training, validation and test set of a set by `name`; which texts are labelled, and which of them validate, is drawn from `seed`"
+    "Make the training, validation and test loader of a set; `seed` determines which texts are labelled, and which of these validate"
     texts,n,_ = SETS[name]
     train,test,vocab = tokens(texts, cache)
     splits = draw(len(train), n, seed)
@@ -98,9 +97,9 @@ def loaders(name, cache, seed, seq_len=72) -> DataLoaders:
     return DataLoaders(*dls.loaders, dls.test_dl(test, with_labels=True))
 
 def classifier(name, cache, encoder, seed, sizes=SIZES, config=None, **kwargs) -> Learner:
-    "A classifier with the fine-tuned `encoder`, frozen but for its head, as `text_classifier_learner` makes it; None for no encoder"
+    "Make a classifier, with all layers except the head frozen, and load the fine-tuned `encoder` unless that is None"
     dls = loaders(name, cache, seed, kwargs.get('seq_len', 72))
-    # After the loaders, which draw from it
+    # Making the loaders draws random numbers, so the seed is set after that
     set_seed(seed)
     config = dict(config or awd_lstm_clas_config, **sizes)
     learn = text_classifier_learner(dls, AWD_LSTM, config=config, pretrained=False, metrics=accuracy, path=cache, **kwargs)

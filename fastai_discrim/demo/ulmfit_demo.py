@@ -1,5 +1,5 @@
-"""ULMFiT from beginning to end on the docstrings that are on this machine, in about four minutes on two cores: pretrain a small
-AWD-LSTM on some packages, fine-tune it on others, and tell which of these a docstring is from; against `learn.fine_tune`."""
+"""Run ULMFiT from start to end on docstrings of installed packages, in about four minutes on two cores: pretrain a small AWD-LSTM on some
+packages, fine-tune it on others, train a classifier that tells which of these a docstring is from, and compare it with `learn.fine_tune`"""
 __all__ = []
 
 import time
@@ -16,36 +16,36 @@ from fastai.text.models import AWD_LSTM, awd_lstm_clas_config, awd_lstm_lm_confi
 from fastai.torch_core import set_seed
 from fastcore.xtras import save_pickle
 
-# `all`, as it adds the methods that the demo calls
+# `all` adds the methods that the demo calls
 from ..all import docstrings
 from .docstring_task import CLASSES, bag_of_words, count_errors, error_table, save_figure, target_docs
 
-# The language model is pretrained on none of the packages that are told apart
+# Packages to pretrain the language model on; none of them is a class
 PRETRAIN = ['torch', 'sympy', 'beartype', 'torchvision', 'mpmath']
 # Sizes of the AWD-LSTM
 SMALL = dict(emb_sz=96, n_hid=192)
-# Layer groups of the classifier, each of which gets a phase
+# Layer groups of the classifier; each gets a phase
 N_GROUPS = 5
 
 def lm_loaders(df, path, bs=32):
-    "Return the loaders of a language model, a tenth of the texts for validation"
+    "Make the loaders of a language model, with a tenth of the texts for validation"
     block = TextBlock.from_df('text', is_lm=True, seq_len=40, max_vocab=5000)
     return DataBlock(block, get_x=ColReader('text'), splitter=RandomSplitter(0.1, seed=0)).dataloaders(df, path=path, bs=bs, num_workers=0)
 
 def clas_loaders(df, vocab, path, bs=16):
-    "Return the loaders of the classifier, which have nothing of the test split"
+    "Make the loaders of the classifier, without the test split"
     df = df[df.split != 'test'].assign(is_valid=lambda d: d.split == 'valid')
     blocks = TextBlock.from_df('text', seq_len=72, vocab=vocab),CategoryBlock
     block = DataBlock(blocks, get_x=ColReader('text'), get_y=ColReader('package'), splitter=ColSplitter())
     return block.dataloaders(df, path=path, bs=bs, num_workers=0)
 
 def language_model(dls, **kwargs):
-    "Return a learner of a small AWD-LSTM language model"
+    "Make a learner with a small AWD-LSTM language model"
     config = {**awd_lstm_lm_config, **SMALL}
     return language_model_learner(dls, AWD_LSTM, config=config, drop_mult=0.3, pretrained=False, metrics=Perplexity(), **kwargs)
 
 def classifier(df, vocab, path, encoder='encoder'):
-    "Return a new classifier on new loaders, so that all that are compared start from the same place"
+    "Make a new classifier with new loaders from a fixed seed, so that all methods start from the same state"
     set_seed(0)
     dls = clas_loaders(df, vocab, path)
     config = {**awd_lstm_clas_config, **SMALL}
@@ -53,8 +53,8 @@ def classifier(df, vocab, path, encoder='encoder'):
     return learn.load_encoder(encoder)
 
 def pretrain(path, n):
-    "Train a language model on other text, and save it with its vocabulary as fastai's published ones are"
-    print(f'\n== 1. A language model of {", ".join(PRETRAIN)}')
+    "Train a language model on other texts, and save it with its vocabulary, as fastai's pretrained models are saved"
+    print(f'\n== 1. Pretrain a language model on {", ".join(PRETRAIN)}')
     dls = lm_loaders(docstrings(PRETRAIN, n_max=n), path)
     learn = language_model(dls)
     learn.fit_one_cycle(1, 1e-2)
@@ -62,8 +62,8 @@ def pretrain(path, n):
     save_pickle(path/learn.model_dir/'pretrained_vocab.pkl', dls.vocab)
 
 def finetune_lm(df, path):
-    "Fine-tune the pretrained model on the target text, save its encoder, and return its vocabulary"
-    print(f'\n== 2. Fine-tuned on {", ".join(CLASSES)}: all layers, discriminative rates, slanted triangle')
+    "Fine-tune the pretrained model on the target texts, save its encoder, and return its vocabulary"
+    print(f'\n== 2. Fine-tune it on {", ".join(CLASSES)}: all layers, discriminative rates, slanted triangle')
     dls = lm_loaders(df[df.split != 'test'], path)
     learn = language_model(dls, pretrained_fnames=['pretrained', 'pretrained_vocab'])
     print(learn.layer_groups())
@@ -74,8 +74,8 @@ def finetune_lm(df, path):
     return dls.vocab
 
 def finetune_classifier(df, vocab, path, epochs):
-    "Fine-tune the classifier as ULMFiT does; return the errors after the head's phase and at the end, and what `head_lr_find` found"
-    print('\n== 3. The classifier: the head tuned, then gradual unfreezing')
+    "Fine-tune the classifier as ULMFiT does; return the errors after the head's phase and at the end, and the result of `head_lr_find`"
+    print('\n== 3. Train the classifier: find the rate of the head, then unfreeze gradually')
     learn = classifier(df, vocab, path)
     print(learn.layer_groups())
     head_lr = learn.head_lr_find()
@@ -92,27 +92,27 @@ def finetune_classifier(df, vocab, path, epochs):
 
 def train_all_layers(df, vocab, path, epochs, head_lr):
     "Fine-tune without gradual unfreezing, and return the errors"
-    print('\n== 4. The same rates, but all layers from the start')
+    print('\n== 4. Train all layers from the start, at the same rates')
     learn = classifier(df, vocab, path)
     learn.fit_ulmfit(epochs, head_lr.lr, gradual=False)
     return count_errors(learn, df)
 
 def train_stock(df, vocab, path, epochs):
-    "Run fastai's `fine_tune` from the same encoder and for as many epochs, and return the errors"
-    print(f'\n== 5. `learn.fine_tune({epochs-1})`: the same encoder, and {epochs} epochs in all')
+    "Run fastai's `fine_tune` from the same encoder for as many epochs, and return the errors"
+    print(f'\n== 5. Run `learn.fine_tune({epochs-1})` from the same encoder, {epochs} epochs in all')
     learn = classifier(df, vocab, path)
     learn.fine_tune(epochs-1)
     return count_errors(learn, df)
 
 def run(
-    args, # Of the command line
+    args, # Arguments of the command line
 ):
-    "Train everything, save the pictures and print the table"
+    "Train all models, save the pictures and print the table"
     if args.epochs < N_GROUPS:
         raise SystemExit(f'--epochs {args.epochs}: expected at least {N_GROUPS}, one for each layer group of the classifier')
     start,path,epochs = time.time(),args.out.resolve(),args.epochs
-    print('The paper from beginning to end, to see how it goes: a language model that is pretrained for a minute has little to transfer. '
-          'What transfer gives is shown without `--model awd_lstm`, and by the tables of README.md')
+    print('This runs the whole method of the paper. A language model that is pretrained for a minute has little to transfer; to see what '
+          'transfer gives, leave out `--model awd_lstm`, or read the tables in README.md')
     set_seed(0)
     df = target_docs()
     pretrain(path, args.pretrain_docs)
@@ -125,6 +125,6 @@ def run(
             ('all layers from the start, gradual=False', epochs, *all_layers_errors),
             (f'learn.fine_tune({epochs-1})', epochs, *stock_errors),
             ('for scale: tf-idf, logistic regression', '', *bag_of_words(df))]
-    print(f'\nWhich of {len(CLASSES)} packages a docstring is from: one run, on modules that are in no other split\n')
+    print(f'\nWhich of {len(CLASSES)} packages is a docstring from? One run, tested on modules that are in no other split\n')
     print(error_table(rows, ['trained', 'epochs']).to_string(index=False))
     print(f'\n{time.time()-start:.0f} s')

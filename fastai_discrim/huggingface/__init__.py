@@ -1,4 +1,4 @@
-"Models of Hugging Face's transformers under fastai, from a data frame to a saved learner: `from fastai_discrim.huggingface import *`"
+"Train models of Hugging Face's transformers with fastai, from a data frame to a saved learner: `from fastai_discrim.huggingface import *`"
 __all__ = ['HFTextBlock', 'HFTextDataLoaders', 'HFTextLearner', 'hf_text_classifier_learner']
 
 from importlib.util import find_spec

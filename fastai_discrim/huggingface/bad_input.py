@@ -1,7 +1,5 @@
-"What can be wrong with texts, labels, tokenizer and model is said before anything is trained"
+"Check texts, labels, tokenizer and model before anything is trained"
 __all__ = []
-
-from warnings import warn
 
 import pandas as pd
 import torch
@@ -10,16 +8,17 @@ from fastai.torch_core import to_device
 from fastcore.foundation import L
 from torch import Tensor, nn
 
+from ..user_warning import warn_user
 from .model import HFModel, base_of, n_positions
 from .tokens import HFTokenize
 
 
 def names_of_columns(
     df:pd.DataFrame, # The items
-    arg:str, # The argument that says which columns, for the error
-    cols, # Columns: names or their numbers, one or a list
-) -> list: # Their names
-    "Return the names of columns, or raise `ValueError` if one isn't there"
+    arg:str, # Name of the argument that has `cols`, for the error
+    cols, # A column or a list of columns, by name or number
+) -> list: # Names of the columns
+    "Return the names of columns, or raise `ValueError` if `df` lacks one"
     res = []
     for c in L(cols):
         if c in df.columns: res.append(c)
@@ -32,28 +31,29 @@ def check_rows(
     text_cols:list, # Columns of the texts
     label_cols:list, # Columns of the labels
 ):
-    "Raise `ValueError` for a row whose text is missing or empty, or whose label is missing"
+    "Raise `ValueError` if a text is missing or empty, or a label is missing"
     for col in text_cols:
         bad = df[col].map(lambda t: not isinstance(t, str) or not t.strip())
         _refuse_rows(df, bad, col, 'text', 'expected a str that is not empty')
     for col in label_cols: _refuse_rows(df, df[col].isna(), col, 'label', 'expected one')
 
 def _refuse_rows(df, bad, col, what, expected):
+    "Raise `ValueError` if any row is `bad`"
     if not bad.any(): return
     row = df.index[bad.argmax()]
     raise ValueError(f'{what} {df[col][bad].iloc[0]!r} in row {row!r}, column {col!r}, and {bad.sum()} such rows in all: '
                      f'{expected}; fill them in or leave them out')
 
 def check_rows_train(
-    splits:tuple, # Which rows train, and which validate
-    valid_col:str|None=None, # The column that says so
+    splits:tuple, # Indices of the rows that train, and of those that validate
+    valid_col:str|None=None, # The column that tells which rows validate
 ):
     "Raise `ValueError` if no row trains"
     train,valid = splits
     if len(train): return
     n = len(valid)
-    what = f'look at the column {valid_col!r}' if valid_col else 'lower `valid_pct`, or give more rows'
-    raise ValueError(f'none of {n} row{"" if n == 1 else "s"} trains: expected some that do; {what}')
+    advice = f'look at the column {valid_col!r}' if valid_col else 'lower `valid_pct`, or give more rows'
+    raise ValueError(f'none of {n} row{"" if n == 1 else "s"} trains: expected some that do; {advice}')
 
 def check_valid_labels(
     train:list, # Labels of the training set
@@ -64,12 +64,12 @@ def check_valid_labels(
     unknown = list(dict.fromkeys(l for l in valid if l not in known))
     if unknown:
         raise ValueError(f'the validation set has the label {unknown[0]!r}, and {len(unknown)} of {len(set(valid))} that the training set '
-                         "doesn't have: expected labels that can be learnt; split the data in another way, or leave those items out")
+                         "doesn't have: expected labels of the training set; split the data in another way, or leave those items out")
 
 def hf_tokenize(
     dls:DataLoaders, # Loaders of texts
 ) -> HFTokenize:
-    "Return the transform of `dls` that tokenizes; raise `ValueError` if transformers has no part in it"
+    "Return the transform of `dls` that tokenizes; raise `ValueError` if it isn't one for models of transformers"
     tls = getattr(getattr(dls, 'train_ds', None), 'tls', [])
     for t in (tls[0].tfms.fs if len(tls) else []):
         if isinstance(t, HFTokenize): return t
@@ -78,9 +78,10 @@ def hf_tokenize(
 def check_classes(
     dls:DataLoaders, # Loaders of texts
 ) -> list: # Names of the classes; empty for a regression
-    "Return the names of the classes, or raise `ValueError` if one is missing"
+    "Return the names of the classes, or raise `ValueError` if one is None or nan"
     names = list(getattr(dls, 'vocab', []))
-    if missing := [n for n in names if n is None or n != n]:
+    missing = [n for n in names if n is None or n != n]
+    if missing:
         raise ValueError(f'one of the classes is {missing[0]!r}: expected a name; fill in the labels that are missing, or leave '
                          'those items out')
     return names
@@ -89,7 +90,7 @@ def check_vocabulary(
     tokenizer, # Tokenizer of the texts
     hf:nn.Module, # Model of transformers or peft
 ):
-    "Raise `ValueError` if the tokenizer has tokens that the model doesn't know"
+    "Raise `ValueError` if the tokenizer has tokens that the model has no embedding for"
     if not hasattr(hf, 'get_input_embeddings'): return
     n,rows = len(tokenizer),base_of(hf).get_input_embeddings().weight.shape[0]
     if n > rows:
@@ -100,7 +101,7 @@ def fit_to_positions(
     dls:DataLoaders, # Loaders of texts
     hf:nn.Module, # Model of transformers or peft
 ):
-    "Truncate texts to the positions that the model has, and say so once, if there are such texts"
+    "Let the tokenizer truncate texts to the number of positions that the model has, and warn once if there are longer texts"
     n,tokenize = n_positions(hf),hf_tokenize(dls)
     if n is None or (tokenize.limit is not None and tokenize.limit <= n): return
     tokenize.tokenizer.model_max_length = n
@@ -108,19 +109,20 @@ def fit_to_positions(
     longer = sum(r > n for r in lengths)
     if longer:
         tokenize.say_cuts = False
-        warn(f'{longer} of {len(lengths)} texts are longer than the {n} tokens that the model has positions for, the longest '
-             f'{max(lengths)}: they are truncated; give `max_length={n}`, or less, to say that this is intended', stacklevel=3)
+        warn_user(f'{longer} of {len(lengths)} texts are longer than the {n} tokens that the model has positions for, the longest '
+                  f'{max(lengths)}: they are truncated; give `max_length={n}`, or less, to say that this is intended')
 
 def check_logits(
     model:HFModel, # The model
     dls:DataLoaders, # Loaders of texts
-    n_out:int, # Numbers that are wanted for a text
+    n_out:int, # Number of logits that the data need
 ):
-    "Run one text through the model, and raise `ValueError` unless it gives `n_out` numbers"
+    "Run one text through the model, and raise `ValueError` unless the model returns `n_out` logits"
     dl,training,n = dls.train,model.training,n_positions(model.hf)
-    batch,*_ = dl.after_batch(to_device(dl.do_batch([dl.do_item(0)]), next(model.parameters()).device))
+    device = next(model.parameters()).device
+    batch,*_ = dl.after_batch(to_device(dl.do_batch([dl.do_item(0)]), device))
     name,advice = type(base_of(model.hf)).__name__,'give its name or folder, or make it by `AutoModelForSequenceClassification`'
-    # Texts are not yet truncated to what the model takes
+    # Take the first `n` tokens, as the tokenizer doesn't truncate to the model's positions yet
     try:
         with torch.no_grad(): logits = model.eval()({k: v[:, :n] for k,v in batch.items()})
     except AttributeError as e:

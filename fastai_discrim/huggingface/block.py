@@ -1,4 +1,4 @@
-"The `TransformBlock` of texts for models of transformers"
+"A `TransformBlock` of texts for models of transformers"
 __all__ = ['HFTextBlock']
 
 from fastai.data.block import TransformBlock
@@ -9,11 +9,11 @@ from .tokens import HFIds, HFPad, HFTextDL, HFTokenize, own_tokenizer
 
 
 class HFTextBlock(TransformBlock):
-    "A `TransformBlock` for texts, or pairs of texts, that a model of transformers takes"
+    "Tokenize and batch texts, or pairs of texts, for a model of transformers"
     def __init__(self,
-        tokenizer, # The model's tokenizer, or its name or folder; a copy is used
-        max_length:int|None=None, # Tokens of a text, or of a pair, at most; None for as many as fit, with a warning where that truncates
-        pad_to_multiple_of:int|None=None, # Batches are padded to a multiple of this; None to the longest text alone
+        tokenizer, # The model's tokenizer, or its name or folder; the block uses a copy
+        max_length:int|None=None, # Most tokens of a text or a pair; None for as many as fit, with a warning if that truncates a text
+        pad_to_multiple_of:int|None=None, # Pad batches to a multiple of this; None to pad to the longest text
     ):
         for name,n in dict(max_length=max_length, pad_to_multiple_of=pad_to_multiple_of).items():
             if n is not None: check_count(n, name)

@@ -1,16 +1,16 @@
-"A folder is told from the name of a model on the hub"
+"Tell folders from names of models on the hub"
 __all__ = []
 
 from pathlib import Path
 
 
 def folder_of(
-    where, # A name, or the path of a folder
-    arg:str, # The argument that it is, for the error
-) -> Path|None: # None for a name
-    "Return the folder that `where` says, or raise `ValueError` for a path at which there is none"
+    where, # The name of a model, or the path of a folder
+    arg:str, # Name of the argument, for the error
+) -> Path|None: # None for the name of a model
+    "Return the folder at `where`, or raise `ValueError` if `where` is a path without a folder"
     folder,text = Path(where),str(where)
     if folder.is_dir(): return folder
-    # A name has at most one slash, and transformers says what is wrong with it
+    # The name of a model has at most one slash; transformers itself refuses names that don't exist
     is_path = isinstance(where, Path) or folder.is_absolute() or text.startswith(('.', '~')) or text.count('/') > 1
     if is_path: raise ValueError(f'{arg}={text!r}: expected a folder, and there is none of this name; look at the path')

@@ -1,7 +1,8 @@
-"Loaders of texts for models of transformers, in the manner of fastai's `TextDataLoaders`"
+"Data loaders of texts for models of transformers, like fastai's `TextDataLoaders`"
 __all__ = ['HFTextDataLoaders']
 
 import csv
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -19,21 +20,21 @@ class HFTextDataLoaders(DataLoaders):
     @classmethod
     @delegates(DataLoaders.from_dblock)
     def from_df(cls,
-        df:pd.DataFrame, # One row a text
+        df:pd.DataFrame, # One row for each text
         tokenizer, # The model's tokenizer, or its name or folder
-        path='.', # Where a learner saves
+        path='.', # Folder in which learners save
         valid_pct:float=0.2, # Fraction of the rows that validate, if there is no `valid_col`
-        seed:int|None=None, # Of the draw of those rows
+        seed:int|None=None, # Seed of the random draw of those rows
         text_col=0, # Column of the texts, its name or number; two columns for pairs of texts, which are tuples in `predict`
-        label_col=1, # Column of the labels; several columns for several labels or values a text
-        label_delim:str|None=None, # What separates the labels in `label_col`, where a text has several
-        y_block=None, # Block of the targets, such as `RegressionBlock`; None for one label a text, or several, as `label_col` says
+        label_col=1, # Column of the labels; several columns for several labels or values of each text
+        label_delim:str|None=None, # Separator of the labels in `label_col`, if a text has several
+        y_block=None, # Block of the targets, such as `RegressionBlock`; None for one label or several, depending on `label_col`
         valid_col=None, # Column that tells whether a row validates
-        max_length:int|None=None, # Tokens of a text at most, as in `HFTextBlock`
+        max_length:int|None=None, # Most tokens of a text, as in `HFTextBlock`
         pad_to_multiple_of:int|None=None, # As in `HFTextBlock`
         **kwargs
     ):
-        "Make loaders from `df`; raise `ValueError` for a column that isn't there, an empty text, a missing label, no row that trains"
+        "Make loaders from `df`. Raise `ValueError` for a missing column, an empty text, a missing label, or if no row trains"
         if not isinstance(df, pd.DataFrame): raise TypeError(f'df is a {type(df).__name__}: expected a pandas DataFrame, one row a text')
         texts,labels = names_of_columns(df, 'text_col', text_col),names_of_columns(df, 'label_col', label_col)
         valid = names_of_columns(df, 'valid_col', valid_col)
@@ -42,18 +43,22 @@ class HFTextDataLoaders(DataLoaders):
         get_y = ColReader(labels, label_delim=label_delim)
         splits = (ColSplitter(*valid) if valid else RandomSplitter(valid_pct, seed=seed))(df)
         check_rows_train(splits, *valid)
-        if y_block is None: check_valid_labels(*([l for i in split for l in _labels(get_y(df.iloc[i]), multi)] for split in splits))
-        block = DataBlock(blocks=(HFTextBlock(tokenizer, max_length, pad_to_multiple_of),
-                                  y_block or (MultiCategoryBlock if multi else CategoryBlock)),
+        if y_block is None:
+            def _labels(rows):
+                targets = [get_y(df.iloc[i]) for i in rows]
+                return list(chain.from_iterable(targets)) if multi else targets
+            check_valid_labels(*map(_labels, splits))
+            y_block = MultiCategoryBlock if multi else CategoryBlock
+        block = DataBlock(blocks=(HFTextBlock(tokenizer, max_length, pad_to_multiple_of), y_block),
                           get_x=_TextReader(texts), get_y=get_y, splitter=_Splits(splits))
         return cls.from_dblock(block, df, path=path, **kwargs)
 
     @classmethod
     @delegates(from_df)
     def from_csv(cls,
-        path, # Folder of the file, where a learner saves, too
+        path, # Folder of the file, in which learners save, too
         tokenizer, # The model's tokenizer, or its name or folder
-        csv_fname='labels.csv', # Its name
+        csv_fname='labels.csv', # Name of the file
         header='infer', # As in `pd.read_csv`
         delimiter=',', # As in `pd.read_csv`
         quoting=csv.QUOTE_MINIMAL, # As in `pd.read_csv`
@@ -66,18 +71,18 @@ class HFTextDataLoaders(DataLoaders):
     @classmethod
     @delegates(DataLoaders.from_dblock)
     def from_folder(cls,
-        path, # Folder with one of text files for each label, in `train` and `valid`, or anywhere if there is `valid_pct`
+        path, # Folder with a subfolder of text files for each label, in `train` and `valid`, or anywhere if `valid_pct` is given
         tokenizer, # The model's tokenizer, or its name or folder
         train='train', # Name of the folder of the training set
         valid='valid', # Name of the folder of the validation set
-        valid_pct:float|None=None, # Fraction of the texts that validate, in place of `train` and `valid`
-        seed:int|None=None, # Of the draw of those texts
-        vocab:list|None=None, # Labels, in their order; None for those that there are
-        max_length:int|None=None, # Tokens of a text at most, as in `HFTextBlock`
+        valid_pct:float|None=None, # Fraction of the texts that validate, instead of `train` and `valid`
+        seed:int|None=None, # Seed of the random draw of those texts
+        vocab:list|None=None, # Labels in order; None for the labels of the training set, sorted
+        max_length:int|None=None, # Most tokens of a text, as in `HFTextBlock`
         pad_to_multiple_of:int|None=None, # As in `HFTextBlock`
         **kwargs
     ):
-        "Make loaders from text files in folders named after their labels; raise `ValueError` for an empty file"
+        "Make loaders from text files in folders named after their labels. Raise `ValueError` for an empty file"
         files = get_text_files(path, folders=[train, valid] if valid_pct is None else None)
         splits = (GrandparentSplitter(train, valid) if valid_pct is None else RandomSplitter(valid_pct, seed=seed))(files)
         if not len(files) or not all(map(len, splits)):
@@ -86,21 +91,21 @@ class HFTextDataLoaders(DataLoaders):
                              'of each; name their folders by `train` and `valid`, or give `valid_pct`')
         for f in files:
             if not read_text(f).strip(): raise ValueError(f'{str(f)!r} is empty: expected a text; fill it in or leave it out')
-        if vocab is None: check_valid_labels(*([parent_label(files[i]) for i in split] for split in splits))
+        if vocab is None:
+            train_labels,valid_labels = ([parent_label(files[i]) for i in split] for split in splits)
+            check_valid_labels(train_labels, valid_labels)
         block = DataBlock(blocks=(HFTextBlock(tokenizer, max_length, pad_to_multiple_of), CategoryBlock(vocab=vocab)),
                           get_x=read_text, get_y=parent_label, splitter=_Splits(splits))
         return cls.from_dblock(block, files, path=path, **kwargs)
 
 def read_text(
-    path:Path, # A file: the type tells fastai that a text to predict isn't one
+    path:Path, # A file. By this annotation fastai knows that a text to predict isn't a file
 ) -> str:
     "Read a text file"
     return Path(path).read_text(encoding='utf-8')
 
-def _labels(labels, multi): return labels if multi else [labels]
-
 class _Splits:
-    "A splitter that splits as was drawn before"
+    "Split items as drawn before"
     def __init__(self, splits): self.splits = splits
     def __call__(self, items): return self.splits
 

@@ -1,10 +1,9 @@
-"A model of transformers as fastai takes it: a batch goes in by name, logits come out"
+"Wrap a model of transformers for fastai: it takes a batch as a dictionary, and returns logits"
 __all__ = []
 
 import inspect
 from pathlib import Path
 
-from fastai.torch_core import get_model
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
@@ -12,9 +11,9 @@ from .folders import folder_of
 
 
 class HFModel(nn.Module):
-    "Give a model what it takes of a batch, by name, and return its logits, or all that it returns where the batch has `labels`"
+    "Pass a model the tensors of a batch that it takes, by name. Return its logits, or its whole output if the batch has `labels`"
     def __init__(self,
-        hf:nn.Module, # A model of transformers or peft, or any whose `forward` takes what the tokenizer gives, by the same names
+        hf:nn.Module, # A model of transformers or peft, or any other whose `forward` takes the tokenizer's output by the same names
     ):
         super().__init__()
         self.hf,self.takes = hf,taken_names(hf)
@@ -28,21 +27,21 @@ class HFModel(nn.Module):
 def base_of(
     hf:nn.Module, # A model of transformers or peft
 ) -> nn.Module:
-    "Return the model that peft has wrapped, or `hf` itself"
+    "Return the model that peft wraps, or `hf` itself"
     return hf.get_base_model() if hasattr(hf, 'get_base_model') else hf
 
 def taken_names(
     hf:nn.Module, # A model of transformers or peft
-) -> list|None: # None for all that there are
-    "List the names of what the model's `forward` takes"
+) -> list|None: # None if `forward` takes any name
+    "List the names of the arguments that the model's `forward` takes"
     names = list(inspect.signature(base_of(hf).forward).parameters)
     return names if 'input_ids' in names else None
 
 def load_model(
     model, # The name of a model on the hub, a folder, or a model
-    **config, # For the model's configuration, where it is loaded
+    **config, # Values for the configuration of a model that is loaded
 ) -> nn.Module:
-    "Load a model with a classification head; raise `ValueError` for a folder that has none, and for one that can't have such a head"
+    "Load a model with a classification head. Raise `ValueError` for a folder without a model, or a model that can't have such a head"
     if isinstance(model, nn.Module): return model
     if not isinstance(model, (str, Path)):
         raise TypeError(f'model={model!r}: expected the name of a model on the hub, a folder, or a model, not a {type(model).__name__}')
@@ -50,14 +49,14 @@ def load_model(
     if folder and not (folder/'config.json').exists():
         raise ValueError(f'model={str(model)!r}: expected a folder with a model of transformers, and this one has no config.json; '
                          'give one that `save_pretrained` wrote')
-    # A head for other classes is replaced by a new one
+    # With `ignore_mismatched_sizes`, a new head replaces a head for other classes
     try: return AutoModelForSequenceClassification.from_pretrained(model, ignore_mismatched_sizes=True, **config)
     except ValueError as e:
         if 'AutoModelForSequenceClassification' not in str(e): raise
         raise ValueError(f'model={str(model)!r}: expected a model for which transformers has a classification head '
                          '(AutoModelForSequenceClassification); put one on top of it, and give the model instead of its name') from e
 
-# What models call the embedding of their positions
+# Names that models have for the embedding of their positions
 _POSITIONS = 'position_embeddings','wpe','embed_positions'
 
 def n_positions(
@@ -65,12 +64,6 @@ def n_positions(
 ) -> int|None: # None for a model without a table of positions
     "Return the number of tokens that the model has positions for"
     tables = [m for name,m in base_of(hf).named_modules() if name.split('.')[-1] in _POSITIONS and isinstance(m, nn.Embedding)]
-    # RoBERTa begins to count after the padding, OPT after an offset
+    # RoBERTa's first position comes after the padding index, OPT's after an offset
     def _usable(m): return m.num_embeddings - getattr(m, 'offset', 0) - (0 if m.padding_idx is None else m.padding_idx+1)
     return min(map(_usable, tables), default=None)
-
-def hf_model(
-    learn, # A learner whose model is an `HFModel`
-) -> nn.Module:
-    "Return the model of transformers or peft in a learner, also while it is distributed"
-    return get_model(learn.model).hf

@@ -1,4 +1,4 @@
-"Train by the loss that a model computes itself"
+"A callback that trains by the loss that the model itself computes"
 __all__ = []
 
 from fastai.callback.core import Callback, TrainEvalCallback
@@ -6,8 +6,8 @@ from torch import Tensor
 
 
 class ModelLoss(Callback):
-    "Give the model `labels`, and train by the loss that it returns; `loss_func` still decodes, and gives the losses of single items"
-    # What others do with prediction and loss, they do with these: mixed precision, accumulated gradients
+    "Pass `labels` to the model, and train by the loss that it returns. `loss_func` still decodes, and computes the losses of single items"
+    # Run early, so that mixed precision, gradient accumulation and the like act on this prediction and this loss
     order = TrainEvalCallback.order+1
 
     def before_batch(self):
@@ -22,7 +22,7 @@ class ModelLoss(Callback):
 
     def after_loss(self):
         own_loss = self.__dict__.pop('own_loss', None)
-        # Where single losses are asked for, the model has only their mean
+        # The loss has dimensions if fastai asks for the losses of single items; the model has only their mean
         if own_loss is None or self.loss.ndim: return
         self.learn.loss_grad = own_loss
         self.learn.loss = own_loss.clone()

@@ -1,4 +1,4 @@
-"Show texts and what is predicted of them as a table"
+"Show texts, targets and predictions as a table"
 __all__ = []
 
 import pandas as pd
@@ -9,21 +9,24 @@ from fastai.torch_core import TitledFloat, display_df
 
 from .tokens import TensorTokenIds
 
-# Characters of a text that a table shows
+# Most characters of a text in a table
 TRUNC_AT = 150
 
 
 def _show_rows(samples, columns, max_n, trunc_at):
-    "Display a table, one row for each of `samples`, whose first member is the text; return its rows"
+    "Display a table with one row for each of `samples`, whose first member is the text, and return the rows"
     rows = []
     for text,*rest in samples[:max_n]:
+        if trunc_at is not None: text = text.truncate(trunc_at)
         row = pd.Series(dtype=object)
-        for o,label in zip((text if trunc_at is None else text.truncate(trunc_at), *rest), columns): row = o.show(ctx=row, label=label)
+        for o,label in zip([text, *rest], columns): row = o.show(ctx=row, label=label)
         rows.append(row)
     display_df(pd.DataFrame(rows))
     return rows
 
-def _columns(name, n): return [name] if n == 1 else [f'{name}_{i}' for i in range(n)]
+def _columns(name, n):
+    "Return the names of `n` columns of the same kind"
+    return [name] if n == 1 else [f'{name}_{i}' for i in range(n)]
 
 @dispatch
 def show_batch(x:TensorTokenIds, y, samples, ctxs=None, max_n=9, trunc_at=TRUNC_AT, **kwargs):  # noqa: F811

@@ -1,4 +1,4 @@
-"From texts to what a model takes, and back to texts, by transformers' own tokenizer and collator"
+"Convert texts to inputs of a model, and back, by transformers' own tokenizer and collator"
 __all__ = []
 
 from copy import deepcopy
@@ -14,31 +14,32 @@ from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedToken
 from ..user_warning import warn_user
 from .folders import folder_of
 
-# A tokenizer that knows no limit says 1e30
+# A tokenizer without a limit has a `model_max_length` of 1e30, which is above this
 NO_LIMIT = 10**9
-# Characters of a text that an error shows
+# Characters of a text that a warning shows
 SHOWN = 60
 
 
 def own_tokenizer(
     tokenizer, # A tokenizer, or the name or folder of one
-    max_length:int|None=None, # Tokens at most; None for what the tokenizer says
+    max_length:int|None=None, # Most tokens of a text; None for the tokenizer's own limit
 ) -> PreTrainedTokenizerBase:
-    "Return a copy of `tokenizer` that can pad, and that truncates at `max_length`; raise for what is none, and where no text is left"
-    tokenizer = deepcopy(tokenizer if isinstance(tokenizer, PreTrainedTokenizerBase) else _load_tokenizer(tokenizer))
+    """Return a copy of `tokenizer` that can pad, and that truncates at `max_length`. Raise `TypeError` if `tokenizer` is none, and
+    `ValueError` if it can't pad or if `max_length` leaves no token for a text"""
+    tokenizer = deepcopy(tokenizer) if isinstance(tokenizer, PreTrainedTokenizerBase) else _load_tokenizer(tokenizer)
     if max_length is not None:
         n_own = tokenizer.num_special_tokens_to_add()
         if max_length <= n_own:
-            raise ValueError(f'max_length={max_length}: expected at least {n_own+1}, as the tokenizer adds {n_own} tokens of its own to a '
-                             'text')
+            raise ValueError(f'max_length={max_length}: expected at least {n_own+1}, as the tokenizer adds {n_own} tokens of its own to '
+                             'a text')
         tokenizer.model_max_length = max_length
     if tokenizer.pad_token is None:
         name,eos = type(tokenizer).__name__,tokenizer.eos_token
         if eos is None:
-            raise ValueError(f'{name} has neither a padding nor an end-of-sequence token: expected one, to pad with; '
+            raise ValueError(f'{name} has neither a padding nor an end-of-sequence token: expected one, to pad with; call '
                              "`tokenizer.add_special_tokens({'pad_token': '[PAD]'})`, and the model's `resize_token_embeddings`")
         tokenizer.pad_token = eos
-        warn_user(f'{name} has no padding token: its end-of-sequence token, {eos!r}, takes the place of one')
+        warn_user(f'{name} has no padding token: its end-of-sequence token, {eos!r}, pads instead')
     return tokenizer
 
 def _load_tokenizer(tokenizer):
@@ -54,12 +55,12 @@ def _load_tokenizer(tokenizer):
                          'in this one; give one that `save_pretrained` wrote, or the name that the model has on the hub') from e
 
 class TensorTokenIds(TensorText):
-    "Ids of tokens, padded, of the tokenizer of a model of transformers"
+    "Padded ids of tokens, from a tokenizer of transformers"
 
 class HFTokenize(ItemTransform):
-    "Turn a text, or a pair of texts, into what the tokenizer gives, by name"
+    "Tokenize a text, or a pair of texts; the result is a dictionary"
     def __init__(self,
-        tokenizer:PreTrainedTokenizerBase, # It truncates at its `model_max_length`
+        tokenizer:PreTrainedTokenizerBase, # A tokenizer, which truncates at its `model_max_length`
         say_cuts:bool=True, # Warn at the first text that is truncated?
     ):
         super().__init__()
@@ -77,20 +78,20 @@ class HFTokenize(ItemTransform):
 
     @property
     def limit(self) -> int|None:
-        "Tokens at most; None where any number will do"
+        "Most tokens of a text; None if there is no limit"
         n = self.tokenizer.model_max_length
         return n if n < NO_LIMIT else None
 
     def _say_cut(self, texts):
-        "Warn, once, if `texts` have more tokens than are kept"
+        "Warn, once, if `texts` have more tokens than the limit"
         n = len(self.tokenizer(*texts, verbose=False)['input_ids'])
         if n <= self.limit: return
         self.say_cuts = False
-        warn_user(f'a text of {n} tokens, {texts[0][:SHOWN]!r}..., is truncated to the first {self.limit}, which is as many as fit, and '
-                  f'so is each that is longer; give `max_length={self.limit}`, or less, to say that this is intended')
+        warn_user(f'a text of {n} tokens, {texts[0][:SHOWN]!r}..., is truncated to the first {self.limit}, which is as many as fit; other '
+                  f'long texts are truncated, too. Give `max_length={self.limit}`, or less, to say that this is intended')
 
 def check_texts(
-    x, # What an item has
+    x, # A text, or a pair of texts
 ) -> list: # One text or two
     "Return the texts of an item, or raise if one is missing or empty"
     texts = [x] if isinstance(x, str) or not hasattr(x, '__iter__') else list(x)
@@ -104,8 +105,8 @@ def check_texts(
 class HFPad(Transform):
     "Pad the items of a batch to the longest of them, as `DataCollatorWithPadding` does"
     def __init__(self,
-        tokenizer:PreTrainedTokenizerBase, # It says on which side, and by which token
-        pad_to_multiple_of:int|None=None, # Make lengths a multiple of this
+        tokenizer:PreTrainedTokenizerBase, # A tokenizer, whose padding token and side are used
+        pad_to_multiple_of:int|None=None, # Pad lengths to a multiple of this
     ):
         super().__init__()
         self.collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=pad_to_multiple_of)
@@ -113,10 +114,11 @@ class HFPad(Transform):
     def __call__(self, samples, **kwargs):
         tokens,*rest = zip(*samples)
         batch = self.collator(list(tokens))
-        return list(zip(({k: v[i] for k,v in batch.items()} for i in range(len(tokens))), *rest))
+        padded = [{k: v[i] for k,v in batch.items()} for i in range(len(tokens))]
+        return list(zip(padded, *rest))
 
 class HFIds(Transform):
-    "Take the ids out of a batch that is to be shown"
+    "Decode a batch to its token ids, to show it"
     def __init__(self,
         pad_id:int, # Id of the padding token
     ):
@@ -125,12 +127,12 @@ class HFIds(Transform):
 
     def decodes(self, x:dict):
         ids = x['input_ids']
-        # Batches of several lengths, as `get_preds(with_input=True)` gives them, are a list of items
+        # Batches of several lengths, as from `get_preds(with_input=True)`, are a list of items
         if not isinstance(ids, Tensor): ids = pad_sequence(list(ids), batch_first=True, padding_value=self.pad_id)
         return TensorTokenIds(ids)
 
 def n_tokens(
-    sample:tuple, # An item: tokens by name, and maybe a target
+    sample:tuple, # An item: the tokenizer's output, and perhaps a target
 ) -> int:
     "Count the tokens of an item"
     return len(sample[0]['input_ids'])
@@ -141,5 +143,5 @@ class HFTextDL(SortedDL):
         super().__init__(dataset, sort_func=sort_func, **kwargs)
 
     def get_idxs(self):
-        # There is nothing to sort in one batch, and `Interpretation` takes its few items in the order in which it gave them
+        # Don't sort a single batch: `Interpretation` expects its few items in the order in which it passed them
         return list(range(self.n)) if self.n <= self.bs and not self.shuffle else super().get_idxs()

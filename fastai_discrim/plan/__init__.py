@@ -1,1 +1,1 @@
-"Plans as plain data: phases, rates, schedules, and their pictures; nothing here knows a `Learner`"
+"Describe a fit as plain data: phases, rates, schedules and plots. No module of this folder depends on `Learner`"

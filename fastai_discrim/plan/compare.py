@@ -1,7 +1,8 @@
-"Plans side by side: where they differ, as a table and as a figure"
+"Compare plans side by side: a table of their differences, and a figure"
 __all__ = ['compare_plans']
 
 import math
+from collections import Counter
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -9,21 +10,21 @@ import pandas as pd
 from .align import align, what_trains
 from .plan import Plan
 
-# What the table says of a phase beside the rates of its groups
+# Rows of the table that describe a phase, apart from the rates of its groups
 PHASE_ROWS = ['phase', 'epochs', 'schedule', 'momentum', 'early stop']
 NO_PHASE,NO_GROUP = 'no such phase','no such group'
-# Significant digits, tried in order until values that differ look different. 17 tell any two floats apart; `%g` shows 6
+# Significant digits to try in this order, until different values look different. 17 digits tell any two floats apart; `%g` shows 6
 DIGITS,EPOCH_DIGITS = (3, 6, 12, 17),(6, 12, 17)
-# Inches: width of a plan in the figure, and height of its rates and of a strip
+# Inches: width of a plan in the figure, height of its rates, height of the strip of one group
 WIDTH,RATES_HEIGHT,STRIP_HEIGHT = 3.6,2.6,0.24
 
-def _rows(plan):
-    "Return all that a plan says as a whole, by name"
+def _plan_rows(plan):
+    "Return what describes a plan as a whole, by row"
     rows = {'epochs': plan.n_epoch, 'phases': len(plan.phases), 'layer groups': plan.n_groups}
     return rows if plan.train_bn is None else rows | {'train_bn': plan.train_bn}
 
 def _phase_rows(plan, i, names):
-    "Return all that a plan says of its phase number `i`, by name; of frozen groups nothing, as the phase is named after those that train"
+    "Return what describes phase `i` of a plan, by row. Frozen groups have no row, as the section's title says which groups train"
     phase = plan.phases[i]
     goes_on = phase.sched is None
     rows = {'phase': i+1, 'epochs': phase.epochs} | {names[g]: phase.lrs[g] for g in phase.groups}
@@ -41,12 +42,12 @@ def _group_names(plan, plans):
     return [f'{i} {name}' for i,name in enumerate(names)] if clash else names
 
 def _as_text(v, digits):
-    "Return a value as the table shows it, floats with `digits` significant digits"
+    "Format a value for the table, floats with `digits` significant digits"
     if v is None: return ''
     return f'{v:.{digits}g}' if isinstance(v, float) else str(v)
 
 def _row_text(values, digits_to_try):
-    "Return the values of a row as text, with as few digits as let those that differ look different"
+    "Format the values of a row with the fewest digits that tell different values apart"
     n_different = len(set(values))
     for digits in digits_to_try:
         texts = [_as_text(v, digits) for v in values]
@@ -54,28 +55,36 @@ def _row_text(values, digits_to_try):
     return texts
 
 def _numbered(titles):
-    "Number what stands more than once"
-    return [title if titles[:i].count(title) == 0 else f'{title} ({titles[:i].count(title)+1})' for i,title in enumerate(titles)]
+    "Number titles that occur more than once: 'head', 'head (2)'"
+    res,counts = [],Counter()
+    for title in titles:
+        counts[title] += 1
+        res.append(title if counts[title] == 1 else f'{title} ({counts[title]})')
+    return res
 
 def _sections(plans):
-    "Return pairs of a title and what each plan says under it, by name; None for a plan that has no such phase"
-    names = [_group_names(p, plans) for p in plans]
-    titles,places = align([[what_trains(phase, of) for phase in p.phases] for p,of in zip(plans, names)])
-    sections = [('all', [_rows(p) for p in plans])]
-    for title,indices in zip(_numbered(titles), zip(*places)):
-        sections.append((title, [None if i is None else _phase_rows(p, i, of) for p,i,of in zip(plans, indices, names)]))
+    "Return pairs of a title and, for each plan, its rows in that section; the rows are None for a plan without this phase"
+    names_by_plan = [_group_names(p, plans) for p in plans]
+    def _titles(plan, names): return [what_trains(phase, names) for phase in plan.phases]
+    titles,indices_by_plan = align(list(map(_titles, plans, names_by_plan)))
+    sections = [('all', [_plan_rows(p) for p in plans])]
+    def _rows(plan, i, names): return None if i is None else _phase_rows(plan, i, names)
+    for title,indices in zip(_numbered(titles), zip(*indices_by_plan)):
+        sections.append((title, list(map(_rows, plans, indices, names_by_plan))))
     return sections
 
 def _keys_in_order(rows_by_plan):
-    "Return the keys of all rows, in the order of the plan that has most"
+    "Return the keys of all rows, in the order of the plan that has most rows"
     longest_first = sorted((rows for rows in rows_by_plan if rows), key=len, reverse=True)
     return dict.fromkeys(key for rows in longest_first for key in rows)
 
 def _value(rows, key):
-    "Return what stands in the table for `key` of a plan; `rows` is None where it has no such phase"
+    "Return the entry of `key` for one plan; `rows` is None for a plan without this phase"
     if rows is None: return NO_PHASE if key == 'phase' else None
-    if key in rows or key in PHASE_ROWS or 'phase' not in rows: return rows.get(key)
-    return NO_GROUP
+    if key in rows: return rows[key]
+    # In the section of a phase, any other key is the name of a layer group
+    is_group = 'phase' in rows and key not in PHASE_ROWS
+    return NO_GROUP if is_group else None
 
 def _difference_table(plans):
     "Return the rows in which `plans`, by name, differ"
@@ -83,14 +92,14 @@ def _difference_table(plans):
     for title,rows_by_plan in _sections(list(plans.values())):
         for key in _keys_in_order(rows_by_plan):
             values = [_value(rows, key) for rows in rows_by_plan]
-            # Of a phase that only some plans have: its length, and in what these differ
-            there = [v for v,rows in zip(values, rows_by_plan) if rows or key in ('phase', 'epochs')]
-            if len(set(there)) > 1: table[title,key] = _row_text(values, EPOCH_DIGITS if key == 'epochs' else DIGITS)
+            # If some plans lack a phase, the table says so and shows its length; all other rows compare only the plans that have it
+            compared = values if key in ('phase', 'epochs') else [v for v,rows in zip(values, rows_by_plan) if rows]
+            if len(set(compared)) > 1: table[title,key] = _row_text(values, EPOCH_DIGITS if key == 'epochs' else DIGITS)
     index = pd.MultiIndex.from_tuples(table, names=['what trains', 'what differs']) if table else None
     return pd.DataFrame(table.values(), columns=list(plans), index=index)
 
 def _plot(plans, yscale):
-    "Draw the plans side by side, their rates and their epochs on one scale"
+    "Draw the plans side by side, all on the same scales of rates and epochs"
     n_cols = 2 if len(plans) == 4 else min(len(plans), 3)
     n_rows = math.ceil(len(plans)/n_cols)
     strips = STRIP_HEIGHT*(1 + max(p.n_groups for p in plans.values()))
@@ -105,7 +114,7 @@ def _plot(plans, yscale):
         rates.set_title(name, fontsize='medium', loc='left')
         drawn.append((plan, rates))
         if not col: continue
-        # What stands on the left holds for all of the row
+        # The labels of the leftmost plan serve the whole row
         rates.set_ylabel('')
         training.set_title('', loc='left')
         if drawn[-2][0].names == plan.names: training.set_yticklabels([])
@@ -115,13 +124,13 @@ def _plot(plans, yscale):
     for _,rates in drawn: rates.set_ylim(min(low for low,_ in limits), max(high for _,high in limits))
 
 def compare_plans(
-    *plans:Plan, # Two or more
-    show_plot:bool=True, # Draw them side by side?
-    yscale:str='log', # 'log', or 'linear', on which a slanted triangle is a triangle
-    **named:Plan, # Plans with a name for each
-) -> pd.DataFrame: # One column a plan, one row for each thing in which they differ
-    """Show where plans differ, phase by phase. Phases in which the same groups train stand in the same rows, whatever their numbers are.
-    Raises unless there are two plans or more
+    *plans:Plan, # Two or more plans
+    show_plot:bool=True, # Draw the plans side by side?
+    yscale:str='log', # 'log', or 'linear', on which a slanted triangle looks like one
+    **named:Plan, # Plans by the name that the table shows
+) -> pd.DataFrame: # One column per plan, one row per difference
+    """Show where plans differ, phase by phase. Phases in which the same groups train share their rows, whatever their numbers are.
+    Raise `ValueError` unless there are two plans or more
 
     >>> triangle = Plan([Phase(1, (1,), (1e-3, 1e-2)), Phase(2, (0, 1), (1e-3, 1e-2))], ['body', 'head'])
     >>> compare_plans(triangle=triangle, cosine=triangle.under(Cos()), show_plot=False)
@@ -132,7 +141,7 @@ def compare_plans(
     """
     numbered = {f'plan {i}': p for i,p in enumerate(plans, 1)}
     twice = numbered.keys() & named.keys()
-    if twice: raise ValueError(f'{sorted(twice)}: expected other names, as those without one get these')
+    if twice: raise ValueError(f'{sorted(twice)}: expected other names, as plans without a name are called so')
     by_name = {**numbered, **named}
     for name,plan in by_name.items():
         if not isinstance(plan, Plan):

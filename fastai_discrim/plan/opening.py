@@ -1,76 +1,72 @@
-"Which layer groups train when: gradual unfreezing (ULMFiT, section 3.3) and chain-thaw (Felbo et al. 2017), as data"
+"Schedules of layer groups as data: gradual unfreezing (ULMFiT, section 3.3) and chain-thaw (Felbo et al. 2017)"
 __all__ = []
 
 from itertools import accumulate
 from numbers import Number
 
-from .position import step_at
+from .position import ROUNDING, step_at
 
 # ULMFiT opens the four groups below the head in 4 of 50 epochs (sections 3.3 and 4.1)
 OPENING_SHARE = 4/50
-# A fit of whole epochs, but for rounding
-WHOLE = 1e-6
 
 def gradual(
     n_groups:int, # Number of layer groups
     epochs=1, # Epochs before each next group opens: a number, perhaps a fraction, or a list, head first; None for the paper's share
-    down_to:int=0, # The lowest group that ever trains
-    n_epoch:float|None=None, # Epochs of the fit, which the paper's share is of
-) -> list: # Pairs of epochs and the groups that train in them; the last pair's epochs are the fewest it may have
+    down_to:int=0, # Index of the lowest group that ever trains
+    n_epoch:float|None=None, # Epochs of the fit; needed only where `epochs` is None
+) -> list: # Pairs of epochs and the groups that train in them; the last pair has the fewest epochs that it may have
     "List the phases of gradual unfreezing: the head alone, then one more group at a time from the top"
-    before = n_groups-1 - down_to
-    if before < 0: raise ValueError(f'down_to={down_to}: expected at most {n_groups-1} for {n_groups} layer groups')
-    if epochs is None: epochs = min(1, OPENING_SHARE*n_epoch/max(before, 1))
-    lengths = [epochs]*before if isinstance(epochs, Number) else list(epochs)
-    if len(lengths) != before:
-        raise ValueError(f'epochs={lengths} has {len(lengths)} values, expected {before}: one for each of {n_groups} layer groups from '
-                         f'the head down to {down_to}, but for this last one, which trains to the end')
+    n_opened = n_groups-1 - down_to
+    if n_opened < 0: raise ValueError(f'down_to={down_to}: expected at most {n_groups-1} for {n_groups} layer groups')
+    if epochs is None: epochs = min(1, OPENING_SHARE*n_epoch/max(n_opened, 1))
+    lengths = [epochs]*n_opened if isinstance(epochs, Number) else list(epochs)
+    if len(lengths) != n_opened:
+        raise ValueError(f'epochs={lengths} has {len(lengths)} values, expected {n_opened}: one for each of {n_groups} layer groups from '
+                         f'the head down to {down_to}, except for this last one, which trains to the end')
     lowest = range(n_groups-1, down_to-1, -1)
     return [(n, tuple(range(low, n_groups))) for n,low in zip([*lengths, _least(lengths)], lowest)]
 
 def chain_thaw(
     n_groups:int, # Number of layer groups
     epochs=1, # Epochs for each group, which may be fractional
-) -> list: # As `gradual` gives it
+) -> list: # Pairs of epochs and groups, as from `gradual`
     "List the phases of chain-thaw: the head alone, each other group alone from the input up, then all of them"
-    head,body = (n_groups-1,),[(i,) for i in range(n_groups-1)]
-    return [*((epochs, groups) for groups in (head, *body)), (_least([epochs]), tuple(range(n_groups)))]
+    alone = [n_groups-1, *range(n_groups-1)]
+    return [*((epochs, (i,)) for i in alone), (_least([epochs]), tuple(range(n_groups)))]
 
 def _least(lengths):
-    "Return the fewest epochs of the phase after those of `lengths`: one where these are whole, any time at all where they are not"
+    "Return the fewest epochs of the phase after those of `lengths`: 1 if these are whole, else 0, as any time will do"
     return 1 if all(float(n).is_integer() for n in lengths) else 0
 
-def _moved_into(end, n_iter, low, high):
-    "Return the end of a phase, in epochs, moved no further than it takes to lie between two steps"
-    step = min(max(step_at(end, n_iter), low), high)
-    return end if step == step_at(end, n_iter) else step/n_iter
-
 def with_own_steps(
-    phases:list, # Pairs of epochs and groups, as `fill` gives them
-    n_iter:int, # Steps an epoch
-) -> list: # Pairs of epochs and groups, as many epochs in all
-    """Open several groups at once where the fit has fewer steps for its opening than groups; the first and the last phase have a step, if
-    there are two"""
+    phases:list, # Pairs of epochs and groups, as from `fill`
+    n_iter:int, # Steps per epoch
+) -> list: # Pairs of epochs and groups, with as many epochs in all
+    """Drop phases that would have no step, so that several groups open at once. The first and the last phase keep a step each, if the fit
+    has two"""
+    *opening,(_,all_open) = phases
     ends = list(accumulate(epochs for epochs,_ in phases))
     total = step_at(ends[-1], n_iter)
-    # The head has the first step, and all groups the last
-    if total > 1: ends[:-1] = [_moved_into(end, n_iter, 1, total-1) for end in ends[:-1]]
-    steps = [0, *(step_at(end, n_iter) for end in ends)]
-    last = len(phases)-1
-    kept = [i for i in range(last) if steps[i] < steps[i+1] < steps[-1]] + [last]
-    starts = [0, *(ends[i] for i in kept[:-1])]
-    return [(ends[i]-start, phases[i][1]) for i,start in zip(kept, starts)]
+    res,start = [],0
+    for end,(_,groups) in zip(ends, opening):
+        # The head trains alone in the first step, and the last phase has the last step
+        step = min(max(step_at(end, n_iter), 1), total-1)
+        if step <= step_at(start, n_iter): continue
+        if step != step_at(end, n_iter): end = step/n_iter
+        res.append((end-start, groups))
+        start = end
+    return [*res, (ends[-1]-start, all_open)]
 
 def fill(
     phases:list, # Pairs of epochs and groups, the last with the fewest epochs that it may have
     n_epoch:float, # Epochs of the fit
-    what:str, # Who says so, for the error message
+    what:str, # Name of the strategy, for the error
 ) -> list: # Pairs of epochs and groups, `n_epoch` epochs in all
-    "Give the last phase all the epochs that the others leave; raise `ValueError` if these are too few"
+    "Give the last phase all epochs that the others leave; raise `ValueError` if these are too few"
     *first,(least,groups) = phases
     done = sum(n for n,_ in first)
     left = n_epoch-done
-    if left < least - WHOLE or left < WHOLE:
+    if left < least - ROUNDING or left < ROUNDING:
         n_groups = 1 + max(i for _,gs in phases for i in gs)
         raise ValueError(f'n_epoch={n_epoch}: expected {"at least" if least else "more than"} {done+least:g}, as {what} takes {done:g} '
                          f'epochs before the last of {n_groups} layer groups opens: fit for longer, give each group fewer epochs, or '

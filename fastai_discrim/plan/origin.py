@@ -1,4 +1,4 @@
-"Learning rates that were found, and where the head's rate η_L came from"
+"Results of the searches for learning rates, and the origin of the head's rate η_L"
 __all__ = ['HeadLR', 'BodyLR']
 
 from typing import NamedTuple
@@ -7,25 +7,25 @@ import numpy as np
 
 
 class FoundLR(NamedTuple):
-    "What a search for a rate found"
+    "Result of a search for a learning rate"
     lr: float # The chosen rate
     lrs: np.ndarray # The rates tried, ascending
-    losses: np.ndarray # The loss at each
-    how: str # How they were found, in words
-    untrained: float = float('nan') # The loss of an untrained head; nan where it isn't known
-    accepted: tuple = () # The rates that are about as good as the best, ascending; of these the lowest is chosen
+    losses: np.ndarray # The loss at each rate
+    how: str # A description of the search
+    untrained: float = float('nan') # Loss of an untrained head; nan where it isn't known
+    accepted: tuple = () # Rates that are about as good as the best, ascending; the search chooses the lowest of them
 
     def __repr__(self): return f'{type(self).__name__}(lr={self.lr:.2e}, by {self.how})'
 
 class HeadLR(FoundLR):
-    "What `head_lr_find` found: the head's rate, η_L"
+    "Result of `head_lr_find`: the head's rate, η_L"
 
 class BodyLR(FoundLR):
-    "What `body_lr_find` found: the rate of the group below the head"
+    "Result of `body_lr_find`: the rate of the group below the head"
 
 def lr_and_origin(
-    lr:float|HeadLR, # The head's rate, η_L, or what `head_lr_find` gave
-) -> tuple: # The rate, and the fields of a `Plan` that tell its origin
-    "Return η_L as a number, and where it came from"
+    lr:float|HeadLR, # The head's rate, η_L, or a result of `head_lr_find`
+) -> tuple: # The rate, and the fields of a `Plan` that record its origin
+    "Return η_L as a number, and its origin"
     if not isinstance(lr, HeadLR): return lr,dict(lr=lr, lr_from='given')
     return lr.lr,dict(lr=lr.lr, lr_from=f'head_lr_find, {lr.how}', tried=zip(lr.lrs, lr.losses))

@@ -1,4 +1,4 @@
-"Layer groups with nothing left to train, as the user froze all of their parameters: phases pass them over"
+"Remove layer groups from phases if the user froze all of their parameters"
 __all__ = []
 
 from dataclasses import replace
@@ -7,40 +7,43 @@ from dataclasses import replace
 def pass_over(
     phases:list, # Pairs of epochs and the groups that train in them, the last with the fewest epochs that it may have
     dead:tuple, # Indices of groups with nothing left to train
-) -> list: # Such pairs
-    "Leave out `dead` groups, and phases that only they would have begun"
+) -> list: # Pairs of epochs and groups
+    "Remove `dead` groups, and phases that would have opened nothing else"
     res = []
     for epochs,groups in phases:
         left = tuple(g for g in groups if g not in dead)
         opens_nothing = len(left) < len(groups) and (not left or res and res[-1][1] == left)
         if not opens_nothing: res.append((epochs, left))
-    # The last phase has what is left of the fit, whichever it is
+    # The last phase that remains runs to the end of the fit
     least,groups = phases[-1][0],res[-1][1]
     return [*res[:-1], (least, groups)]
 
 def pass_over_in_plan(
     plan, # A `Plan`
-    dead:tuple, # Indices of groups with nothing left to train, not all of them
+    dead:tuple, # Indices of groups with nothing left to train
 ): # A `Plan`
-    "Leave out `dead` groups; a phase of such groups alone leaves its time to the phase after it, the last to the one before"
-    if dead := set(dead) & {g for p in plan.phases for g in p.groups}:
-        names = [plan.names[g] for g in sorted(dead)]
-        return replace(plan, phases=_without(plan.phases, dead), passed_over=(*plan.passed_over, *names))
-    return plan
+    """Remove `dead` groups from `plan`. A phase that trains no other group leaves its epochs to the phase after it, or to the phase before
+    it if it is the last. Raise `ValueError` if no group is left"""
+    trained = {g for p in plan.phases for g in p.groups}
+    dead = trained.intersection(dead)
+    if not dead: return plan
+    if dead == trained:
+        raise ValueError(f'all groups that the plan trains, {sorted(dead)}, are frozen by hand: expected one with something to train; '
+                         '`learn.unfreeze()` lets all of them train')
+    names = [plan.names[g] for g in sorted(dead)]
+    return replace(plan, phases=_without(plan.phases, dead), passed_over=(*plan.passed_over, *names))
 
 def _without(phases, dead):
-    "Return `phases` without `dead` groups"
-    res,waiting = [],[]
+    "Return `phases` without `dead` groups; at least one group remains"
+    res,dropped = [],[]
     for p in phases:
         groups = tuple(g for g in p.groups if g not in dead)
         if not groups:
-            waiting.append(p)
+            dropped.append(p)
             continue
-        # A cycle that went on from a phase that is gone begins here
-        begun = [w for w in waiting if w.sched is not None] if p.sched is None else []
+        # If a dropped phase began the cycle that this phase continues, the cycle begins here
+        begun = [d for d in dropped if d.sched is not None] if p.sched is None else []
         cycle = dict(sched=begun[-1].sched, moms=begun[-1].moms) if begun else {}
-        res.append(replace(p, groups=groups, epochs=p.epochs + sum(w.epochs for w in waiting), **cycle))
-        waiting = []
-    if not res: raise ValueError(f'all groups that the plan trains, {sorted(dead)}, are frozen by hand: expected one with something to '
-                                 'train; `learn.unfreeze()` lets all of them train')
-    return [*res[:-1], replace(res[-1], epochs=res[-1].epochs + sum(w.epochs for w in waiting))]
+        res.append(replace(p, groups=groups, epochs=p.epochs + sum(d.epochs for d in dropped), **cycle))
+        dropped = []
+    return [*res[:-1], replace(res[-1], epochs=res[-1].epochs + sum(d.epochs for d in dropped))]

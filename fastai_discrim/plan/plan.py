@@ -1,4 +1,4 @@
-"The whole of a fit as plain data: phases that can be seen, saved, compared and run"
+"Plans: a whole fit as plain data that can be shown, saved, compared and run"
 __all__ = ['Plan']
 
 import math
@@ -14,16 +14,14 @@ from .json_text import dumps
 from .phase import Phase, set_fields
 from .plan_json import plan_fields, plan_to_dict
 from .plot import plot_lrs
-from .position import Timeline, phase_at
+from .position import ROUNDING, Timeline, phase_at
 from .schedules import Schedule
 from .show import plan_counts, plan_html, plan_table, plan_text
 
-# What a sum of fractions of an epoch may be off a whole number by
-ROUNDING = 1e-6
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """What trains when, and how fast: a tuple of `Phase`s. It shows itself as a table, phase by layer group
+    """Describe a whole fit by its `Phase`s: what trains when, and at which rates. A plan shows itself as a table, phase by layer group
 
     >>> rates = discriminative_lrs(1e-2, 3, span=100)
     >>> head,whole = Phase(1, (2,), rates),Phase(2, (0, 1, 2), rates)
@@ -37,16 +35,16 @@ class Plan:
     >>> plan.lrs(n_iter=10).shape
     (30, 3)
     """
-    phases: Sequence[Phase] # In order
+    phases: Sequence[Phase] # The phases in order
     names: Sequence[str] = field(default=(), compare=False) # A name for each layer group, input first; for display only
-    lr: float | None = field(default=None, compare=False) # The rate that all follow, η_L; for display only, as are these:
-    lr_from: str = field(default='', compare=False) # Where it came from
-    tried: Sequence[tuple[float, float]] = field(default=(), compare=False) # Pairs of rate and loss that it was chosen from
-    source: str = field(default='', compare=False) # Where the plan is published
-    train_bn: bool | None = None # Do norm layers of frozen groups train? False also keeps their statistics; None: as the learner has it
-    body_lr: float | None = field(default=None, compare=False) # Rate of the group below the head; None where it follows from `lr`
-    body_lr_from: str = field(default='', compare=False) # Where it came from
-    passed_over: Sequence[str] = field(default=(), compare=False) # Names of groups that never train, as the user froze them
+    lr: float | None = field(default=None, compare=False) # η_L, the rate that all others follow; for display only
+    lr_from: str = field(default='', compare=False) # Origin of `lr`; for display only
+    tried: Sequence[tuple[float, float]] = field(default=(), compare=False) # Pairs of rate and loss from which `lr` was chosen; for display
+    source: str = field(default='', compare=False) # Where the plan is published; for display only
+    train_bn: bool | None = None # Do norm layers of frozen groups train? False also keeps their statistics; None for `learn.train_bn`
+    body_lr: float | None = field(default=None, compare=False) # Rate of the group below the head, for display; None if it follows from `lr`
+    body_lr_from: str = field(default='', compare=False) # Origin of `body_lr`; for display only
+    passed_over: Sequence[str] = field(default=(), compare=False) # Names of groups that never train, as the user froze them; for display
 
     def __post_init__(self):
         phases = check_list(self.phases, 'phases', 'at least one Phase')
@@ -54,7 +52,7 @@ class Plan:
         names = tuple(map(str, self.names)) or tuple(map(str, range(len(phases[0].lrs))))
         counts = {len(p.lrs) for p in phases} | {len(names)}
         if len(counts) > 1:
-            raise ValueError(f'the phases and names are for {sorted(counts)} layer groups: expected the same number in all')
+            raise ValueError(f'the phases and names are for {sorted(counts)} layer groups: expected the same number in all of them')
         check_train_bn(self.train_bn)
         _check_lengths(phases)
         _check_cycles(phases)
@@ -71,20 +69,21 @@ class Plan:
         epochs:float, # Position in epochs, which may be fractional
     ) -> Phase:
         "Return the phase that a position in the fit lies in"
-        if not 0 <= epochs < self.n_epoch: raise ValueError(f'epochs={epochs}: expected one below {self.n_epoch}, the length of the plan')
-        # A sum of fractions, such as 0.1 + 0.2, is off by 1e-16, which must not move a position to the phase before it
+        if not 0 <= epochs < self.n_epoch:
+            raise ValueError(f'epochs={epochs}: expected at least 0 and less than {self.n_epoch}, the length of the plan in epochs')
+        # Rounding keeps an error of 1e-16, as in 0.1 + 0.2, from moving a position to the phase before it
         ends = [round(end, 9) for end in accumulate(p.epochs for p in self.phases)]
         return self.phases[phase_at(round(epochs, 9), ends)]
 
     def timeline(self,
-        n_iter:int, # Steps an epoch
+        n_iter:int, # Steps per epoch
     ) -> Timeline:
         "Lay the phases out in steps; raise `ValueError` if there are fewer steps than phases"
         return Timeline([p.epochs for p in self.phases], [p.sched is not None for p in self.phases], n_iter)
 
     def lrs(self,
-        n_iter:int, # Steps an epoch
-    ) -> np.ndarray: # Shape [steps, groups], 0 where frozen: exactly what `recorder.group_lrs` will hold
+        n_iter:int, # Steps per epoch
+    ) -> np.ndarray: # Shape [steps, groups], 0 where frozen, exactly as `recorder.group_lrs` will hold them
         "Return the rate of every layer group at every step"
         check_count(n_iter, 'n_iter')
         timeline = self.timeline(n_iter)
@@ -92,21 +91,20 @@ class Plan:
 
     def phase_lrs(self,
         i:int, # Index of the phase
-        timeline:Timeline, # What `timeline` gave
+        timeline:Timeline, # The phases in steps, from `timeline`
     ) -> np.ndarray: # Shape [steps, groups], 0 where frozen
         "Return the rate of every layer group at every step of one phase"
         phase,begun = self.phases[i],self.phases[timeline.leader[i]]
-        # Momentum doesn't matter here
-        # A phase that begins a cycle has a schedule
+        # `begun` has a schedule, as it begins the cycle; its momentum has no effect on the rates
         rate = begun.sched.scheds(np.array(phase.lrs), begun.moms or (0.,)*3)['lr']  # type: ignore[union-attr]
         trains = np.isin(range(self.n_groups), phase.groups)
         return np.stack([rate(timeline.cycle(step)[1])*trains for step in range(timeline.starts[i], timeline.ends[i])])
 
     def under(self,
         sched:Schedule, # Shape of the rate
-        whole:bool=False, # One cycle over the whole plan, or one in each phase?
-    ) -> 'Plan': # The same phases and peak rates
-        "Put the plan under another schedule"
+        whole:bool=False, # Run one cycle over the whole plan, instead of one in each phase?
+    ) -> 'Plan': # A plan with the same phases and peak rates
+        "Return the plan under another schedule"
         begun,phases = self.phases[0],[]
         for i,p in enumerate(self.phases):
             if p.sched is not None: begun = p
@@ -114,58 +112,60 @@ class Plan:
         return replace(self, phases=phases, source=self.source and f'{self.source}; changed: under {sched}{", whole" if whole else ""}')
 
     def table(self,
-        frozen:str='frozen', # What stands where a group does not train
-    ) -> pd.DataFrame: # One row a phase
-        "Show what trains in which phase, at which peak rate"
+        frozen:str='frozen', # Text of the cells of frozen groups
+    ) -> pd.DataFrame: # One row per phase
+        "Return a table of what trains in which phase, and at which peak rate"
         return plan_table(self, frozen)
 
     def __repr__(self): return plan_text(self)
     def _repr_html_(self): return plan_html(self)
 
     def plot(self,
-        n_iter:int|None=None, # Steps an epoch, for an axis in steps; None for one in epochs
-        axs=None, # Two axes, for the rates and for what trains
-        figsize:tuple|None=None, # Inches
-        yscale:str='log', # 'log', or 'linear', on which a slanted triangle is a triangle
-        n_epoch:int|None=None, # Epochs that the axis has, for one that is longer than the plan
+        n_iter:int|None=None, # Steps per epoch, for an axis in steps; None for an axis in epochs
+        axs=None, # Two axes, for the rates and for what trains; None to make them
+        figsize:tuple|None=None, # Width and height in inches
+        yscale:str='log', # 'log', or 'linear', on which a slanted triangle looks like one
+        n_epoch:int|None=None, # Length of the axis in epochs, if it is to be longer than the plan
     ):
-        "Plot the rate of every layer group over time, and when it is frozen"
-        # Enough points that the shortest phase has several
+        "Plot the rate of every layer group over time, and when the group is frozen"
+        # Draw so many points that the shortest phase has several
         points = n_iter or min(max(100, math.ceil(10/min(p.epochs for p in self.phases))), 2000)
         return plot_lrs(self.lrs(points), self.names, None if n_iter else points, n_steps=n_epoch and n_epoch*points,
                         phase_ends=self.timeline(points).ends, title=f'Plan: {plan_counts(self)}', yscale=yscale, axs=axs, figsize=figsize)
 
     def to_dict(self) -> dict:
-        "Return the plan as what JSON can hold"
+        "Return the plan as a dictionary that JSON can hold"
         return plan_to_dict(self)
 
     def to_json(self) -> str:
-        "Write the plan as text, which `Plan.from_json` reads"
+        "Return the plan as text that `Plan.from_json` can read"
         return dumps(self.to_dict())
 
     @classmethod
     def from_json(cls,
-        text:str, # What `to_json` gave, or the record that `recorder.save_run` wrote
+        text:str, # The text from `to_json`, or the record that `recorder.save_run` wrote
     ) -> 'Plan':
-        "Read the plan that `to_json` wrote, or that of a recorded run; raise `ValueError` if `text` holds no plan"
-        fields = plan_fields(text)
-        try: return cls(**fields)
-        except (ValueError, TypeError) as e:
-            raise ValueError(f'{str(text)[:60]!r} is no plan ({type(e).__name__}: {e}), expected `plan.to_json()`') from e
+        "Read a plan that `to_json` wrote, or the plan of a recorded run; raise `ValueError` if `text` holds no plan"
+        try: return cls(**plan_fields(text))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+            raise ValueError(f'{str(text)[:60]!r} is not a plan ({type(e).__name__}: {e}): expected the text from `plan.to_json()`, or the '
+                             'record that `recorder.save_run` wrote') from e
 
 def _check_lengths(phases):
-    "Raise unless the phases fill whole epochs, and those that may end early end with one"
-    done = list(accumulate(float(p.epochs) for p in phases))
-    if abs(done[-1] - round(done[-1])) > ROUNDING or done[-1] < 0.5:
-        raise ValueError(f'the phases have {done[-1]:g} epochs in all: expected a whole number; give the last phase '
-                         f'{math.ceil(done[-1]) - done[-1] + phases[-1].epochs:g}')
-    for i,(p,end) in enumerate(zip(phases, done), 1):
+    "Raise unless the phases fill whole epochs, and each phase that may end early ends with an epoch"
+    ends = list(accumulate(float(p.epochs) for p in phases))
+    total = ends[-1]
+    if abs(total - round(total)) > ROUNDING or total < 0.5:
+        raise ValueError(f'the phases have {total:g} epochs in all: expected a whole number; give the last phase '
+                         f'{math.ceil(total) - total + phases[-1].epochs:g}')
+    for i,(p,end) in enumerate(zip(phases, ends), 1):
         if p.early_stop and abs(end - round(end)) > ROUNDING:
             raise ValueError(f'early_stop in phase {i}, which ends after {end:g} epochs: expected a phase that ends with an epoch, as '
-                             'losses and metrics are measured there; leave early_stop out or change `epochs`')
+                             'losses and metrics are measured there; leave `early_stop` out or change `epochs`')
 
 def _check_cycles(phases):
-    "Raise unless every phase knows its place in a cycle"
-    if phases[0].sched is None: raise ValueError('sched=None in the first phase: expected a Schedule, as there is none to go on with')
+    "Raise unless the position of every phase in its cycle is known"
+    if phases[0].sched is None:
+        raise ValueError('sched=None in the first phase: expected a Schedule, as no earlier phase has begun a cycle')
     if any(p.early_stop and q.sched is None for p,q in zip(phases, phases[1:])):
-        raise ValueError('sched=None after a phase with `early_stop`: expected a Schedule, as no one knows where the cycle would be')
+        raise ValueError('sched=None after a phase with `early_stop`: expected a Schedule, as that phase may end anywhere in the cycle')

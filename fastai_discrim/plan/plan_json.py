@@ -1,4 +1,4 @@
-"Plans as JSON: what is written, and what is read, older versions too"
+"Write plans as JSON, and read them back, older versions too"
 __all__ = []
 
 import json
@@ -9,13 +9,13 @@ from .phase import EarlyStop, Phase
 from .schedules import Schedule
 
 VERSION = 2
-# Fields of a plan that may be left out
+# Fields of a plan that JSON may leave out
 OPTIONAL = 'lr', 'lr_from', 'body_lr', 'body_lr_from', 'tried', 'source', 'train_bn', 'passed_over'
 
 def plan_to_dict(
     plan, # A `Plan`
-) -> dict: # What JSON can hold
-    "Write `plan` as plain values"
+) -> dict: # Values that JSON can hold
+    "Convert `plan` to plain values"
     phases = [{**asdict(p), 'sched': p.sched and {'name': type(p.sched).__name__, **asdict(p.sched)}} for p in plan.phases]
     about = dict(source=plan.source, lr=plan.lr, lr_from=plan.lr_from, tried=[(lr, json_number(loss)) for lr,loss in plan.tried])
     if plan.body_lr is not None: about |= dict(body_lr=plan.body_lr, body_lr_from=plan.body_lr_from)
@@ -24,22 +24,19 @@ def plan_to_dict(
     return dict(fastai_discrim='Plan', version=VERSION, **about, names=plan.names, phases=phases)
 
 def plan_fields(
-    text:str, # What `Plan.to_json` gave, or the record that `recorder.save_run` wrote
+    text:str, # The text from `Plan.to_json`, or the record that `recorder.save_run` wrote
 ) -> dict: # Arguments of `Plan`
-    "Read the fields of a plan from JSON; raise `ValueError` if `text` holds no plan"
-    try:
-        d = json.loads(text)
-        if d['fastai_discrim'] == 'Run' and d['version'] == 1: d = d['plan']
-        kind,version = d['fastai_discrim'],d['version']
-        if kind != 'Plan' or version not in (1, VERSION):
-            raise ValueError(f'a {kind} of version {version}, where this fastai_discrim reads version 1 and {VERSION}')
-        phases = [_phase(p if version == VERSION else _from_version_1(p)) for p in d['phases']]
-        return dict(phases=phases, names=d['names'], **{k: d[k] for k in OPTIONAL if d.get(k) not in (None, '')})
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
-        raise ValueError(f'{str(text)[:60]!r} is no plan ({type(e).__name__}: {e}), expected `plan.to_json()`') from e
+    "Read the fields of a plan from JSON. For text that isn't a plan it raises whatever `json`, a lookup or a constructor raises"
+    d = json.loads(text)
+    if d['fastai_discrim'] == 'Run' and d['version'] == 1: d = d['plan']
+    kind,version = d['fastai_discrim'],d['version']
+    if kind != 'Plan' or version not in (1, VERSION):
+        raise ValueError(f'a {kind} of version {version}, where this fastai_discrim reads version 1 and {VERSION}')
+    phases = [_phase(p if version == VERSION else _from_version_1(p)) for p in d['phases']]
+    return dict(phases=phases, names=d['names'], **{k: d[k] for k in OPTIONAL if d.get(k) not in (None, '')})
 
 def _from_version_1(phase):
-    "Give the fields of a phase the names that they have now"
+    "Rename the fields of a phase of version 1 to their current names"
     phase = dict(phase)
     phase['early_stop'] = phase.pop('ends', None)
     sched = phase['sched'] = phase['sched'] and dict(phase['sched'])
@@ -52,7 +49,7 @@ def _phase(d):
     return Phase(**{**d, 'sched': _schedule(d['sched']), 'early_stop': stop and EarlyStop(**stop)})
 
 def _all_subclasses(cls):
-    "Return `cls`'s subclasses, and theirs, by name"
+    "Return the direct and indirect subclasses of `cls` by name"
     res = {}
     for sub in cls.__subclasses__(): res |= {sub.__name__: sub, **_all_subclasses(sub)}
     return res

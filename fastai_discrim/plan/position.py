@@ -1,54 +1,56 @@
-"Position in a fit: a number of epochs, which may be fractional, as a step and as a phase"
+"Convert a position in a fit, a number of epochs that may be fractional, to a step and to a phase"
 __all__ = []
 
 from bisect import bisect_right
 from itertools import accumulate
 
+# Epochs: a sum of fractions of an epoch counts as a whole number if it is nearer than this to one
+ROUNDING = 1e-6
 
 def as_epochs(
-    n:float, # A number of epochs, of any type
+    n:float, # A number of epochs, of any numeric type
 ) -> float: # An int where it is whole
-    "Return a number of epochs as a plain number, so that equal ones are shown and written alike"
+    "Convert a number of epochs to a plain number, so that equal numbers are shown and written alike"
     n = float(n)
     return int(n) if n.is_integer() else n
 
 def step_at(
     epochs:float, # Position in epochs
-    n_iter:int, # Steps an epoch
+    n_iter:int, # Steps per epoch
 ) -> int:
     "Return the step nearest to `epochs`, counted from 0"
-    # A sum of fractions, such as 0.1 + 0.2, is off by 1e-16, which must not move a half to the other step
+    # The inner rounding keeps an error of 1e-16, as in 0.1 + 0.2, from moving a half to the other step
     return round(round(epochs*n_iter, 6))
 
 def phase_ends(
     epochs:list, # Length of each phase in epochs
-    n_iter:int, # Steps an epoch
-) -> list: # Steps, one a phase
-    "Return the step at which each phase ends: `round(epochs so far * n_iter)`, and at least one step after the phase before it"
+    n_iter:int, # Steps per epoch
+) -> list: # One step per phase
+    "Return the step at which each phase ends: `round(epochs so far * n_iter)`, but at least one step after the phase before it"
     total,ends = step_at(sum(epochs), n_iter),[]
     if len(epochs) > total:
         raise ValueError(f'{len(epochs)} phases in {total} steps: expected at least one step for each; train for more epochs, with smaller '
-                         'batches, or have fewer layer groups, `learn.regroup(n_groups=...)`')
+                         'batches, or with fewer layer groups, `learn.regroup(n_groups=...)`')
     for i,done in enumerate(accumulate(epochs)):
-        first = ends[-1]+1 if ends else 1
-        # Each phase to come needs a step, too
-        last = total - (len(epochs)-1-i)
-        ends.append(min(max(step_at(done, n_iter), first), last))
+        earliest = ends[-1]+1 if ends else 1
+        # Leave a step for each later phase
+        latest = total - (len(epochs)-1-i)
+        ends.append(min(max(step_at(done, n_iter), earliest), latest))
     return ends
 
 def phase_at(
     step:float, # Counted from 0
-    ends:list, # What `phase_ends` gave
+    ends:list, # Steps at which the phases end, from `phase_ends`
 ) -> int: # Index of the phase
-    "Return the phase that `step` lies in; a step beyond the end lies in the last phase"
+    "Return the phase that `step` lies in; a step beyond the end belongs to the last phase"
     return min(bisect_right(ends, step), len(ends)-1)
 
 class Timeline:
-    "Phases laid out in steps: where each begins and ends, and where each cycle of a schedule does"
+    "Lay phases out in steps: where each phase begins and ends, and where each cycle of a schedule does"
     def __init__(self,
         epochs:list, # Length of each phase in epochs
-        begins_cycle:list, # For each phase, whether a cycle begins with it; else the cycle before it goes on
-        n_iter:int, # Steps an epoch
+        begins_cycle:list, # For each phase, whether it begins a cycle; otherwise it continues the cycle of the phase before it
+        n_iter:int, # Steps per epoch
     ):
         self.ends = phase_ends(epochs, n_iter)
         self.starts = [0, *self.ends[:-1]]
@@ -61,10 +63,10 @@ class Timeline:
         "Return the phase that `step` lies in"
         return phase_at(step, self.ends)
 
-    def cycle(self, step:int) -> tuple: # Index of the phase that begins the cycle, and the place in the cycle, in [0, 1)
-        "Return the cycle that `step` lies in, and where in it"
+    def cycle(self, step:int) -> tuple: # Index of the phase that begins the cycle, and the position in the cycle, in [0, 1)
+        "Return the cycle that `step` lies in, and the position of `step` in it"
         phase = self.phase(step)
         leader,end = self.leader[phase],self.cycle_ends[phase]
         start = self.starts[leader]
-        # In whole steps: fastai's `pct_train` adds up rounding errors
+        # Count in whole steps, as fastai's `pct_train` accumulates rounding errors
         return leader,(step-start)/(end-start)

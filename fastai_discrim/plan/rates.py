@@ -1,4 +1,4 @@
-"Learning rates that fall from layer group to layer group (ULMFiT, section 3.2)"
+"Discriminative learning rates, which fall from layer group to layer group (ULMFiT, section 3.2)"
 __all__ = ['discriminative_lrs']
 
 import numpy as np
@@ -12,12 +12,12 @@ def discriminative_lrs(
     lr:float, # Learning rate of the last group, the head
     n_groups:int, # Number of layer groups
     factor:float=FACTOR, # Each group's rate is that of the group above divided by this
-    min_scale:float=0., # No rate is lower than `lr` times this, a fraction below 1
+    min_scale:float=0., # Lowest rate as a fraction of `lr`, below 1
     span:float|None=None, # Instead of `factor`: the head's rate divided by the lowest group's, for any number of groups
     decay:float|None=None, # Instead of `factor`: each group's rate is that of the group above times this, as in layer-wise decay
-    body_lr:float|None=None, # Rate of the group below the head, which `min_scale`, `span` and the fall then refer to; None for the head's
+    body_lr:float|None=None, # Rate of the group below the head, from which the others fall and to which `min_scale` and `span` then refer
 ) -> np.ndarray: # Rates, shape [n_groups], input first
-    """Return rates that fall by `factor` a layer group, from `lr` at the head (ULMFiT, section 3.2), or by `span` in all, or by `decay`
+    """Return rates that fall from `lr` at the head by `factor` per layer group (ULMFiT, section 3.2), by `decay`, or by `span` in all
 
     >>> discriminative_lrs(1e-2, 4)
     array([0.00056896, 0.00147929, 0.00384615, 0.01      ])
@@ -37,16 +37,16 @@ def discriminative_lrs(
     return np.maximum(head_first[::-1], lr*min_scale)
 
 def check_fall(
-    factor, # As in `discriminative_lrs`, and so are the others
-    min_scale=0.,
-    span=None,
-    decay=None,
+    factor, # As in `discriminative_lrs`
+    min_scale=0., # As in `discriminative_lrs`
+    span=None, # As in `discriminative_lrs`
+    decay=None, # As in `discriminative_lrs`
 ):
-    "Raise unless these say in one way how rates fall"
+    "Raise unless the arguments are valid and at most one of `factor`, `span` and `decay` is given"
     check_number(factor, 'factor')
     check_number(min_scale, 'min_scale', high=1, at_least=True)
     if span is not None: check_number(span, 'span', low=1, at_least=True)
     if decay is not None: check_number(decay, 'decay', high=1)
     ways = dict(factor=None if factor == FACTOR else factor, span=span, decay=decay)
-    ways = [f'{k}={v}' for k,v in ways.items() if v is not None]
-    if len(ways) > 1: raise ValueError(f'{" and ".join(ways)}: expected one of them, as each says by how much the rates fall')
+    given = [f'{k}={v}' for k,v in ways.items() if v is not None]
+    if len(given) > 1: raise ValueError(f'{" and ".join(given)}: expected one of them, as each says by how much the rates fall')

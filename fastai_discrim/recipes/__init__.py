@@ -1,4 +1,4 @@
-"Published hyper-parameters as data; `recipes.apply` adds `learn.apply_recipe`"
+"Published hyper-parameters as data. The module `recipes.apply` adds `learn.apply_recipe`"
 from .published import recipes
 from .recipe import Recipe, Step
 

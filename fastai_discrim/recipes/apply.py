@@ -23,14 +23,14 @@ from .recipe import LM, Recipe
 
 
 def _check_kind(learn, recipe):
-    "Raise unless the model of `learn` is of the kind that `recipe` is for"
+    "Raise unless `recipe` is for the kind of model that `learn` has"
     has_lm = is_language_model(learn)
     if has_lm != (recipe.kind == LM):
         raise ValueError(f'{recipe.name} is for a {recipe.kind}, and the learner has {"a" if has_lm else "no"} language model: '
                          'expected a recipe for what it has; `recipes` lists them')
 
 def _clipping(learn, recipe, cbs):
-    "Return the callbacks that clip gradients as `recipe` says; raise if the fit has one that clips already"
+    "Return a callback that clips gradients, if `recipe` does; raise if the fit has such a callback already"
     if recipe.clip is None: return L()
     from fastai.callback.training import GradientClip
     if any(is_kind(cb, GradientClip) for cb in [*learn.cbs, *L(cbs)]):
@@ -39,7 +39,7 @@ def _clipping(learn, recipe, cbs):
     return L(GradientClip(recipe.clip))
 
 def _set_betas(opt, recipe):
-    "Set β2; β1 is part of the plan. Warn of what the optimiser does not have"
+    "Set β2, and warn of β1 or β2 if the optimiser lacks it; the plan itself sets β1"
     for hyper,name,value in (('mom', 'β1', recipe.moms), ('sqr_mom', 'β2', recipe.sqr_mom)):
         if value is not None and hyper not in opt.hypers[0]:
             warn_user(f'{name}={value} is ignored, as the optimiser has none: the recipe is for Adam, `opt_func=Adam`')
@@ -48,20 +48,21 @@ def _set_betas(opt, recipe):
 @patch
 @check_names
 def apply_recipe(self:Learner,
-    recipe:Recipe, # What to run, such as `recipes.paper_clas`
+    recipe:Recipe, # The recipe to run, such as `recipes.paper_clas`
     n_epoch:int|None=None, # Epochs in all; None for the published number
-    lr:float|HeadLR|None=None, # The rate that all others follow, or a result of `head_lr_find`; None for the published one
-    cbs=None, # One callback, many, or a class
-    checkpoint:str|None=None, # Name of the file that the same call goes on from, as in `fit_plan`
+    lr:float|HeadLR|None=None, # The rate that all others follow, or a result of `head_lr_find`; None for the published rate
+    cbs=None, # One callback, several, or a class
+    checkpoint:str|None=None, # Name of the checkpoint that the same call resumes from, as in `fit_plan`
     *,
     checkpoint_every:int|None=None, # Steps between checkpoints within an epoch, as in `fit_plan`
     reset_opt:bool=False, # As in `fit`
     start_epoch:int=0, # As in `fit`
 ):
-    "Fit as `recipe` says: its plan, clipping, β1, β2 and weight decay, which stay with the optimiser. Model and data are left as built"
+    """Fit by `recipe`: with its plan, gradient clipping, β1, β2 and weight decay. The optimiser keeps these values. Batch size, dropout and
+    the like are not applied, as model and data exist already"""
     if not isinstance(recipe, Recipe): raise TypeError(f'recipe={recipe!r}: expected a Recipe, such as `recipes.paper_clas`')
     check_checkpoint(checkpoint, checkpoint_every, start_epoch)
-    if not isinstance(lr, HeadLR | None): lr = as_rate(lr, advice='give the highest; the recipe says the others')
+    if not isinstance(lr, HeadLR | None): lr = as_rate(lr, advice='give the highest, as the recipe sets the others')
     plan = recipe.plan(n_epoch, lr)
     _check_kind(self, recipe)
     check_plan(self, plan, cbs, reset_opt)

@@ -1,6 +1,7 @@
-"Published hyper-parameters: who used which, and where that is written"
+"Published hyper-parameters and their sources"
 __all__ = ['recipes']
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -17,23 +18,21 @@ NOTEBOOK = 'fastai 0.7, courses/dl2/imdb.ipynb at 4642673'
 THREAD = 'forums.fast.ai/t/16819, "ULMFit Paper: Question on learning rates (section 3.2)"'
 TUTORIAL = 'docs.fast.ai/tutorial.text.html'
 
-# Arguments of fastai's `freeze_to`: the lowest layer group that trains
+# Index of the lowest layer group that trains, as in fastai's `freeze_to`
 ALL,HEAD,TOP_TWO,TOP_THREE = 0,-1,-2,-3
 
-def lm_step(lowest, epochs, rates, sched, scale=1.):
-    "Return a step of a language model in which the groups from `lowest` up train"
-    return Step(epochs, tuple(range(len(LAYER_GROUPS[LM])))[lowest:], rates, sched, scale)
+def _step(kind, lowest, epochs, rates, sched, scale=1.):
+    "Make a step in which the layer groups from `lowest` up train"
+    return Step(epochs, tuple(range(len(LAYER_GROUPS[kind])))[lowest:], rates, sched, scale)
 
-def clas_step(lowest, epochs, rates, sched, scale=1.):
-    "Return a step of a classifier in which the groups from `lowest` up train"
-    return Step(epochs, tuple(range(len(LAYER_GROUPS[CLAS])))[lowest:], rates, sched, scale)
+lm_step,clas_step = partial(_step, LM),partial(_step, CLAS)
 
 def clas_steps(opening, rates, sched):
-    "Return the steps of a classifier that trains the groups that `opening` lists, pairs of epochs and groups"
+    "Make the steps of a classifier from `opening`: pairs of epochs and the groups that train in them"
     return tuple(Step(epochs, groups, rates, sched) for epochs,groups in opening)
 
 def clr(div, cut_div):
-    "Return fastai 0.7's `use_clr=(div, cut_div)`: a rise from `1/div` of the peak rate in one part in `cut_div` of the cycle, and back"
+    "Make fastai 0.7's `use_clr=(div, cut_div)`: the rate rises from `1/div` of its peak in `1/cut_div` of the cycle, and falls back"
     return STLR(cut_frac=1/cut_div, ratio=div)
 
 def betas(beta1, beta2=0.99):
@@ -44,34 +43,34 @@ def dropouts(input_p, output_p, weight_p, embed_p, hidden_p):
     "Return dropout probabilities as arguments of `Recipe`"
     return dict(drops=dict(input_p=input_p, output_p=output_p, weight_p=weight_p, embed_p=embed_p, hidden_p=hidden_p), drop_mult=1.)
 
-# Columns that fit into the width of a terminal, and of a notebook
+# Columns that fit into a terminal, and into a notebook
 TEXT_COLUMNS = ['kind', 'epochs', 'rates in the last phase']
 HTML_COLUMNS = [*TEXT_COLUMNS, 'schedule', 'source']
 MORE = 'All settings are in `recipes.table()`; `recipes.paper_clas` shows one recipe with its plan'
 
 N_CLAS = len(LAYER_GROUPS[CLAS])
-# §3.3: one more group each epoch; 50 epochs are those of §5
+# The paper opens one more group each epoch (§3.3), and trains for 50 epochs (§5)
 PAPER_GRADUAL = fill(gradual(N_CLAS, epochs=1), 50, 'gradual unfreezing')
 
-# §4.1 names one set of dropouts; β1, β2 and the batch size hold for both models
+# §4.1 states one set of dropouts, β1, β2 and batch size for both models
 PAPER_SETTINGS = dict(**betas(0.7), **dropouts(0.4, 0.4, 0.5, 0.05, 0.3), bs=64, bptt=70)
 LM_SETTINGS = dict(**betas(0.8), **dropouts(0.25, 0.1, 0.2, 0.02, 0.15), wd=1e-7, clip=0.3, bs=64, bptt=70)
 CLAS_SETTINGS = dict(**betas(0.8), **dropouts(0.4, 0.4, 0.5, 0.05, 0.3), wd=1e-6, clip=25., bs=32, val_bs=64, bptt=70)
 
-# `finetune_lm.py`: lr/6, lr/3, lr and lr/2
+# Rates of `finetune_lm.py`: lr/6, lr/3, lr and lr/2
 SIXTHS = (1/6, 1/3, 1, 1/2)
-# `train_clas.py` with chain_thaw=True
+# Rates of `train_clas.py` with `chain_thaw=True`
 TENTHS = (.1, .1, .1, .1, 1)
 
 def _paper():
-    "Return what the paper describes"
+    "Return the recipes that the paper describes"
     return [
         Recipe('paper_lm', LM, f'{PAPER}, §3.2, §4.1', 4e-3, (lm_step(ALL, 25, 2.6, STLR()),), **PAPER_SETTINGS,
                note='the paper says that epochs were tuned for each task, and not how many: 25 are the default of finetune_lm.py'),
         Recipe('paper_clas', CLAS, f'{PAPER}, §3.2, §3.3, §4.1, §5', 1e-2, clas_steps(PAPER_GRADUAL, 2.6, STLR()), **PAPER_SETTINGS)]
 
 def _scripts():
-    "Return what the authors' scripts do"
+    "Return the recipes of the authors' scripts"
     long = '50 epochs for IMDb, says the README of imdb_scripts'
     half = 'the script halves its bs=64 for training'
     head_only = lm_step(HEAD, 1, SIXTHS, clr(6, 4))
@@ -88,7 +87,7 @@ def _scripts():
         Recipe('scripts_chain_thaw', CLAS, f'{TRAIN_CLAS}, chain_thaw=True', 1e-3, thaw, **CLAS_SETTINGS, note=half)]
 
 def _notebook():
-    "Return what the notebook of the course's lesson does"
+    "Return the recipes of the notebook of the course's lesson"
     lm = (lm_step(HEAD, 1, 1., clr(32, 2), scale=0.5), lm_step(ALL, 15, 1., clr(20, 10)))
     lm_settings = {**LM_SETTINGS, 'bs': 52, 'clip': None, 'drop_mult': 0.7}
     rates = (.01, .01, .01, .1, 1)
@@ -100,7 +99,7 @@ def _notebook():
             Recipe('notebook_clas', CLAS, NOTEBOOK, 1e-2, clas, **clas_settings, note=note)]
 
 def _forum():
-    "Return what the thread on the forum asks about"
+    "Return the recipes that the forum's thread asks about"
     moms,sched = (0.95, 0.85, 0.95),CLRBeta(10, 10)
     as_asked = (3/2.6, 2/2.6, 1/2.6, 1)
     return [
@@ -109,7 +108,7 @@ def _forum():
                note='lr/2.6*3 is more than lr: the lowest layers would have been the fastest')]
 
 def _tutorial():
-    "Return what fastai's text tutorial does"
+    "Return the recipes of fastai's text tutorial"
     sched = OneCycle()
     lm = (lm_step(HEAD, 1, 1., sched), lm_step(ALL, 10, 1., sched, scale=0.1))
     clas = (clas_step(HEAD, 1, 1., sched, scale=2), clas_step(TOP_TWO, 1, 2.6, sched),
@@ -119,16 +118,16 @@ def _tutorial():
             Recipe('tutorial_clas', CLAS, TUTORIAL, 1e-2, clas, **settings, drop_mult=0.5)]
 
 def _table6(row, rates, sched):
-    "Return a row of the paper's table 6"
+    "Make the recipe of a row of the paper's table 6"
     return Recipe(f'table6_{row}', LM, f'{PAPER}, §5, table 6', 4e-3, (lm_step(ALL, 25, rates, sched),), **PAPER_SETTINGS,
                   note='rate from §4.1, and epochs from finetune_lm.py, as §5 names neither')
 
 def _table7(row, lr, steps, note='with early stopping'):
-    "Return a row of the paper's table 7"
+    "Make the recipe of a row of the paper's table 7"
     return Recipe(f'table7_{row}', CLAS, f'{PAPER}, §5, table 7', lr, steps, **PAPER_SETTINGS, note=note)
 
 def _tables():
-    "Return the paper's tables 6 and 7, without the two rows that are no fine-tuning: no tuning of the language model, and from scratch"
+    "Return the rows of the paper's tables 6 and 7, except the language model without fine-tuning and the classifier from scratch"
     thaw = fill(chain_thaw(N_CLAS), 50, 'chain-thaw')
     from_scratch = 'with early stopping; the row "from scratch" is this without pretraining'
     return [
@@ -149,22 +148,23 @@ def _tables():
 def _row(recipe):
     "Return the row of `recipe` in the table"
     rates = ', '.join(f'{lr:.2g}' for lr in recipe.plan().phases[-1].lrs)
-    # Each schedule once, in order
+    # `fromkeys` keeps each schedule once, in order
     schedules = ', '.join(dict.fromkeys(str(s.sched) for s in recipe.steps))
     return {'kind': recipe.kind, 'epochs': ' + '.join(f'{s.epochs:g}' for s in recipe.steps), 'rates in the last phase': rates,
             'schedule': schedules, **recipe.settings(), 'source': recipe.source, 'note': recipe.note}
 
-# For a type checker, which knows nothing of fastcore's
+# Type checkers don't know fastcore's `AttrDict`
 if TYPE_CHECKING: RecipeDict = dict[str, Recipe]
 else: RecipeDict = AttrDict
 
 class Recipes(RecipeDict):
-    "Hold recipes by name, as keys and as attributes; shown as one table. `recipes['mine'] = Recipe(...)` adds one"
-    def table(self) -> pd.DataFrame: # One row a recipe
-        "Return who used which numbers, and where that is written"
+    "Hold recipes by name, as keys and as attributes, and show them as one table. `recipes['mine'] = Recipe(...)` adds a recipe"
+    def table(self) -> pd.DataFrame: # One row per recipe
+        "Return a table of the published numbers and their sources"
         rows = {name: _row(recipe) for name,recipe in self.items()}
         last = ['source', 'note']
-        columns = [c for c in dict.fromkeys(c for row in rows.values() for c in row) if c not in last] + last
+        in_order = dict.fromkeys(column for row in rows.values() for column in row)
+        columns = [column for column in in_order if column not in last] + last
         return pd.DataFrame.from_dict(rows, orient='index', columns=columns).fillna('').rename_axis('recipe')
 
     def __setitem__(self, name, recipe):

@@ -1,4 +1,4 @@
-"Published hyper-parameters as data: a `Recipe` makes a `Plan`, and the arguments of fastai's constructors"
+"Published hyper-parameters as data: a `Recipe` makes a `Plan`, and arguments for fastai's constructors"
 __all__ = ['Recipe']
 
 from collections.abc import Sequence
@@ -19,18 +19,14 @@ LM,CLAS = 'language model','classifier'
 # The layer groups of fastai's text models, input first
 LAYER_GROUPS = {LM: ('rnns.0', 'rnns.1', 'rnns.2', 'head'), CLAS: ('encoder', 'rnns.0', 'rnns.1', 'rnns.2', 'head')}
 
-def _as_text(v):
-    "Return a setting as it is shown"
-    return f'{v:g}' if isinstance(v, float) else str(v)
-
 @dataclass(frozen=True)
 class Step:
     "Describe a phase whose rates are relative to the recipe's `lr`"
     epochs: float # Length in epochs
     groups: Sequence[int] # Indices of the layer groups that train
-    rates: float | Sequence[float] # A number: each group's rate is that of the group above divided by it. Several: multiples of `lr`
+    rates: float | Sequence[float] # The factor by which rates fall from group to group, or a multiple of `lr` for each group
     sched: Schedule # Shape of the rate over the phase
-    scale: float = 1. # `lr` is multiplied by this
+    scale: float = 1. # Factor of `lr` in this phase
 
     def lrs(self,
         lr:float, # The recipe's rate
@@ -43,23 +39,23 @@ class Step:
 
 @dataclass(frozen=True, repr=False)
 class Recipe:
-    "Hold published numbers: `plan()` makes the plan, `dls_kwargs` and `learner_kwargs` are for fastai's constructors"
-    name: str
+    "Hold published numbers. `plan()` makes the plan; `dls_kwargs` and `learner_kwargs` are arguments for fastai's constructors"
+    name: str # Name in `recipes`
     kind: str # 'language model' or 'classifier'
-    source: str # Where the numbers are written
+    source: str # Where the numbers are published
     lr: float # η_L, or what the source calls `lr`
-    steps: Sequence[Step] # In order
-    # None in what follows: the source does not state it
-    moms: tuple | None = None # Momentum, β1 of Adam: start, at the peak rate, end
+    steps: Sequence[Step] # The phases in order
+    # In the fields below, None means that the source doesn't state the value
+    moms: tuple | None = None # Momentum (β1 of Adam) at start, peak rate and end
     sqr_mom: float | None = None # β2 of Adam
     wd: float | None = None # Weight decay
-    clip: float | None = None # Norm that gradients are clipped to
+    clip: float | None = None # Greatest norm of the gradients
     bs: int | None = None # Batch size
-    val_bs: int | None = None # Batch size for validation, where it differs
-    bptt: int | None = None # Tokens that are read at a time
+    val_bs: int | None = None # Batch size for validation, if it differs
+    bptt: int | None = None # Tokens in a sequence
     drops: dict | None = field(default=None, hash=False) # Dropout probabilities by fastai's names
-    drop_mult: float | None = None # Factor of all of them
-    note: str = '' # What a reader should know
+    drop_mult: float | None = None # Factor of all dropout probabilities
+    note: str = '' # A remark for readers
 
     def __post_init__(self):
         if self.kind not in LAYER_GROUPS: raise ValueError(f'kind={self.kind!r}: expected {LM!r} or {CLAS!r}')
@@ -75,10 +71,10 @@ class Recipe:
         return LAYER_GROUPS[self.kind]
 
     def plan(self,
-        n_epoch:int|None=None, # Epochs in all, of which the last phase gets the rest; None for the published number
-        lr:float|HeadLR|None=None, # The rate that all others follow, or a result of `head_lr_find`; None for the published one
-    ) -> Plan: # `learn.apply_recipe` or `learn.fit_plan` runs it
-        "Make the published plan, or the same with other epochs or another rate. Raises where `n_epoch` is too small"
+        n_epoch:int|None=None, # Epochs in all; the last phase takes what the others leave. None for the published number
+        lr:float|HeadLR|None=None, # The rate that all others follow, or a result of `head_lr_find`; None for the published rate
+    ) -> Plan: # A plan for `learn.apply_recipe` or `learn.fit_plan`
+        "Make the published plan, perhaps with another number of epochs or another rate. Raise `ValueError` if `n_epoch` is too small"
         steps = self.steps if n_epoch is None else self._steps_for(n_epoch)
         rate,origin = (self.lr, dict(lr=self.lr, lr_from='as published')) if lr is None else lr_and_origin(lr)
         check_number(rate, 'lr')
@@ -86,7 +82,7 @@ class Recipe:
         return Plan(phases, self.names, **origin, source=self._source(n_epoch, rate))
 
     def _steps_for(self, n_epoch):
-        "Return the steps with `n_epoch` epochs in all: the last one takes what the others leave"
+        "Return the steps for `n_epoch` epochs; the last step takes what the others leave"
         check_count(n_epoch)
         *first,last = self.steps
         before_last = sum(s.epochs for s in first)
@@ -96,7 +92,7 @@ class Recipe:
         return [*first, replace(last, epochs=n_epoch-before_last)]
 
     def _source(self, n_epoch, lr):
-        "Return where the plan is published, and what differs from it"
+        "Describe where the plan is published, and how this plan differs from it"
         changed = []
         if n_epoch not in (None, self.n_epoch): changed.append(f'epochs {n_epoch}')
         if lr != self.lr: changed.append(f'lr {lr:g}')
@@ -117,35 +113,28 @@ class Recipe:
         config = awd_lstm_lm_config if self.kind == LM else awd_lstm_clas_config
         kwargs: dict = dict(drop_mult=self.drop_mult, wd=self.wd, moms=self.moms)
         if self.drops: kwargs['config'] = {**config, **self.drops}
-        # fastai 0.7 added weight decay to the gradient, for which fastai's default of 0.01 is far too much
+        # A published weight decay is added to the gradient, as in fastai 0.7; fastai's default of 0.01 would be far too much for that
         if self.sqr_mom: kwargs['opt_func'] = partial(Adam, sqr_mom=self.sqr_mom, eps=1e-8, decouple_wd=self.wd is None)
-        # The head and the longest text of `train_clas.py`
+        # `train_clas.py` has this head and this longest text
         if self.bptt and self.kind == CLAS: kwargs.update(seq_len=self.bptt, max_len=20*self.bptt, lin_ftrs=[50], ps=[0.1])
         return {k:v for k,v in kwargs.items() if v is not None}
 
-    def settings(self) -> dict: # Text by name; what the source does not state is left out
-        "Return all but the plan, for display"
-        values = {'batch size': self._bs_text(), 'bptt': self.bptt, 'β1': self._moms_shown(), 'β2': self.sqr_mom,
-                  'weight decay': self.wd, 'clip': self.clip, 'dropout': self._dropout_text()}
-        return {k:_as_text(v) for k,v in values.items() if v is not None}
-
-    def _bs_text(self):
-        "Return the batch sizes for display"
-        return self.bs if None in (self.bs, self.val_bs) else f'{self.bs}, {self.val_bs} to validate'
-
-    def _moms_shown(self):
-        "Return one number where the momentum is constant"
-        constant = self.moms is not None and len(set(self.moms)) == 1
-        return self.moms[0] if constant else self.moms
+    def settings(self) -> dict: # Text by name, without what the source doesn't state
+        "Return all settings except the plan, for display"
+        bs = self.bs if None in (self.bs, self.val_bs) else f'{self.bs}, {self.val_bs} to validate'
+        moms = self.moms[0] if self.moms and len(set(self.moms)) == 1 else self.moms
+        values = {'batch size': bs, 'bptt': self.bptt, 'β1': moms, 'β2': self.sqr_mom, 'weight decay': self.wd, 'clip': self.clip,
+                  'dropout': self._dropout_text()}
+        return {k: f'{v:g}' if isinstance(v, float) else str(v) for k,v in values.items() if v is not None}
 
     def _dropout_text(self):
-        "Return the dropout probabilities for display"
+        "Describe the dropout probabilities; None if the source doesn't state any"
         drops = ', '.join(f'{k} {v:g}' for k,v in self.drops.items()) if self.drops else None
         if self.drop_mult in (None, 1): return drops
         return f'{drops or "as in fastai"}, all times {self.drop_mult:g}'
 
     def _title(self):
-        "Return the line above the plan"
+        "Describe the recipe in one line, which stands above the plan"
         settings = [f'{k} {v}' for k,v in self.settings().items()]
         parts = [f'{self.name}, for a {self.kind}', *settings, self.note]
         return '; '.join(part for part in parts if part)

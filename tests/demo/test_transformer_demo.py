@@ -32,7 +32,7 @@ def test_the_demo(tmp_path):
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONIOENCODING': 'utf-8', 'HF_HUB_OFFLINE': '1'}
     run = subprocess.run([sys.executable, '-c', SMALL, *args], cwd=root, env=env, capture_output=True, text=True, encoding='utf-8')
     assert run.returncode == 0, run.stderr
-    said = '40 texts have labels, 20 others validate', 'bert.encoder.layer.1', 'Plan: 5 epochs', 'Plan: 4 epochs', 'test error', 'tf-idf'
+    said = '40 labelled texts, 20 validation texts', 'bert.encoder.layer.1', 'Plan: 5 epochs', 'Plan: 4 epochs', 'test error', 'tf-idf'
     for o in said: assert o in run.stdout, o
     table = run.stdout[run.stdout.rindex('test error'):]
     rows = 'learn.fit_ulmfit(5)', 'learn.fine_tune(4)', 'learn.fit_ulmfit(4)', 'learn.fine_tune(3)', 'tf-idf, logistic regression'

@@ -75,4 +75,4 @@ def test_schedules_that_are_no_plain_data():
     class Loose(Schedule): pass
     class Bare(Schedule): pass
     for sched in (Loose(), Bare()):
-        with pytest.raises(TypeError, match='is no frozen dataclass: expected one'): Phase(1, (2,), LRS, sched)
+        with pytest.raises(TypeError, match='is not a frozen dataclass: expected one'): Phase(1, (2,), LRS, sched)

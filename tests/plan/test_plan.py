@@ -78,7 +78,7 @@ def test_the_phase_at_a_position():
     plan = Plan([Phase(n, (2,), (n,)*3) for n in (.1, .2, .7)])
     assert [plan.phases.index(plan.at(i/10)) for i in range(10)] == [0, 1, 1, *[2]*7]
     for e in (7, 7.5, -.1, float('nan')):
-        with pytest.raises(ValueError, match=f'epochs={e}: expected one below 7'): PLAN.at(e)
+        with pytest.raises(ValueError, match=f'epochs={e}: expected at least 0 and less than 7'): PLAN.at(e)
 
 def test_lrs_shape_and_zeros():
     lrs = PLAN.lrs(10)
@@ -131,7 +131,7 @@ def test_a_cycle_ends_where_another_begins():
     timeline = plan.timeline(4)
     assert timeline.ends == [4, 8, 16] and timeline.starts == [0, 4, 8]
     assert [timeline.cycle(4*e) for e in range(4)] == [(0, 0.), (0, .5), (2, 0.), (2, .5)] and plan.at(3) is plan.phases[2]
-    with pytest.raises(ValueError, match='epochs=4: expected one below 4'): plan.at(4)
+    with pytest.raises(ValueError, match='epochs=4: expected at least 0 and less than 4'): plan.at(4)
 
 def test_a_cycle_that_goes_on_over_fractions_of_an_epoch():
     plan = Plan([Phase(.25, (2,), LRS, Cos()), Phase(.25, (1, 2), LRS, None), Phase(.5, (2,), LRS, Cos())])
@@ -189,7 +189,7 @@ def test_schedules_that_are_no_plain_data():
     class Loose(Schedule): pass
     class Bare(Schedule): pass
     for sched in (Loose(), Bare()):
-        with pytest.raises(TypeError, match='is no frozen dataclass: expected one'): GRADUAL.under(sched)
+        with pytest.raises(TypeError, match='is not a frozen dataclass: expected one'): GRADUAL.under(sched)
 
 def test_a_schedule_that_is_not_defined_here():
     with pytest.raises(ValueError, match="there is no schedule 'Steps2', only .*STLR.*: if it is your own, import it first"):

@@ -64,7 +64,7 @@ def test_json_of_the_first_version_with_the_names_that_fields_had():
 
 def test_names_of_the_first_version_are_none_of_the_second():
     for old,new in (('"early_stop"', '"ends"'), ('"hold"', '"warm"')):
-        with pytest.raises(ValueError, match='is no plan .TypeError'): Plan.from_json(PLAN.to_json().replace(old, new))
+        with pytest.raises(ValueError, match='is not a plan .TypeError'): Plan.from_json(PLAN.to_json().replace(old, new))
 
 @quick
 @given(plans())
@@ -100,7 +100,7 @@ def doctored(**kw):
                                   doctored(sched={'name': 'STLR', 'cut_frac': 2}), doctored(lrs=[1e-3, 0, 1]), doctored(epochs=True),
                                   doctored(epochs=.5), doctored(epochs='1'), doctored(early_stop=3), doctored(early_stop={'patience': 0})])
 def test_json_that_is_no_plan(text):
-    with pytest.raises(ValueError, match='is no plan .*, expected `plan.to_json'): Plan.from_json(text)
+    with pytest.raises(ValueError, match='is not a plan .*: expected the text from `plan.to_json'): Plan.from_json(text)
 
 def test_numpy_in_a_schedule_is_written():
     plan = Plan([Phase(1, (2,), LRS, STLR(ratio=np.int64(20)))])

@@ -61,6 +61,19 @@ def test_phases_are_marked():
     # One is the whole
     assert marks(Plan([Phase(2, (2,), LRS)]).plot()[0]) == [] == Plan([Phase(2, (2,), LRS)]).plot()[0].child_axes
 
+def test_the_name_of_the_phases_touches_no_other_label():
+    plan = Plan([Phase(1, (2,), LRS), Phase(1, (1, 2), LRS), Phase(4, (0, 1, 2), LRS)], 'abc')
+    # Two side by side, as `compare_plans` draws them
+    fig,axs = plt.subplots(2, 2, figsize=(6, 3), layout='constrained')
+    for col in range(2): plan.plot(axs=axs[:,col])
+    fig.canvas.draw()
+    for ax in axs[0]:
+        name, = [t for t in ax.texts if t.get_text() == 'phase']
+        others = [t for o in axs[0] for t in [*o.get_yticklabels(), *o.child_axes[0].get_xticklabels()] if t.get_text()]
+        box = name.get_window_extent()
+        assert len(others) > 6 and not [t.get_text() for t in others if box.overlaps(t.get_window_extent())]
+    plt.close(fig)
+
 def test_short_phases_are_numbered_together():
     assert phase_labels([0, 1, 2, 10], .5) == [(.5, '1'), (1.5, '2'), (6, '3')]
     assert phase_labels([0, .1, .2, .3, 10], .5) == [(.15, '1-3'), (5.15, '4')]

@@ -197,7 +197,7 @@ def test_the_plan_names_the_learners_groups(tmp_path):
     assert learn.recorder.plan.names == ('encoder', 'rnns.0 .. rnns.1', 'rnns.2', 'layers.0', 'head')
 
 def test_one_rate_or_what_lr_find_gave(clas):
-    with pytest.raises(TypeError, match=r'lr=slice.*: expected one number, .*: give the highest; the recipe says the others'):
+    with pytest.raises(TypeError, match=r'lr=slice.*: expected one number, .*: give the highest, as the recipe sets the others'):
         clas.apply_recipe(recipes.paper_clas, 5, slice(1e-3))
     with clas.no_bar(),clas.no_logging():
         res = clas.lr_find(num_it=20, show_plot=False)
