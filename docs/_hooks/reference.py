@@ -8,6 +8,7 @@ import re
 from functools import cache
 from textwrap import wrap
 
+from fastai.callback.core import Callback
 from fastcore.docments import DocmentTbl
 
 LINE = re.compile(r'^::: ([\w.]+)$', re.MULTILINE)
@@ -35,9 +36,13 @@ def find(name):
 
 def short(text): return WITH_MODULE.sub('', text)
 
+def takes_nothing(o):
+    "Tell whether a class is a callback without arguments of its own: fastai's base class takes any event"
+    return inspect.isclass(o) and issubclass(o, Callback) and o.__init__ is Callback.__init__
+
 def signature(o, name):
     "Return the call as text: names and defaults, since types stand in the table"
-    params = [p for p in inspect.signature(o).parameters.values() if p.name != 'self']
+    params = [] if takes_nothing(o) else [p for p in inspect.signature(o).parameters.values() if p.name != 'self']
     args,starred = [],False
     for p in params:
         if p.kind is p.KEYWORD_ONLY and not starred: args,starred = [*args, '*'],True
@@ -57,7 +62,7 @@ def shown(name):
     text,_,example = (inspect.getdoc(o) or '').partition('\n\n')
     call = f'```python {{ .signature }}\n{short(signature(o, called))}\n```'
     # A class returns what it is
-    table = short(DocmentTbl(o, returns=not inspect.isclass(o))._repr_markdown_())
+    table = '' if takes_nothing(o) else short(DocmentTbl(o, returns=not inspect.isclass(o))._repr_markdown_())
     if example: example = f'```pycon\n{example}\n```'
     return '\n\n'.join(filter(None, [*parts, call, text.replace('\n', ' '), table, example]))
 
