@@ -53,6 +53,13 @@ def signature(o, name):
     lines = wrap(f'{name}({", ".join(args)})', MAX_COLUMNS, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     return '\n'.join(lines)
 
+def params_table(o):
+    "Return the table of parameters, and of what a function itself returns: fastcore shows that of a function to which it delegates, too"
+    # A class returns what it is
+    returns = not inspect.isclass(o) and 'return' in getattr(o, '__annotations__', {})
+    # Where there is no annotation, fastcore shows the type of the default
+    return short(DocmentTbl(o, returns=returns)._repr_markdown_()).replace('| NoneType |', '|  |')
+
 def shown(name):
     "Return an entry of the reference as Markdown"
     o,called = find(name)
@@ -61,8 +68,7 @@ def shown(name):
     if isinstance(o, property): return '\n\n'.join([*parts, inspect.getdoc(o) or ''])
     text,_,example = (inspect.getdoc(o) or '').partition('\n\n')
     call = f'```python {{ .signature }}\n{short(signature(o, called))}\n```'
-    # A class returns what it is
-    table = '' if takes_nothing(o) else short(DocmentTbl(o, returns=not inspect.isclass(o))._repr_markdown_())
+    table = '' if takes_nothing(o) else params_table(o)
     if example: example = f'```pycon\n{example}\n```'
     return '\n\n'.join(filter(None, [*parts, call, text.replace('\n', ' '), table, example]))
 
