@@ -56,7 +56,7 @@ def signature(o, name):
 def params_table(o):
     "Return the table of parameters, and of what a function itself returns: fastcore shows that of a function to which it delegates, too"
     # A class returns what it is
-    returns = not inspect.isclass(o) and 'return' in getattr(o, '__annotations__', {})
+    returns = not inspect.isclass(o) and inspect.signature(o).return_annotation is not inspect.Signature.empty
     # Where there is no annotation, fastcore shows the type of the default
     return short(DocmentTbl(o, returns=returns)._repr_markdown_()).replace('| NoneType |', '|  |')
 
