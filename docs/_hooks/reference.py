@@ -8,6 +8,7 @@ import re
 from functools import cache
 from textwrap import wrap
 
+from fastai.callback.core import Callback
 from fastcore.docments import DocmentTbl
 
 LINE = re.compile(r'^::: ([\w.]+)$', re.MULTILINE)
@@ -35,9 +36,13 @@ def find(name):
 
 def short(text): return WITH_MODULE.sub('', text)
 
+def takes_nothing(o):
+    "Tell whether a class is a callback without arguments of its own: fastai's base class takes any event"
+    return inspect.isclass(o) and issubclass(o, Callback) and o.__init__ is Callback.__init__
+
 def signature(o, name):
     "Return the call as text: names and defaults, since types stand in the table"
-    params = [p for p in inspect.signature(o).parameters.values() if p.name != 'self']
+    params = [] if takes_nothing(o) else [p for p in inspect.signature(o).parameters.values() if p.name != 'self']
     args,starred = [],False
     for p in params:
         if p.kind is p.KEYWORD_ONLY and not starred: args,starred = [*args, '*'],True
@@ -48,6 +53,13 @@ def signature(o, name):
     lines = wrap(f'{name}({", ".join(args)})', MAX_COLUMNS, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     return '\n'.join(lines)
 
+def params_table(o):
+    "Return the table of parameters, and of what a function itself returns: fastcore shows that of a function to which it delegates, too"
+    # A class returns what it is
+    returns = not inspect.isclass(o) and inspect.signature(o).return_annotation is not inspect.Signature.empty
+    # Where there is no annotation, fastcore shows the type of the default
+    return short(DocmentTbl(o, returns=returns)._repr_markdown_()).replace('| NoneType |', '|  |')
+
 def shown(name):
     "Return an entry of the reference as Markdown"
     o,called = find(name)
@@ -56,8 +68,7 @@ def shown(name):
     if isinstance(o, property): return '\n\n'.join([*parts, inspect.getdoc(o) or ''])
     text,_,example = (inspect.getdoc(o) or '').partition('\n\n')
     call = f'```python {{ .signature }}\n{short(signature(o, called))}\n```'
-    # A class returns what it is
-    table = short(DocmentTbl(o, returns=not inspect.isclass(o))._repr_markdown_())
+    table = '' if takes_nothing(o) else params_table(o)
     if example: example = f'```pycon\n{example}\n```'
     return '\n\n'.join(filter(None, [*parts, call, text.replace('\n', ' '), table, example]))
 

@@ -48,6 +48,9 @@ def test_entries_are_rendered(monkeypatch):
         assert text.startswith('## learn.fit_ulmfit {') and 'learn.fit_ulmfit(n_epoch, lr=None, cbs=None' in text
         assert '| lr | float \\| HeadLR \\| None | None | Peak rate of the head' in text and '| train_bn | bool \\| None | None |' in text
         assert '```pycon\n>>> ' in text
+        # It delegates to `ulmfit_plan`, which returns a plan, and itself returns nothing
+        assert '**Returns**' not in text and '**Returns**' in shown('Learner.ulmfit_plan') and '| epochs |  | None |' in text
+        assert 'GroupLRRecorder()\n' in shown('GroupLRRecorder') and 'NoneType' not in ''.join(map(shown, SHOWN))
         assert 'plan.lrs(n_iter)' in shown('Plan.lrs') and 'Plan.from_json(text)' in shown('Plan.from_json')
         with pytest.raises(ValueError, match='::: nothing: expected a public name'): shown('nothing')
     finally: sys.modules.pop('reference', None)
