@@ -1,4 +1,5 @@
 "Small learners that train in seconds on a CPU"
+import gc
 import random
 from collections import deque
 from collections.abc import Mapping
@@ -36,6 +37,18 @@ SMALL = dict(emb_sz=8, n_hid=12)
 
 # Tensors this small are slower on two threads than on one
 torch.set_num_threads(1)
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "Give each worker files in a row, where `-n` alone would deal out tests: what a file's tests share is then made once, not by each worker"
+    if config.getvalue('dist') != 'load': return None
+    from xdist.scheduler import WorkStealingScheduling
+    return WorkStealingScheduling(config, log)
+
+def pytest_collection_finish():
+    "Keep the garbage collector from going through all that the imports have made, again and again"
+    gc.collect()
+    gc.freeze()
 
 class GroupAnEpoch(GradualUnfreezing):
     "`GradualUnfreezing(1)` as a class, as callbacks are often given"
