@@ -10,17 +10,22 @@ from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Metric
 from fastcore.foundation import L
 
+from ..plan.plan import Plan
 from .plain_data import UNWRITABLE, tagged, to_plain
 
 # Of callbacks of these packages what isn't plain is known not to matter, but for the recorder's history
 KNOWN = 'fastai.', 'fastai_discrim.'
 HISTORY = {'Recorder.values'}
 
+def _look(v):
+    "Return how a value looks. A plan stays as it is: it can't change, and its table takes longer than the rest of a checkpoint"
+    return v if isinstance(v, Plan) else repr(v)
+
 def init_args(
     o, # A callback, a metric or a module
 ) -> dict: # By name
     "Return how the attributes look that `o` was made with"
-    return {k: repr(vars(o)[k]) for k in signature(type(o).__init__).parameters if k in vars(o)}
+    return {k: _look(vars(o)[k]) for k in signature(type(o).__init__).parameters if k in vars(o)}
 
 def plain_attrs(
     o, # A callback, a metric or a module
@@ -30,7 +35,7 @@ def plain_attrs(
     "Return the attributes of `o` that are plain"
     names,res = signature(type(o).__init__).parameters,{}
     for k,v in vars(o).items():
-        if k == 'learn' or k in names and (args is None or args.get(k) == repr(v)): continue
+        if k == 'learn' or k in names and (args is None or args.get(k) == _look(v)): continue
         try: res[k] = _plain_attr(v)
         except (*UNWRITABLE, AttributeError):
             if lost is not None: lost.add(f'{type(o).__name__}.{k}')
