@@ -1,8 +1,10 @@
 "What importing a module of ours changes in a process that has imported fastai.basics, and whether the module works there"
+import io
 import os
 import sys
 import tempfile
 import warnings
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import matplotlib as mpl
@@ -102,8 +104,11 @@ def _ulmfit(learn):
     _check_trained(learn, 3)
 
 def _head_lr_find(learn):
-    res = learn.head_lr_find(show_plot=False)
+    cbs,has_bar = list(learn.cbs),hasattr(learn, 'progress')
+    with redirect_stdout(out := io.StringIO()): res = learn.head_lr_find(show_plot=False)
     assert 1e-4 < res.lr < 10 and len(res.lrs) == len(res.losses) > 5
+    # What the search imports for its own bar gives the learner none
+    assert learn.cbs == cbs and hasattr(learn, 'progress') == has_bar and (has_bar or not out.getvalue().strip())
 
 def _range_test(learn):
     # The body is at work after the head
