@@ -1,7 +1,7 @@
 "Norm layers of frozen groups: as fastai has them, or frozen with their running statistics; the plan says which"
 import pytest
 import torch
-from conftest import make_mlp
+from conftest import make_mlp, pairs
 from fastai.callback.core import Callback
 from fastai.callback.training import BnFreeze
 from fastai.learner import Learner
@@ -161,12 +161,13 @@ STEP_FITS = {
     'stlr': lambda learn, cb, train_bn, cbs: learn.fit_stlr(2, 1e-2, cbs=[cb(train_bn=train_bn), *cbs]),
     'plan': lambda learn, cb, train_bn, cbs: learn.fit_plan(as_plan(cb(), train_bn), cbs=cbs)}
 
-@pytest.mark.parametrize('fit', STEP_FITS.values(), ids=STEP_FITS)
-@pytest.mark.parametrize('cb,epochs,opens', STRATEGIES.values(), ids=STRATEGIES)
-@pytest.mark.parametrize('train_bn', [False, True, None])
-@pytest.mark.parametrize('made', [True, False])
-def test_a_norm_layer_that_opens_in_the_middle_of_an_epoch(tmp_path, fit, cb, epochs, opens, train_bn, made):
+# `train_bn` of the callback or plan, and of the learner
+TRAIN_BN = {f'{train_bn}-{made}': (train_bn, made) for train_bn in (False, True, None) for made in (True, False)}
+
+@pytest.mark.parametrize('train_bn,strategy,fit', pairs(TRAIN_BN, STRATEGIES, STEP_FITS))
+def test_a_norm_layer_that_opens_in_the_middle_of_an_epoch(tmp_path, train_bn, strategy, fit):
     "Frozen with its statistics to the very step, and at work from there on; or as fastai has it"
+    (cb,epochs,opens),(train_bn,made) = strategy,train_bn
     learn,steps = make_mlp(tmp_path, norm=True, train_bn=made),NormSteps()
     with learn.no_bar(),learn.no_logging(): fit(learn, cb, train_bn, [steps])
     weights_always,stats_always = made if train_bn is None else train_bn,train_bn is not False
