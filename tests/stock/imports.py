@@ -54,6 +54,33 @@ def attributes(prefixes=('fastai', 'fastcore', 'fasttransform')):
         res[cls.__qualname__] = dict(vars(cls))
     return res
 
+def split_alone():
+    "Import what divides models, and divide one; return what that loads of packages that models are made with, and whether callbacks stay"
+    before,callbacks = modules(),list(defaults.callbacks)
+    from fastai_discrim.groups import (  # noqa: F401, for what they load
+        blocks,
+        labels,
+        layer_groups,
+        norms,
+        parallel,
+        repeats,
+        split,
+        text_models,
+        timm_models,
+    )
+    m = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    assert len(split.layerwise_split(m)) == 2 and text_models.text_splitter(m) is None
+    loaded = [n for n in modules() - before if n.split('.')[0] in ('fastai', 'timm', 'torchvision', 'transformers')]
+    return loaded,list(defaults.callbacks) == callbacks
+
+def split_without(packages):
+    "Divide a model of torchvision where `packages` can't be imported, and return the number of its layers"
+    for n in packages: sys.modules[n] = None
+    from torchvision.models import resnet18
+
+    from fastai_discrim.all import layerwise_split
+    return len(layerwise_split(resnet18()))
+
 # What Python adds to a package that a module of is imported, and to a class that has a subclass or is copied
 OF_PYTHON = ('__doc__', '__abstractmethods__', '_abc_impl', '__annotations__', '__annotations_cache__', '__static_attributes__',
              '__slotnames__')
