@@ -42,10 +42,10 @@ def find(learn, **kw):
 # Rates for what doesn't depend on how many there are: the 13 of a whole search take longer
 FEW = [1e-2, 1e-1]
 
-@pytest.fixture
-def one_range_test(monkeypatch):
-    "One of 100 steps, for a language model, where three take a third of this file's time"
-    monkeypatch.setattr('fastai_discrim.search.range_test.RUNS', 1)
+@pytest.fixture(autouse=True)
+def one_range_test(request, monkeypatch):
+    "One of 100 steps, where three would take a third of this file's time; all three where no trace may be left of them"
+    if 'leaves_no_trace' not in request.node.name: monkeypatch.setattr('fastai_discrim.search.range_test.RUNS', 1)
 
 # Nothing is left of it
 
@@ -61,7 +61,6 @@ def test_it_leaves_no_trace(tmp_path, make, state):
     check_no_trace(before, everything(learn))
     assert hooks == sum(len(m._forward_pre_hooks) for m in learn.model.modules())
 
-@pytest.mark.usefixtures('one_range_test')
 @pytest.mark.parametrize('make,opt,trained', pairs(MAKERS, OPTS, dict(new=False, trained=True)))
 def test_the_training_that_follows_is_what_it_would_have_been(tmp_path, make, opt, trained):
     check_training_that_follows(partial(make, tmp_path, **opt), find, trained)
@@ -88,7 +87,6 @@ def test_also_when_the_heads_are_broken_off(clas, monkeypatch):
     with pytest.raises(KeyboardInterrupt): find(clas)
     assert before == everything(clas)
 
-@pytest.mark.usefixtures('one_range_test')
 @pytest.mark.parametrize('make', [make_clas, make_lm])
 def test_loggers_are_paused(tmp_path, make):
     learn = make(tmp_path, cbs=CSVLogger())
@@ -97,7 +95,6 @@ def test_loggers_are_paused(tmp_path, make):
     find(learn, lrs=FEW)
     assert (learn.path/'history.csv').read_text() == log
 
-@pytest.mark.usefixtures('one_range_test')
 @pytest.mark.parametrize('make', [make_clas, make_lm])
 def test_what_callbacks_hold_is_as_it_was(tmp_path, make):
     class Hold(Callback):
@@ -136,7 +133,6 @@ def test_the_progress_bar_is_the_one_it_was(clas):
     assert all(cb.learn is clas for cb in clas.cbs)
     with clas.no_bar(): assert not any(type(cb).__name__ == 'ProgressCallback' for cb in clas.cbs)
 
-@pytest.mark.usefixtures('one_range_test')
 @pytest.mark.parametrize('make', [make_clas, make_lm])
 def test_nothing_is_printed_without_bar_and_logging(tmp_path, capsys, make):
     find(make(tmp_path))
@@ -177,10 +173,9 @@ def test_few_labels_give_a_rate_that_trains(tmp_path, seed):
     learn,g = make_clas(tmp_path),torch.Generator().manual_seed(seed)
     docs = [(torch.randint(3, 30, (12,), generator=g), torch.randint(2, (), generator=g)) for _ in range(100)]
     learn.dls = DataLoaders.from_dsets(docs[20:], docs[:20], bs=8, device='cpu', num_workers=0)
-    with warnings.catch_warnings(),learn.no_bar(),learn.no_logging():
+    with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        learn.fit_ulmfit(5)
-    assert 1e-3 <= learn.recorder.plan.lr < .5
+        assert 1e-3 <= find(learn, n_epoch=2).lr < .5
 
 def test_runs_are_averaged(clas, monkeypatch):
     runs = iter([[3., 1., 9.], [1., 2., 9.], [2., 0., 9.]])
@@ -333,7 +328,6 @@ def test_an_average_of_weights_in_a_callback_is_as_it_was(mlp, monkeypatch):
     assert find(mlp).how == 'range test of the head, as as told'
     assert all(torch.equal(v, before[k]) for k,v in cb.average.state_dict().items())
 
-@pytest.mark.usefixtures('one_range_test')
 def test_a_loss_that_learns_is_as_it_was(lm):
     class Scaled(nn.Module):
         def __init__(self):
