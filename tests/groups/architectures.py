@@ -118,7 +118,9 @@ MODELS = {
 
 
 @cache
+@torch.no_grad()
 def _built(name):
+    "Make a model and its input; without gradients, as a weight that an AWD-LSTM drops from couldn't be copied"
     set_seed(3)
     make,x,*_ = MODELS[name]
     return make(),x()
