@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from conftest import MAKERS, make_mlp, same, snapshot
+from conftest import MAKERS, in_turn, make_mlp, same, snapshot
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import set_seed
@@ -142,8 +142,10 @@ STRATEGIES = {
     'chain of halves': (ChainThaw(.5), lambda n, e: [(.5, (2,)), (.5, (0,)), (.5, (1,)), (e-1.5, (0, 1, 2))]),
     'own': (Backwards(), lambda n, e: [(.5, (0,)), (.5, (1,)), (e-1, (2,))])}
 
-@pytest.mark.parametrize('sched', SCHEDS, ids=str)
-@pytest.mark.parametrize('how', ['plan', 'fit'])
+# `fit_ulmfit` runs what `ulmfit_plan` gives
+HOW = dict(plan='plan', fit='fit')
+
+@pytest.mark.parametrize('sched,how', in_turn({str(s): s for s in SCHEDS}, HOW))
 def test_any_schedule(mlp, sched, how):
     want = Plan([Phase(n, g, discriminative_lrs(1e-2, 3), sched) for n,g in STRATEGIES['gradual'][1](3, 4)])
     with mlp.no_bar():
@@ -153,9 +155,9 @@ def test_any_schedule(mlp, sched, how):
     if type(sched) is not Stairs: return assert_ran(mlp, want)
     np.testing.assert_allclose(mlp.recorder.group_lrs[:,2], np.repeat([.5, .25, .5, .25, .5, .25], [4, 4, 4, 4, 8, 8])*1e-2, rtol=1e-12)
 
-@pytest.mark.parametrize('strategy,phases', STRATEGIES.values(), ids=STRATEGIES)
-@pytest.mark.parametrize('how', ['plan', 'fit'])
-def test_any_strategy(mlp, strategy, phases, how):
+@pytest.mark.parametrize('strategy,how', in_turn(STRATEGIES, HOW))
+def test_any_strategy(mlp, strategy, how):
+    strategy,phases = strategy
     want = Plan([Phase(n, g, discriminative_lrs(1e-2, 3)) for n,g in phases(3, 4)])
     with mlp.no_bar():
         if how == 'fit': mlp.fit_ulmfit(4, 1e-2, unfreezing=strategy)

@@ -1,7 +1,7 @@
 "Norm layers of frozen groups: as fastai has them, or frozen with their running statistics; the plan says which"
 import pytest
 import torch
-from conftest import make_mlp, pairs
+from conftest import in_turn, make_mlp, pairs
 from fastai.callback.core import Callback
 from fastai.callback.training import BnFreeze
 from fastai.learner import Learner
@@ -173,10 +173,10 @@ def test_a_norm_layer_that_opens_in_the_middle_of_an_epoch(tmp_path, train_bn, s
     weights_always,stats_always = made if train_bn is None else train_bn,train_bn is not False
     assert steps.seen == [(o or weights_always, o or stats_always) for o in open_steps(epochs, opens)]
 
-@pytest.mark.parametrize('fit', STEP_FITS.values(), ids=STEP_FITS)
-@pytest.mark.parametrize('cb,epochs,opens', STRATEGIES.values(), ids=STRATEGIES)
-def test_bn_freeze_in_the_middle_of_an_epoch(tmp_path, fit, cb, epochs, opens):
+@pytest.mark.parametrize('strategy,fit', in_turn(STRATEGIES, STEP_FITS))
+def test_bn_freeze_in_the_middle_of_an_epoch(tmp_path, strategy, fit):
     "The statistics are those of the layers that train, whenever these open and shut"
+    cb,epochs,opens = strategy
     learn,steps = make_mlp(tmp_path, norm=True, train_bn=False),NormSteps()
     with learn.no_bar(),learn.no_logging(): fit(learn, cb, None, [BnFreeze(), steps])
     assert steps.seen == [(o, o) for o in open_steps(epochs, opens)]

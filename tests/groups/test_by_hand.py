@@ -9,7 +9,7 @@ from callbacks.watch import watched
 from conftest import StopAt, in_turn, make_clas, make_mlp, moved, pairs, weights
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
-from fastai.optimizer import SGD, Adam, OptimWrapper, ranger
+from fastai.optimizer import Adam, OptimWrapper, ranger
 from torch import nn
 
 from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing
@@ -18,7 +18,8 @@ from fastai_discrim.plan.phase import Phase
 from fastai_discrim.plan.plan import Plan
 from fastai_discrim.recipes.published import recipes
 
-OPTS = dict(adam=Adam, sgd=partial(SGD, mom=0.9), ranger=ranger, torch=partial(OptimWrapper, opt=torch.optim.AdamW))
+# SGD keeps what is known of a parameter as Adam does
+OPTS = dict(adam=Adam, ranger=ranger, torch=partial(OptimWrapper, opt=torch.optim.AdamW))
 # So that all that trains moves, also a bias before a norm layer
 DECAY = dict(wd=.1, wd_bn_bias=True)
 MIDDLE,NORM = {'2.weight', '2.bias'},{'3.weight', '3.bias'}
