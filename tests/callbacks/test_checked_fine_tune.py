@@ -10,7 +10,6 @@ from fastai_discrim.callbacks.checked_fine_tune import wrap_fine_tune
 from fastai_discrim.callbacks.discriminative import DiscriminativeLR
 from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing
 
-
 STRATEGIES = {'class': GroupAnEpoch, 'instance': GradualUnfreezing(1)}
 
 @pytest.mark.parametrize('freeze_epochs,cb,added', pairs({'1': 1, '2': 2, '4': 4}, STRATEGIES, {'cbs': False, 'add_cb': True}))
