@@ -1,4 +1,6 @@
 "Small learners that train in seconds on a CPU"
+import gc
+import os
 import random
 from collections import deque
 from collections.abc import Mapping
@@ -37,6 +39,18 @@ SMALL = dict(emb_sz=8, n_hid=12)
 # Tensors this small are slower on two threads than on one
 torch.set_num_threads(1)
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "Give each worker files in a row, where `-n` alone deals out tests: what a file's tests share is made once, not by each worker"
+    if config.getvalue('dist') != 'load': return None
+    from xdist.scheduler import WorkStealingScheduling
+    return WorkStealingScheduling(config, log)
+
+def pytest_collection_finish():
+    "Keep the garbage collector from going through all that the imports have made, again and again"
+    gc.collect()
+    gc.freeze()
+
 class GroupAnEpoch(GradualUnfreezing):
     "`GradualUnfreezing(1)` as a class, as callbacks are often given"
     def __init__(self): super().__init__(1)
@@ -56,10 +70,10 @@ def _docs(n, vocab, length=12):
     xs = torch.randint(3, vocab, (n, length), generator=g)
     return [(x, (x > vocab//2).float().mean().gt(0.5).long()) for x in xs]
 
-def make_clas(path, n=48, bs=8, **kwargs):
-    "An AWD-LSTM classifier, 5 groups"
+def make_clas(path, n=48, bs=8, length=12, **kwargs):
+    "An AWD-LSTM classifier, 5 groups; texts of `length` tokens"
     set_seed(7)
-    docs = _docs(n, 30)
+    docs = _docs(n, 30, length)
     dls = DataLoaders.from_dsets(docs, docs[:16], bs=bs, device='cpu', drop_last=True, num_workers=0)
     model = get_text_classifier(AWD_LSTM, 30, 2, config=dict(awd_lstm_clas_config, **SMALL), seq_len=6, drop_mult=0.3)
     return TextLearner(dls, model, loss_func=CrossEntropyLossFlat(), splitter=awd_lstm_clas_split, metrics=accuracy, path=path, **kwargs)
@@ -74,6 +88,19 @@ def make_lm(path, n=40, bs=4, **kwargs):
                      path=path, **kwargs)
 
 MAKERS = dict(mlp=make_mlp, clas=make_clas, lm=make_lm)
+
+def pairs(first, second, third):
+    """Combine named values of three parameters so that any two values of two of them meet: the first two in all combinations, the third in
+    turn. It must have the fewest. All combinations of three take as many times longer as it has values"""
+    assert len(third) <= min(len(first), len(second))
+    names = list(third)
+    return [pytest.param(first[a], second[b], third[c := names[(i+j) % len(names)]], id=f'{a}-{b}-{c}')
+            for i,a in enumerate(first) for j,b in enumerate(second)]
+
+def in_turn(first, second, skip=0):
+    "Combine each named value of a parameter with one of another, beginning after `skip` of these"
+    names = list(second)
+    return [pytest.param(first[a], second[b := names[(i+skip) % len(names)]], id=f'{a}-{b}') for i,a in enumerate(first)]
 
 class StopAt(Callback):
     "End the fit, in the way of Ctrl-C, before a step"
@@ -181,6 +208,13 @@ def everything(learn):
                 rng=[exact(getattr(dl, k)) for dl in loaders for k in ('rng', 'generator') if hasattr(dl, k)],
                 order=[exact(list(dl.items.idxs)) for dl in loaders if hasattr(getattr(dl, 'items', None), 'idxs')],
                 py=random.getstate(), np=exact(np.random.get_state()), torch=exact(torch.get_rng_state()))
+
+@pytest.fixture(autouse=True, scope='session')
+def no_waiting_for_the_disk():
+    "What a process wrote outlives it without that, too; checkpoints are written thousands of times"
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(os, 'fsync', lambda fd: None)
+        yield
 
 @pytest.fixture(autouse=True)
 def no_figures_left():

@@ -10,6 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
+# `DistributedDataParallel` imports it: each of dozens of processes would, where this one hadn't
+import torch._dynamo
 from conftest import StopAt, make_clas, make_mlp
 from fastai.callback.core import Callback
 from fastai.metrics import ValueMetric, accuracy

@@ -24,7 +24,7 @@ class Hold(Callback):
 @pytest.fixture
 def held(tmp_path):
     learn = make_mlp(tmp_path, norm=True, cbs=Hold(), opt_func=lambda ps, **kw: Lookahead(RAdam(ps, **kw)))
-    with learn.no_bar(): learn.fit_one_cycle(2, 1e-2)
+    with learn.no_bar(): learn.fit_one_cycle(1, 1e-2)
     return learn
 
 @torch.no_grad()

@@ -89,6 +89,14 @@ def test_a_module_imported_alone_works(processes, name):
     added = processes([TORCH, BASICS], 'stock.imports:use_alone', name)
     assert set(ALONE[name][0]) <= set(added)
 
+@forks
+def test_nothing_is_loaded_to_divide_a_model(processes):
+    assert processes([TORCH, BASICS], 'stock.imports:split_alone') == ([], True)
+
+@forks
+def test_neither_timm_nor_transformers_are_needed_to_divide_a_model(processes):
+    assert processes([TORCH, BASICS], 'stock.imports:split_without', ('timm', 'transformers', 'accelerate')) == 10
+
 def new_names(cls): return {k for k,v in vars(cls).items() if 'fastai_discrim' in str(getattr(getattr(v, 'fget', v), '__module__', ''))}
 
 def test_each_method_of_ours_is_used_after_one_import():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from conftest import MAKERS, make_mlp, same, snapshot
+from conftest import MAKERS, in_turn, make_mlp, same, snapshot
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import set_seed
@@ -23,13 +23,14 @@ from fastai_discrim.plan.plan import Plan
 from fastai_discrim.plan.rates import discriminative_lrs
 from fastai_discrim.plan.schedules import STLR, CLRBeta, Cos, Flat, OneCycle, Schedule
 
+PLAN_ARGS = [{}, dict(epochs=2), dict(factor=1.5, cut_frac=.3, ratio=7), dict(gradual=True), dict(gradual=False), dict(down_to=1),
+             dict(epochs=.25), dict(epochs=1), dict(epochs=1.5)]
 
-@pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS)
-@pytest.mark.parametrize('kw', [{}, dict(epochs=2), dict(factor=1.5, cut_frac=.3, ratio=7),
-                                dict(gradual=True), dict(gradual=False), dict(down_to=1),
-                                dict(epochs=.25), dict(epochs=1), dict(epochs=1.5)], ids=str)
-def test_ulmfit_plans_run_as_planned(tmp_path, make, kw):
-    learn = make(tmp_path, n=24)
+# Models that take longer: only what gives them another kind of plan
+@pytest.mark.parametrize('name,kw', [*(('mlp', kw) for kw in PLAN_ARGS), *(('clas', kw) for kw in PLAN_ARGS[::3]),
+                                     *(('lm', kw) for kw in PLAN_ARGS[::3])], ids=str)
+def test_ulmfit_plans_run_as_planned(tmp_path, name, kw):
+    learn = MAKERS[name](tmp_path, n=24)
     plan = learn.ulmfit_plan(10, 1e-2, **kw)
     with learn.no_bar(): learn.fit_plan(plan)
     assert_ran(learn, plan)
@@ -142,8 +143,10 @@ STRATEGIES = {
     'chain of halves': (ChainThaw(.5), lambda n, e: [(.5, (2,)), (.5, (0,)), (.5, (1,)), (e-1.5, (0, 1, 2))]),
     'own': (Backwards(), lambda n, e: [(.5, (0,)), (.5, (1,)), (e-1, (2,))])}
 
-@pytest.mark.parametrize('sched', SCHEDS, ids=str)
-@pytest.mark.parametrize('how', ['plan', 'fit'])
+# `fit_ulmfit` runs what `ulmfit_plan` gives
+HOW = dict(plan='plan', fit='fit')
+
+@pytest.mark.parametrize('sched,how', in_turn({str(s): s for s in SCHEDS}, HOW))
 def test_any_schedule(mlp, sched, how):
     want = Plan([Phase(n, g, discriminative_lrs(1e-2, 3), sched) for n,g in STRATEGIES['gradual'][1](3, 4)])
     with mlp.no_bar():
@@ -153,9 +156,9 @@ def test_any_schedule(mlp, sched, how):
     if type(sched) is not Stairs: return assert_ran(mlp, want)
     np.testing.assert_allclose(mlp.recorder.group_lrs[:,2], np.repeat([.5, .25, .5, .25, .5, .25], [4, 4, 4, 4, 8, 8])*1e-2, rtol=1e-12)
 
-@pytest.mark.parametrize('strategy,phases', STRATEGIES.values(), ids=STRATEGIES)
-@pytest.mark.parametrize('how', ['plan', 'fit'])
-def test_any_strategy(mlp, strategy, phases, how):
+@pytest.mark.parametrize('strategy,how', in_turn(STRATEGIES, HOW))
+def test_any_strategy(mlp, strategy, how):
+    strategy,phases = strategy
     want = Plan([Phase(n, g, discriminative_lrs(1e-2, 3)) for n,g in phases(3, 4)])
     with mlp.no_bar():
         if how == 'fit': mlp.fit_ulmfit(4, 1e-2, unfreezing=strategy)

@@ -10,15 +10,20 @@ from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Metric
 from fastcore.foundation import L
 
+from ..plan.plan import Plan
 from .plain_data import UNWRITABLE, tagged, to_plain
 
 # The values of callbacks in these packages that aren't plain data don't affect a run, except for the recorder's history
 KNOWN = 'fastai.', 'fastai_discrim.'
 HISTORY = {'Recorder.values'}
 
+def _look(v):
+    "Return the `repr` of `v`, but a plan itself: it can't change, and its table takes longer than the rest of a checkpoint"
+    return v if isinstance(v, Plan) else repr(v)
+
 def init_args(o) -> dict:
-    "Return the `repr` of each attribute of `o` that is named like an argument of `__init__`, by name"
-    return {k: repr(vars(o)[k]) for k in signature(type(o).__init__).parameters if k in vars(o)}
+    "Return how each attribute of `o` looks that is named like an argument of `__init__`, by name"
+    return {k: _look(vars(o)[k]) for k in signature(type(o).__init__).parameters if k in vars(o)}
 
 def plain_attrs(
     o, # A callback, a metric or a module
@@ -28,7 +33,7 @@ def plain_attrs(
     "Return the attributes of `o` that can be written as plain data"
     names,res = signature(type(o).__init__).parameters,{}
     for k,v in vars(o).items():
-        if k == 'learn' or k in names and (args is None or args.get(k) == repr(v)): continue
+        if k == 'learn' or k in names and (args is None or args.get(k) == _look(v)): continue
         try: res[k] = _plain_attr(v)
         except (*UNWRITABLE, AttributeError):
             if lost is not None: lost.add(f'{type(o).__name__}.{k}')

@@ -39,6 +39,10 @@ def _packed(v):
     for kind,dtype in ((float, torch.float64), (int, torch.int64)):
         if all(_is_number(o, kind) for r in rows for o in r): return tagged('numbers', torch.tensor(v, dtype=dtype))
 
+def _packed_tuple(v):
+    "Return a long tuple of integers, such as a random state of python, as a tensor; None if it is none"
+    if len(v) >= PACK_FROM and all(_is_number(o, int) for o in v): return tagged('integers', torch.tensor(v, dtype=torch.int64))
+
 def _plain_tensor(v):
     "Return a tensor on the CPU; copy a view of a much larger tensor"
     v = v.detach().as_subclass(Tensor)
@@ -56,7 +60,7 @@ def to_plain(v) -> object: # Of types that `torch.load` reads without executing 
     if isinstance(v, Metric): return to_plain({k: o for k,o in vars(v).items() if _is_plain(o)})
     if isinstance(v, dict): return {to_plain(k): to_plain(o) for k,o in v.items()}
     if _is_list(v): return _packed(v) or [to_plain(o) for o in v]
-    if type(v) is tuple: return tuple(to_plain(o) for o in v)
+    if type(v) is tuple: return _packed_tuple(v) or tuple(to_plain(o) for o in v)
     if type(v) is set: return tagged('set', [to_plain(o) for o in v])
     if isinstance(v, Path): return tagged('path', str(v))
     raise TypeError(f'a {type(v).__name__} in the state of a run: expected numbers, text, arrays and tensors, which a checkpoint can hold')
@@ -67,8 +71,9 @@ def _is_plain(v):
     except UNWRITABLE: return False
     return True
 
-_READ = {'scalars': list, 'numbers': Tensor.tolist, 'array': Tensor.numpy, 'set': lambda v: set(from_plain(v)), 'path': Path,
-         'on device': lambda v: v.to(default_device()), 'state_dict': lambda v: {'state_dict': from_plain(v)}}
+_READ = {'scalars': list, 'numbers': Tensor.tolist, 'integers': lambda v: tuple(v.tolist()), 'array': Tensor.numpy,
+         'set': lambda v: set(from_plain(v)), 'path': Path, 'on device': lambda v: v.to(default_device()),
+         'state_dict': lambda v: {'state_dict': from_plain(v)}}
 
 def from_plain(v) -> object:
     "Convert plain data back to the values that `to_plain` was given, but without their classes"

@@ -1,7 +1,7 @@
 "`fine_tune` under a strategy: its frozen fit is for the head alone, and what can't be done is said before it"
 import pytest
 from callbacks.watch import Opened, Steps, names
-from conftest import GroupAnEpoch, in_groups, make_mlp, moved, trains, weights
+from conftest import GroupAnEpoch, in_groups, make_mlp, moved, pairs, trains, weights
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 from plan.restated import phase_ends
@@ -10,10 +10,9 @@ from fastai_discrim.callbacks.checked_fine_tune import wrap_fine_tune
 from fastai_discrim.callbacks.discriminative import DiscriminativeLR
 from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing
 
+STRATEGIES = {'class': GroupAnEpoch, 'instance': GradualUnfreezing(1)}
 
-@pytest.mark.parametrize('cb', [GroupAnEpoch, GradualUnfreezing(1)], ids=['class', 'instance'])
-@pytest.mark.parametrize('freeze_epochs', [1, 2, 4])
-@pytest.mark.parametrize('added', [False, True])
+@pytest.mark.parametrize('freeze_epochs,cb,added', pairs({'1': 1, '2': 2, '4': 4}, STRATEGIES, {'cbs': False, 'add_cb': True}))
 def test_fine_tune(mlp, cb, freeze_epochs, added):
     opened = Opened()
     if added: mlp.add_cb(cb)

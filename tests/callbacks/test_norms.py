@@ -1,7 +1,7 @@
 "Norm layers of frozen groups train as in fastai, or are frozen with their running statistics, by `train_bn`"
 import pytest
 import torch
-from conftest import make_mlp
+from conftest import in_turn, make_mlp, pairs
 from fastai.callback.core import Callback
 from fastai.callback.training import BnFreeze
 from fastai.learner import Learner
@@ -161,21 +161,22 @@ STEP_FITS = {
     'stlr': lambda learn, cb, train_bn, cbs: learn.fit_stlr(2, 1e-2, cbs=[cb(train_bn=train_bn), *cbs]),
     'plan': lambda learn, cb, train_bn, cbs: learn.fit_plan(as_plan(cb(), train_bn), cbs=cbs)}
 
-@pytest.mark.parametrize('fit', STEP_FITS.values(), ids=STEP_FITS)
-@pytest.mark.parametrize('cb,epochs,opens', STRATEGIES.values(), ids=STRATEGIES)
-@pytest.mark.parametrize('train_bn', [False, True, None])
-@pytest.mark.parametrize('made', [True, False])
-def test_a_norm_layer_that_is_unfrozen_in_the_middle_of_an_epoch(tmp_path, fit, cb, epochs, opens, train_bn, made):
+# `train_bn` of the callback or plan, and of the learner
+TRAIN_BN = {f'{train_bn}-{made}': (train_bn, made) for train_bn in (False, True, None) for made in (True, False)}
+
+@pytest.mark.parametrize('train_bn,strategy,fit', pairs(TRAIN_BN, STRATEGIES, STEP_FITS))
+def test_a_norm_layer_that_is_unfrozen_in_the_middle_of_an_epoch(tmp_path, train_bn, strategy, fit):
     "It is frozen with its statistics up to this step and trains from there on, or behaves as in fastai"
+    (cb,epochs,opens),(train_bn,made) = strategy,train_bn
     learn,steps = make_mlp(tmp_path, norm=True, train_bn=made),NormSteps()
     with learn.no_bar(),learn.no_logging(): fit(learn, cb, train_bn, [steps])
     weights_always,stats_always = made if train_bn is None else train_bn,train_bn is not False
     assert steps.seen == [(o or weights_always, o or stats_always) for o in open_steps(epochs, opens)]
 
-@pytest.mark.parametrize('fit', STEP_FITS.values(), ids=STEP_FITS)
-@pytest.mark.parametrize('cb,epochs,opens', STRATEGIES.values(), ids=STRATEGIES)
-def test_bn_freeze_in_the_middle_of_an_epoch(tmp_path, fit, cb, epochs, opens):
+@pytest.mark.parametrize('strategy,fit', in_turn(STRATEGIES, STEP_FITS))
+def test_bn_freeze_in_the_middle_of_an_epoch(tmp_path, strategy, fit):
     "Only norm layers that train update their statistics, whenever these are frozen and unfrozen"
+    cb,epochs,opens = strategy
     learn,steps = make_mlp(tmp_path, norm=True, train_bn=False),NormSteps()
     with learn.no_bar(),learn.no_logging(): fit(learn, cb, None, [BnFreeze(), steps])
     assert steps.seen == [(o, o) for o in open_steps(epochs, opens)]

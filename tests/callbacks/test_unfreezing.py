@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from callbacks.watch import Steps, Watch, chain, gradual, names, watched
-from conftest import GroupAnEpoch, in_groups, lr_find, make_clas, make_mlp, moved, trains, weights
+from conftest import GroupAnEpoch, in_groups, lr_find, make_clas, make_mlp, moved, pairs, trains, weights
 from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException
 from fastai.callback.fp16 import MixedPrecision, NonNativeMixedPrecision
 from fastai.callback.progress import CSVLogger, ShowGraphCallback
@@ -58,10 +58,10 @@ FITS = {
     'fit_clr_beta': lambda l, **kw: l.fit_clr_beta(5, 1e-2, **kw),
 }
 
-@pytest.mark.parametrize('added', [False, True], ids=['cbs', 'add_cb'])
-@pytest.mark.parametrize('fit', FITS.values(), ids=FITS)
-@pytest.mark.parametrize('cbs', [[GroupAnEpoch], [ChainThaw], [GroupAnEpoch, DiscriminativeLR], [ChainThaw, DiscriminativeLR]],
-                         ids=lambda cbs: '+'.join(c.__name__ for c in cbs))
+CALLBACKS = {'+'.join(c.__name__ for c in cbs): cbs for cbs in ([GroupAnEpoch], [ChainThaw], [GroupAnEpoch, DiscriminativeLR],
+                                                               [ChainThaw, DiscriminativeLR])}
+
+@pytest.mark.parametrize('cbs,fit,added', pairs(CALLBACKS, FITS, {'cbs': False, 'add_cb': True}))
 def test_drops_into_every_fit(mlp, cbs, fit, added):
     watch = Watch()
     if added: mlp.add_cbs(cbs)
@@ -227,9 +227,9 @@ class Break(Callback):
 
 EXCEPTIONS = dict(ctrl_c=KeyboardInterrupt, cancel_fit=CancelFitException, error=ZeroDivisionError)
 
-@pytest.mark.parametrize('where', ['before_batch', 'after_backward', 'before_step', 'after_step', 'after_batch'])
-@pytest.mark.parametrize('ex', EXCEPTIONS.values(), ids=EXCEPTIONS)
-@pytest.mark.parametrize('make', [make_mlp, make_clas], ids=['mlp', 'clas'])
+EVENTS = 'before_batch', 'after_backward', 'before_step', 'after_step', 'after_batch'
+
+@pytest.mark.parametrize('ex,where,make', pairs(EXCEPTIONS, dict(zip(EVENTS, EVENTS)), dict(mlp=make_mlp, clas=make_clas)))
 def test_an_interrupted_fit_leaves_the_learner_intact(tmp_path, make, ex, where):
     learn = make(tmp_path)
     n = len(learn.splitter(learn.model))

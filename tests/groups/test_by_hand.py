@@ -1,13 +1,15 @@
 "Parameters that the user froze stay frozen, frozen groups are unfrozen, and `learn.unfreeze()` unfreezes everything"
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
 from callbacks.watch import watched
-from conftest import StopAt, make_clas, make_mlp, moved, weights
+from conftest import StopAt, in_turn, make_clas, make_mlp, moved, pairs, weights
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
-from fastai.optimizer import SGD, Adam, OptimWrapper, ranger
+from fastai.optimizer import Adam, OptimWrapper, ranger
 from torch import nn
 
 from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing
@@ -16,7 +18,8 @@ from fastai_discrim.plan.phase import Phase
 from fastai_discrim.plan.plan import Plan
 from fastai_discrim.recipes.published import recipes
 
-OPTS = dict(adam=Adam, sgd=partial(SGD, mom=0.9), ranger=ranger, torch=partial(OptimWrapper, opt=torch.optim.AdamW))
+# The marks of SGD are kept in the same way as those of Adam
+OPTS = dict(adam=Adam, ranger=ranger, torch=partial(OptimWrapper, opt=torch.optim.AdamW))
 # A scale at which every parameter that trains moves, even a bias before a norm layer
 DECAY = dict(wd=.1, wd_bn_bias=True)
 MIDDLE,NORM = {'2.weight', '2.bias'},{'3.weight', '3.bias'}
@@ -50,7 +53,7 @@ FITS = {
 
 class TestBeforeThereIsAnOptimiser:
     "Without an optimiser, everything that is frozen was frozen by the user"
-    @pytest.mark.parametrize('fit', FITS.values(), ids=FITS)
+    @pytest.mark.parametrize('fit,opt_func', in_turn(FITS, OPTS))
     def test_a_whole_group(self, tmp_path, opt_func, fit):
         learn = make_mlp(tmp_path, opt_func=opt_func, norm=True, **DECAY)
         freeze(learn, '0.weight', '0.bias')
@@ -58,7 +61,7 @@ class TestBeforeThereIsAnOptimiser:
         with pytest.warns(UserWarning, match=said): assert stays(learn, fit, ['0.weight', '0.bias'])
         assert stays(learn, fit, ['0.weight', '0.bias'])
 
-    @pytest.mark.parametrize('fit', FITS.values(), ids=FITS)
+    @pytest.mark.parametrize('fit,opt_func', in_turn(FITS, OPTS, skip=1))
     def test_parts_of_groups_norms_among_them(self, tmp_path, opt_func, fit):
         learn = make_mlp(tmp_path, opt_func=opt_func, norm=True, **DECAY)
         freeze(learn, '0.weight', '2.bias', *NORM)
@@ -87,8 +90,7 @@ class TestBeforeThereIsAnOptimiser:
         assert mlp.opt is None
 
 class TestInAGroupThatFastaiFroze:
-    @pytest.mark.parametrize('fit', FITS.values(), ids=FITS)
-    @pytest.mark.parametrize('reset_opt', [False, True])
+    @pytest.mark.parametrize('fit,opt_func,reset_opt', pairs(FITS, OPTS, {'kept': False, 'reset': True}))
     def test_norms_that_would_train_all_the_same(self, tmp_path, opt_func, fit, reset_opt):
         learn = make_mlp(tmp_path, opt_func=opt_func, norm=True, **DECAY)
         learn.freeze()
@@ -124,8 +126,7 @@ def test_what_is_frozen_after_a_fit_of_ours_is_frozen_by_hand(tmp_path, opt_func
     learn.model[0].requires_grad_(True)
     assert stays(learn, FITS['fit_ulmfit'], [])
 
-@pytest.mark.parametrize('at', [0, 1, 2])
-@pytest.mark.parametrize('then', FITS.values(), ids=FITS)
+@pytest.mark.parametrize('then,opt_func,at', pairs(FITS, OPTS, {'0': 0, '1': 1, '2': 2}))
 def test_after_an_interrupted_fit(tmp_path, opt_func, at, then):
     "Groups that the plan froze are unfrozen, parameters that the user froze are not"
     learn = make_mlp(tmp_path, opt_func=opt_func, norm=True, **DECAY)
@@ -204,20 +205,26 @@ def test_exported_in_the_middle_of_a_plan(tmp_path, opt_func):
     export(learn)
     assert stays(learn, FITS['fit_ulmfit'], ['2.bias'])
 
+def run_with_checkpoint(path, opt_func, frozen_first, *stops):
+    "Run with stops, each time with a new learner, and return the last one"
+    for stop in (*stops, None):
+        learn = make_mlp(path, opt_func=opt_func, norm=True, **DECAY)
+        if frozen_first: learn.freeze()
+        freeze(learn, *NORM, *([] if frozen_first else ['2.bias', '0.weight', '0.bias']))
+        with learn.no_bar(),learn.no_logging():
+            cbs = [] if stop is None else StopAt(*stop)
+            try: learn.fit_ulmfit(5, 1e-2, cbs=cbs, checkpoint='r', checkpoint_every=2)
+            except KeyboardInterrupt: pass
+    return learn
+
+@cache
+def run_without_a_stop(opt_func, frozen_first):
+    with TemporaryDirectory() as path: return run_with_checkpoint(Path(path), opt_func, frozen_first)
+
 @pytest.mark.parametrize('at', [(0, 3), (1, 3), (3, 3)])
 @pytest.mark.parametrize('frozen_first', [False, True], ids=['new', 'frozen'])
 def test_a_run_resumes_from_a_checkpoint_with_its_frozen_parameters(tmp_path, opt_func, at, frozen_first):
-    def _run(name, *stops):
-        for stop in (*stops, None):
-            learn = make_mlp(tmp_path, opt_func=opt_func, norm=True, **DECAY)
-            if frozen_first: learn.freeze()
-            freeze(learn, *NORM, *([] if frozen_first else ['2.bias', '0.weight', '0.bias']))
-            with learn.no_bar(),learn.no_logging():
-                cbs = [] if stop is None else StopAt(*stop)
-                try: learn.fit_ulmfit(5, 1e-2, cbs=cbs, checkpoint=name, checkpoint_every=2)
-                except KeyboardInterrupt: pass
-        return learn
-    whole,resumed = _run('whole'),_run('resumed', at)
+    whole,resumed = run_without_a_stop(opt_func, frozen_first),run_with_checkpoint(tmp_path, opt_func, frozen_first, at)
     assert all(map(torch.equal, whole.model.state_dict().values(), resumed.model.state_dict().values()))
     assert frozen_by_hand(whole) == frozen_by_hand(resumed) and all(frozen_by_hand(whole).values())
     assert set(frozen_by_hand(whole)) == {*NORM} | ({*()} if frozen_first else {'2.bias', '0.weight', '0.bias'})

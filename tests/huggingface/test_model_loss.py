@@ -92,6 +92,12 @@ def test_accumulated():
 
 # The search
 
+@pytest.fixture
+def one_range_test(monkeypatch):
+    "One of 100 steps, where three take longer than all other tests here"
+    monkeypatch.setattr('fastai_discrim.search.range_test.RUNS', 1)
+
+@pytest.mark.usefixtures('one_range_test')
 @pytest.mark.filterwarnings('ignore:no rate')
 def test_the_search_goes_by_it():
     learn = smoothed()
@@ -109,8 +115,9 @@ def test_the_search_runs_heads_alone_where_it_is_the_usual_one():
     found,own = _found(),_found(model_loss=True)
     assert own.how.startswith('validation loss of the head') and own.lr == pytest.approx(found.lr, rel=0.2)
 
+@pytest.mark.usefixtures('one_range_test')
 @pytest.mark.filterwarnings('ignore:no rate')
 def test_one_line():
     learn = smoothed()
-    quiet(learn, learn.fit_ulmfit, 6)
+    quiet(learn, learn.fit_ulmfit, 2)
     assert learn.recorder.plan.lr_from.startswith('head_lr_find, range test of the head')

@@ -16,12 +16,12 @@ pytestmark = [pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs os.fork'
 def test_one_line_in_two_processes(tmp_path, model_loss):
     def run(path):
         learn = make_learner(path, model_loss=model_loss)
-        res = trained(learn, lambda l: l.fit_ulmfit(6))
+        res = trained(learn, lambda l: l.fit_ulmfit(3))
         preds = learn.get_preds()[0]
         if os.environ['RANK'] == '0': learn.save_pretrained(path/'saved')
         return {**res, 'lr': learn.recorder.plan.lr, 'preds': preds.tolist()}
     a,b = both(run, tmp_path)
-    check_equal(a, b, 6)
+    check_equal(a, b, 3)
     assert a['lr'] == b['lr'] and a['preds'] == b['preds'] and any('word_embeddings' in n for n in a['moved'][-1])
     from transformers import AutoModelForSequenceClassification
     saved = dict(AutoModelForSequenceClassification.from_pretrained(tmp_path/'saved').named_parameters())

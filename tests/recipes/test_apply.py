@@ -30,7 +30,7 @@ SIZES = {'scripts_clas': (24, 1), 'scripts_chain_thaw': (24, 1), 'notebook_clas'
 
 def learner(name, path, **kwargs):
     n = SIZES.get(name, (20, 1))[0]
-    if recipes[name].kind == 'classifier': return make_clas(path, n=2*n, bs=2, **kwargs)
+    if recipes[name].kind == 'classifier': return make_clas(path, n=2*n, bs=2, length=6, **kwargs)
     return make_lm(path, n=40, bs=4, **kwargs)
 
 @pytest.mark.parametrize('name', PHASES)

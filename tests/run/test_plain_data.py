@@ -65,6 +65,11 @@ nested = st.recursive(leaves, lambda values: st.one_of(
 @example([True, 1]*PACK_FROM)
 @example([-0., math.inf]*PACK_FROM)
 @example([L(1., 2.)]*PACK_FROM)
+# Tuples, which a random state needs
+@example(tuple(range(PACK_FROM)))
+@example((*range(PACK_FROM), 2**63))
+@example((True,)*PACK_FROM)
+@example((1, 2.)*PACK_FROM)
 def test_what_is_written_is_read(v): assert same(v, through_a_file(v))
 
 @settings(deadline=None, max_examples=50)

@@ -1,7 +1,7 @@
 "The loop of a plan's fit: fastai's, but for what is left out, and the learner's own only while the plan runs"
 import pytest
 import torch
-from conftest import StopAt, make_mlp
+from conftest import StopAt, in_turn, make_mlp
 from fastai.callback.core import (
     Callback,
     CancelBatchException,
@@ -63,8 +63,10 @@ CANCELS = [('before_batch', CancelBatchException), ('after_pred', CancelBatchExc
 @pytest.mark.parametrize('event,error', CANCELS, ids=lambda o: getattr(o, '__name__', o))
 def test_cancelled_as_in_fastai(tmp_path, event, error): assert same_as_stock(tmp_path, event, _raise(error))
 
-@pytest.mark.parametrize('n_epoch', [1, 5])
-@pytest.mark.parametrize('event', ['before_epoch', 'before_train', 'after_batch', 'after_train', 'after_epoch'])
+MIDDLE = 'before_epoch','before_train','after_batch','after_train','after_epoch'
+
+# Shorter and longer than the plan
+@pytest.mark.parametrize('event,n_epoch', in_turn(dict(zip(MIDDLE, MIDDLE)), {'1': 1, '5': 5}))
 def test_a_fit_in_the_middle_is_one_of_fastai(tmp_path, event, n_epoch):
     "It has its own number of epochs, and the plan has its own after it"
     def fit(learn): learn.fit(n_epoch, 1e-3)

@@ -1,8 +1,10 @@
 "What importing a module of ours changes in a process that has imported fastai.basics, and whether the module works there"
+import io
 import os
 import sys
 import tempfile
 import warnings
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import matplotlib as mpl
@@ -51,6 +53,33 @@ def attributes(prefixes=('fastai', 'fastcore', 'fasttransform')):
     for cls in (nn.Module, nn.Sequential, torch.Tensor, torch.optim.Optimizer, torch.utils.data.DataLoader, pd.DataFrame):
         res[cls.__qualname__] = dict(vars(cls))
     return res
+
+def split_alone():
+    "Import what divides models, and divide one; return what that loads of packages that models are made with, and whether callbacks stay"
+    before,callbacks = modules(),list(defaults.callbacks)
+    from fastai_discrim.groups import (  # noqa: F401, for what they load
+        blocks,
+        labels,
+        layer_groups,
+        norms,
+        parallel,
+        repeats,
+        split,
+        text_models,
+        timm_models,
+    )
+    m = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    assert len(split.layerwise_split(m)) == 2 and text_models.text_splitter(m) is None
+    loaded = [n for n in modules() - before if n.split('.')[0] in ('fastai', 'timm', 'torchvision', 'transformers')]
+    return loaded,list(defaults.callbacks) == callbacks
+
+def split_without(packages):
+    "Divide a model of torchvision where `packages` can't be imported, and return the number of its layers"
+    for n in packages: sys.modules[n] = None
+    from torchvision.models import resnet18
+
+    from fastai_discrim.all import layerwise_split
+    return len(layerwise_split(resnet18()))
 
 # What Python adds to a package that a module of is imported, and to a class that has a subclass or is copied
 OF_PYTHON = ('__doc__', '__abstractmethods__', '_abc_impl', '__annotations__', '__annotations_cache__', '__static_attributes__',
@@ -102,8 +131,11 @@ def _ulmfit(learn):
     _check_trained(learn, 3)
 
 def _head_lr_find(learn):
-    res = learn.head_lr_find(show_plot=False)
+    cbs,has_bar = list(learn.cbs),hasattr(learn, 'progress')
+    with redirect_stdout(out := io.StringIO()): res = learn.head_lr_find(show_plot=False)
     assert 1e-4 < res.lr < 10 and len(res.lrs) == len(res.losses) > 5
+    # What the search imports for its own bar gives the learner none
+    assert learn.cbs == cbs and hasattr(learn, 'progress') == has_bar and (has_bar or not out.getvalue().strip())
 
 def _range_test(learn):
     # The body is at work after the head
