@@ -585,7 +585,7 @@ def test_only_the_learners_callbacks_are_blamed(mlp):
         def after_pred(self): raise CancelFitException
     mlp.add_cb(CallOff())
     with pytest.raises(ValueError) as e: mlp.head_lr_find(show_plot=False)
-    said = re.search('one of (.*): expected', str(e.value)).group(1).split(', ')
+    said = re.search('one of the callbacks (.*) cancelled', str(e.value)).group(1).split(', ')
     assert sorted(said) == sorted(type(cb).__name__ for cb in mlp.cbs)
 
 @pytest.mark.parametrize('make', [make_clas, make_lm])
