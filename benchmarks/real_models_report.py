@@ -1,6 +1,7 @@
 "Report the results of benchmarks/real_models.py as tables and a plot: test errors in %, means over the seeds with 95 % t-intervals"
 import json
 from collections import defaultdict
+from hashlib import sha256
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -152,6 +153,13 @@ def report(folder) -> str:
     parts = ['', 'Test error, %', summary(res), *tables(res), 'Against the others, cell by cell', targets(res)]
     return '\n\n'.join(parts) if res else f'no results in {folder}'
 
+PLOTTED = 'floor','scratch','fine_tune','one_cycle','adamw_best','ulmfit'
+
+def fingerprint(res) -> str:
+    "Return a hash of the errors that `plot` draws, which the picture holds: a test compares it with that of the results"
+    drawn = {cell: {arm: errors(arms[arm]) for arm in PLOTTED if arm in arms} for cell,arms in res.items()}
+    return sha256(json.dumps(drawn, sort_keys=True).encode()).hexdigest()
+
 def plot(folder, file):
     "Plot test error against labelled examples, one panel for each model and data set (the paper's Figure 3)"
     res,panels = read(folder),defaultdict(list)
@@ -161,7 +169,7 @@ def plot(folder, file):
     cols = min(len(panels), 3)
     rows = -(-len(panels)//cols)
     fig,axs = plt.subplots(rows, cols, figsize=(3.4*max(cols, 2), 3.2*rows), layout='constrained', squeeze=False)
-    shown_arms = [o for o in order(res) if o in ('floor', 'scratch', 'fine_tune', 'one_cycle', 'adamw_best', 'ulmfit')]
+    shown_arms = [o for o in order(res) if o in PLOTTED]
     for ax,((model,data),cells) in zip(axs.flat, panels.items()):
         for i,arm in enumerate(shown_arms):
             points = sorted(_point(res[k], arm) for k in cells if arm in res[k])
@@ -175,7 +183,7 @@ def plot(folder, file):
     handles = {label: h for ax in fig.axes for h,label in zip(*ax.get_legend_handles_labels())}
     title = 'hollow: fewer seeds than fit_ulmfit'
     fig.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=max(cols, 2), fontsize=8, title=title)
-    plt.savefig(file, dpi=130)
+    plt.savefig(file, dpi=110, metadata=dict(Source=fingerprint(res)))
 
 def _point(arms, arm) -> tuple:
     "Return labelled examples, mean error, half of its interval, and whether the arm has fewer seeds than `fit_ulmfit` in this cell"

