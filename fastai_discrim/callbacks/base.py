@@ -41,6 +41,12 @@ def in_validation(
     "Tell whether `learn` validates or predicts: fastai locks it meanwhile, and calls events of a fit, such as `before_fit`"
     return learn.lock.locked()
 
+def is_first(
+    cb:Callback, # A callback in a fit
+) -> bool:
+    "Tell whether `cb` is the first of its class on the learner: a fit may have two, one from the user and one that this package adds"
+    return next(o for o in cb.learn.cbs if isinstance(o, type(cb))) is cb
+
 @dataclass
 class FitArgs:
     "Arguments of a fit that is about to start"

@@ -4,7 +4,8 @@ __all__ = ['DebiasBatchNorm']
 from fastai.torch_core import get_model
 from torch import nn
 
-from .base import FitCallback
+from ..groups.norms import keeps_stats
+from .base import FitCallback, is_first
 
 # A share of earlier statistics up to this doesn't matter
 LITTLE = 0.01
@@ -15,17 +16,17 @@ def _kept_share(norm, n_steps):
     return (1-norm.momentum)**n_steps
 
 def _is_new(norm):
-    "Tell whether the running statistics are those that torch makes a batch norm with: it has seen no data yet"
+    "Tell whether a batch norm has seen no data yet: its running statistics are those that torch creates"
     return not norm.running_mean.any() and bool((norm.running_var == 1).all())
 
 def biased_norms(
     model:nn.Module, # The model
     n_steps:int, # Training steps of a fit
 ) -> dict: # Batch norms, by name
-    "Return the batch norms that would keep more than 1 % of their pretrained running statistics in a fit of `n_steps` steps"
+    "Return the batch norms that keep more than 1 % of their earlier running statistics in a fit of `n_steps` steps"
     def _is_biased(m):
-        averages = isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats and m.momentum
-        return averages and LITTLE < _kept_share(m, n_steps) < 1 and not _is_new(m)
+        if not isinstance(m, nn.modules.batchnorm._BatchNorm) or not keeps_stats(m) or not m.momentum: return False
+        return _kept_share(m, n_steps) > LITTLE and not _is_new(m)
     return {name: m for name,m in get_model(model).named_modules() if _is_biased(m)}
 
 class DebiasBatchNorm(FitCallback):
@@ -36,35 +37,40 @@ class DebiasBatchNorm(FitCallback):
 
     >>> learn.fit_one_cycle(2, 1e-2, cbs=DebiasBatchNorm())
     """
-    # `learn.export` leaves it out: it holds tensors
-    _stateattrs = ('before',)
-    # By the name of the batch norm: mean, variance and number of batches when the fit began, and number of batches at the last correction
-    before = None
+    # `learn.export` leaves these out: they belong to one fit, and one of them holds tensors
+    _stateattrs = 'begun','earlier'
+    # By the name of the batch norm: its number of batches as the fit began; mean, variance and number of batches as the epoch began
+    begun,earlier = {},{}
 
     def before_fit(self):
-        # Two of them would correct twice; `fit_ulmfit` adds one by itself
-        is_first = next(cb for cb in self.learn.cbs if isinstance(cb, DebiasBatchNorm)) is self
-        norms = biased_norms(self.model, self.n_epoch*len(self.dls.train)) if is_first else {}
-        self.before = {k: [m.running_mean.clone(), m.running_var.clone(), *2*[int(m.num_batches_tracked)]] for k,m in norms.items()}
+        # `fit_ulmfit` may add a second one, which would correct twice
+        norms = biased_norms(self.model, self.n_epoch*len(self.dls.train)) if is_first(self) else {}
+        self.begun,self.earlier = {k: int(m.num_batches_tracked) for k,m in norms.items()},{}
+
+    def before_train(self):
+        # Not from the last correction: another callback may have loaded weights of an earlier epoch since
+        norms = self._norms()
+        self.earlier = {k: [m.running_mean.clone(), m.running_var.clone(), int(m.num_batches_tracked)] for k,m in norms.items()}
 
     def after_train(self): self._correct()
 
-    def after_fit(self):
-        # A fit that is cancelled within an epoch has no `after_train`
-        self._correct()
-        self.before = None
+    # A fit that is cancelled within an epoch has no `after_train`
+    def after_fit(self): self._correct()
+
+    def _norms(self):
+        "Return the batch norms to correct, by name; the modules may be others than when the fit began, as in several processes"
+        modules = dict(get_model(self.model).named_modules())
+        return {k: modules[k] for k in self.begun}
 
     def _correct(self):
-        "Leave a weighted mean over the batches of the fit in the running statistics, with the weights that momentum gives them"
-        modules = dict(get_model(self.model).named_modules())
-        for name,(mean,var,n_begun,n_last) in self.before.items():
-            norm,n = modules[name],int(modules[name].num_batches_tracked)
-            if n == n_last: continue
-            kept = _kept_share(norm, n-n_begun)
-            for running,earlier in ((norm.running_mean, mean), (norm.running_var, var)):
-                # The next correction begins with the corrected ones
-                running.sub_(kept*earlier.to(running)).div_(1-kept)
-                earlier.copy_(running)
+        "Leave a mean over the batches of the fit in the running statistics, with the weights that momentum gives them, scaled to sum to 1"
+        for k,m in self._norms().items():
+            if k not in self.earlier: continue
+            mean,var,n_before = self.earlier[k]
+            n = int(m.num_batches_tracked)
+            if n == n_before: continue
+            kept = _kept_share(m, n-self.begun[k])
+            for running,earlier in ((m.running_mean, mean), (m.running_var, var)): running.sub_(kept*earlier.to(running)).div_(1-kept)
             # Rounding can make a variance of 0 negative
-            norm.running_var.clamp_(min=0)
-            self.before[name][3] = n
+            m.running_var.clamp_(min=0)
+        self.earlier = {}

@@ -9,7 +9,7 @@ from ..groups.labels import group_labels
 from ..groups.layer_groups import check_groups
 from ..groups.norms import group_trains, norm_ids
 from ..plan.plot import plot_lrs
-from .base import FitCallback
+from .base import FitCallback, is_first
 from .discriminative import step_lrs
 
 
@@ -27,9 +27,7 @@ class GroupLRRecorder(FitCallback):
     order,run_valid = Recorder.order+1,False
 
     def before_fit(self):
-        # A fit may have two of these, one from the user and one that `fit` adds: only the first records
-        recorders = [cb for cb in self.learn.cbs if isinstance(cb, GroupLRRecorder)]
-        self.is_first = recorders[0] is self
+        self.is_first = is_first(self)
         if not hasattr(self.learn, 'recorder'): return
         record_on(self.recorder, group_lr_steps=[], group_lr_at=[], group_lr_fit=(self.n_epoch, len(self.dls.train)), group_lr_phases=[])
 

@@ -126,6 +126,26 @@ def test_a_fit_that_ends_within_an_epoch(tmp_path):
     assert len(seen.inputs) == 11
     check_stats(bn, seen.inputs)
 
+class LoadFirst(Callback):
+    "Load the weights of the first epoch after the second one, as a phase does that ends with its best weights"
+    def after_epoch(self):
+        if self.epoch == 0: self.first = {k: t.clone() for k,t in self.model.state_dict().items()}
+        if self.epoch == 1: self.model.load_state_dict(self.first)
+
+def test_weights_of_an_earlier_epoch_have_its_batches(tmp_path):
+    learn,bn = make(tmp_path)
+    fit(learn, cbs=[seen := NormInputs(), DebiasBatchNorm(), LoadFirst()])
+    check_stats(bn, seen.inputs[:8] + seen.inputs[16:])
+
+def test_a_fit_that_is_cancelled_before_it_begins(tmp_path):
+    class Cancel(Callback):
+        order = -20
+        def before_fit(self): raise CancelFitException()
+    learn,bn = make(tmp_path)
+    before = bn.running_mean.clone()
+    fit(learn, cbs=[Cancel(), DebiasBatchNorm()])
+    assert torch.equal(bn.running_mean, before)
+
 def test_ctrl_c_leaves_nothing_for_the_next_fit(tmp_path):
     class Stop(Callback):
         def after_batch(self):
@@ -171,10 +191,10 @@ def test_export_has_no_tensors_of_it(clas):
     clas.add_cb(DebiasBatchNorm())
     fit(clas, 1)
     # As Ctrl-C leaves it
-    clas.debias_batch_norm.before = {'1.layers.0': [torch.zeros(1)]}
+    clas.debias_batch_norm.earlier = {'1.layers.0': [torch.zeros(1)]}
     clas.dls.new_empty = lambda: clas.dls # these loaders hold plain lists, which fastai can't empty
     clas.export('norms.pkl')
-    assert load_learner(clas.path/'norms.pkl').debias_batch_norm.before is None
+    assert load_learner(clas.path/'norms.pkl').debias_batch_norm.earlier == {}
 
 @pytest.mark.parametrize('n', [8, 11, 16])
 def test_a_run_that_goes_on_ends_as_one_in_one_go(tmp_path, n):
