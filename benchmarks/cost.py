@@ -57,7 +57,7 @@ from fastai_discrim.all import layerwise_split
 from fastai_discrim.demo.ulmfit_demo import SMALL, language_model
 
 ARMS,TUNING_SEED,ENCODER = ('stock', 'ours'),1000,dict(epochs=2, rate=1e-2, seed=0)
-# Groups, epochs, and batches an epoch
+# Groups, epochs, and batches per epoch
 GROWTH = [*((n, 50, 4) for n in (2, 5, 10, 20, 50)), *((5, n, 4) for n in (10, 100, 1000)), *((5, 10, n) for n in (1, 10, 100))]
 
 def now():

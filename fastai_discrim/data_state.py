@@ -5,6 +5,7 @@ import random
 
 from fastai.learner import Learner
 from fastai.torch_core import get_random_states, set_random_states
+from fastcore.basics import first
 from torch import Generator
 
 
@@ -26,6 +27,12 @@ def whole_loader(
     "Return the loader inside a `DistributedDL`, or `dl` itself"
     # `isinstance` would need its module, which imports accelerate
     return dl.dl if type(dl).__name__ == 'DistributedDL' else dl
+
+def first_batch(
+    dl, # A loader, or any iterable of batches
+): # A batch
+    "Draw the first batch of a loader, without worker processes if it is fastai's"
+    return dl.one_batch() if hasattr(dl, 'one_batch') else first(dl)
 
 def own_attrs(
     dl, # A loader, or any object; a list of batches has no attributes

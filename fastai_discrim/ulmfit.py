@@ -98,10 +98,10 @@ def fit_ulmfit(self:Learner,
     if isinstance(lr, HeadLR) and rank_distrib() == 0: warn_of_collapse(self, lr)
 
 def _debias(learn, n_epoch):
-    "Return a list with a `DebiasBatchNorm` if the fit is too short for a batch norm, else an empty one"
+    "Return a list with a `DebiasBatchNorm` if the fit is too short for a batch norm to forget its statistics, else an empty list"
     n_biased = len(biased_norms(learn.model, n_epoch*len(learn.dls.train)))
     if not n_biased: return []
-    log_rank0(learn, f'DebiasBatchNorm: the fit is too short for {n_biased} batch norm{"s" * (n_biased != 1)} to forget the pretrained '
+    log_rank0(learn, f'DebiasBatchNorm: the fit is too short for {n_biased} batch norm{"s" * (n_biased != 1)} to forget the earlier '
               'running statistics')
     return [DebiasBatchNorm()]
 

@@ -47,6 +47,15 @@ def _shape(sched, cut_frac, ratio):
         raise ValueError(f'cut_frac={cut_frac} and ratio={ratio} with sched={sched}: expected one of the two ways; give them to `sched`')
     return sched
 
+def _is_gradual(learn, gradual, epochs, unfreezing):
+    "Tell whether to unfreeze the groups one after another; raise or warn if other arguments contradict `gradual=False`"
+    if gradual is None: gradual = unfreezing is not None or not is_language_model(learn)
+    if gradual: return True
+    if epochs is not None:
+        warn_user(f'epochs={epochs} is ignored, as there is one phase: leave it out, or unfreeze gradually with `gradual=True`')
+    if unfreezing is not None: raise ValueError(f'gradual=False with unfreezing={unfreezing!r}: expected one of the two')
+    return False
+
 def _norms_freeze(model, groups, phases):
     "Tell whether any norm layer is frozen in a phase; one without parameters may be as soon as any group is frozen"
     norms = norm_ids(model)
@@ -103,11 +112,7 @@ def ulmfit_plan(self:Learner,
     check_flag(gradual, 'gradual', 'to open a language model whole')
     groups,strategy,sched = check_groups(self),_strategy(unfreezing, epochs, down_to),_shape(sched, cut_frac, ratio)
     n,dead = len(groups),check_some_train(self, groups)
-    if gradual is None: gradual = unfreezing is not None or not is_language_model(self)
-    if not gradual:
-        if epochs is not None:
-            warn_user(f'epochs={epochs} is ignored, as there is one phase: leave it out, or unfreeze gradually with `gradual=True`')
-        if unfreezing is not None: raise ValueError(f'gradual=False with unfreezing={unfreezing!r}: expected one of the two')
+    gradual = _is_gradual(self, gradual, epochs, unfreezing)
     phases = _phases(self, n, dead, n_epoch, strategy, gradual, down_to)
     # With many groups, divide by the paper's factor only from the head to the body
     is_deep = n > PAPER_GROUPS and factor is span is decay is None and not min_scale

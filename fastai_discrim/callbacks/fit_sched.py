@@ -33,8 +33,8 @@ def fit_sched(
 @patch
 @check_names
 def fit_stlr(self:Learner,
-    n_epoch:int, # Epochs
-    lr_max=None, # Peak rate, as in `fit_one_cycle`: a number, a `slice`, or one a layer group; None for `learn.lr`
+    n_epoch:int, # Number of epochs
+    lr_max=None, # Peak rate, as in `fit_one_cycle`: a number, a `slice`, or one number per layer group; None for `learn.lr`
     cut_frac:float=0.1, # Fraction of the steps in which the rate rises
     ratio:float=32, # The rate starts and ends at `lr_max/ratio`
     wd:float|None=None, # Weight decay, as in `fit`
@@ -54,8 +54,8 @@ def fit_stlr(self:Learner,
 @patch
 @check_names
 def fit_clr_beta(self:Learner,
-    n_epoch:int, # Epochs
-    lr_max=None, # Peak rate, as in `fit_one_cycle`: a number, a `slice`, or one a layer group; None for `learn.lr`
+    n_epoch:int, # Number of epochs
+    lr_max=None, # Peak rate, as in `fit_one_cycle`: a number, a `slice`, or one number per layer group; None for `learn.lr`
     div:float=10, # The rate starts at `lr_max/div`
     pct:float=10, # Percentage of the steps, at the end, in which the rate falls to `lr_max/div/100`
     moms:tuple=(0.95, 0.85), # Momentum: highest, lowest

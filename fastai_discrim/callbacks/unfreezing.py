@@ -86,15 +86,15 @@ class Unfreezing(GroupCallback):
     def before_train(self):
         super().before_train()
         if self.idle: return
-        self.steps_an_epoch = len(self.dls.train)
-        self.phase_groups,self.ends = self._phases(len(self.opt.param_lists), self.n_epoch, self.steps_an_epoch)
-        self.enter(phase_at(self.fit_epoch*self.steps_an_epoch, self.ends))
+        self.steps_per_epoch = len(self.dls.train)
+        self.phase_groups,self.ends = self._phases(len(self.opt.param_lists), self.n_epoch, self.steps_per_epoch)
+        self.enter(phase_at(self.fit_epoch*self.steps_per_epoch, self.ends))
         if self.train_bn is False:
             for m in frozen_norms(self.model): m.eval()
 
     def before_batch(self):
         if self.idle: return
-        phase = phase_at(self.fit_epoch*self.steps_an_epoch + self.learn.iter, self.ends)
+        phase = phase_at(self.fit_epoch*self.steps_per_epoch + self.learn.iter, self.ends)
         if phase != self.current: self._enter_within_epoch(phase)
 
     def enter(self, phase:int):

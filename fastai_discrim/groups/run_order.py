@@ -7,7 +7,7 @@ import torch
 from fastai.learner import Learner
 from torch import Tensor, nn
 
-from ..data_state import data_state, own_attrs, random_states, set_data_state, set_random
+from ..data_state import data_state, first_batch, own_attrs, random_states, set_data_state, set_random
 from ..module_state import modules_kept
 from .modules import own_params
 
@@ -122,8 +122,7 @@ def learner_input(
     # A fastai loader sets attributes when it draws its first item
     attrs = dict(own_attrs(train))
     try:
-        # fastai's `one_batch` starts no worker processes
-        batch = train.one_batch() if hasattr(train, 'one_batch') else next(iter(train))
+        batch = first_batch(train)
         n = getattr(learn.dls, 'n_inp', 1 if len(batch) == 1 else len(batch)-1)
     finally:
         own_attrs(train).clear()

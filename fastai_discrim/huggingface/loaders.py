@@ -35,7 +35,8 @@ class HFTextDataLoaders(DataLoaders):
         **kwargs
     ):
         "Make loaders from `df`. Raise `ValueError` for a missing column, an empty text, a missing label, or if no row trains"
-        if not isinstance(df, pd.DataFrame): raise TypeError(f'df is a {type(df).__name__}: expected a pandas DataFrame, one row a text')
+        if not isinstance(df, pd.DataFrame):
+            raise TypeError(f'df is a {type(df).__name__}: expected a pandas DataFrame with one row per text')
         texts,labels = names_of_columns(df, 'text_col', text_col),names_of_columns(df, 'label_col', label_col)
         valid = names_of_columns(df, 'valid_col', valid_col)
         check_rows(df, texts, labels)

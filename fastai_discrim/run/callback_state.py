@@ -17,13 +17,13 @@ from .plain_data import UNWRITABLE, tagged, to_plain
 KNOWN = 'fastai.', 'fastai_discrim.'
 HISTORY = {'Recorder.values'}
 
-def _look(v):
-    "Return the `repr` of `v`, but a plan itself: it can't change, and its table takes longer than the rest of a checkpoint"
+def _snapshot(v):
+    "Return what to compare `v` with later: its `repr`, or a plan itself, which can't change and whose table is slow to make"
     return v if isinstance(v, Plan) else repr(v)
 
 def init_args(o) -> dict:
-    "Return how each attribute of `o` looks that is named like an argument of `__init__`, by name"
-    return {k: _look(vars(o)[k]) for k in signature(type(o).__init__).parameters if k in vars(o)}
+    "Return a snapshot of the attributes of `o` that are named like arguments of `__init__`, by name"
+    return {k: _snapshot(vars(o)[k]) for k in signature(type(o).__init__).parameters if k in vars(o)}
 
 def plain_attrs(
     o, # A callback, a metric or a module
@@ -33,7 +33,7 @@ def plain_attrs(
     "Return the attributes of `o` that can be written as plain data"
     names,res = signature(type(o).__init__).parameters,{}
     for k,v in vars(o).items():
-        if k == 'learn' or k in names and (args is None or args.get(k) == _look(v)): continue
+        if k == 'learn' or k in names and (args is None or args.get(k) == _snapshot(v)): continue
         try: res[k] = _plain_attr(v)
         except (*UNWRITABLE, AttributeError):
             if lost is not None: lost.add(f'{type(o).__name__}.{k}')

@@ -49,7 +49,7 @@ def check_plan(
         if _sets_what_plans_set(cb):
             name = cb.__name__ if isinstance(cb, type) else type(cb).__name__
             raise ValueError(f'{name} together with a plan, which sets every rate, momentum and what trains: expected none; '
-                             'leave it out, or `learn.remove_cb` it')
+                             'leave it out, or remove it with `learn.remove_cb`')
     _check_monitors(learn, plan)
     check_data(learn)
     plan.timeline(len(learn.dls.train))

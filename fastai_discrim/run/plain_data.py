@@ -40,7 +40,7 @@ def _packed(v):
         if all(_is_number(o, kind) for r in rows for o in r): return tagged('numbers', torch.tensor(v, dtype=dtype))
 
 def _packed_tuple(v):
-    "Return a long tuple of integers, such as a random state of python, as a tensor; None if it is none"
+    "Return a long tuple of integers, such as a random state of Python, as one tensor; None for any other tuple"
     if len(v) >= PACK_FROM and all(_is_number(o, int) for o in v): return tagged('integers', torch.tensor(v, dtype=torch.int64))
 
 def _plain_tensor(v):

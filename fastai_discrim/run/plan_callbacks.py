@@ -44,12 +44,12 @@ class PlanScheduler(FitCallback, ParamScheduler):
 
     def before_train(self):
         # Not `learn.n_iter`, which a validation in the middle of an epoch changes
-        self.steps_an_epoch = len(self.dls.train)
-        self.timeline,self.scheduled = self.plan.timeline(self.steps_an_epoch),None
+        self.steps_per_epoch = len(self.dls.train)
+        self.timeline,self.scheduled = self.plan.timeline(self.steps_per_epoch),None
 
     def before_batch(self):
         # `self.learn.iter` and not `self.iter`: the attribute lookup of `Callback` takes longer than the rest of this method
-        step = self.learn.epoch*self.steps_an_epoch + self.learn.iter
+        step = self.learn.epoch*self.steps_per_epoch + self.learn.iter
         phase,(leader,place) = self.plan.phases[self.timeline.phase(step)],self.timeline.cycle(step)
         if phase is not self.scheduled: self._schedule(phase, self.plan.phases[leader])
         self._update_val(place)

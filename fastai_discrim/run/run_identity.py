@@ -57,7 +57,7 @@ def run_identity(
         'training items': count_items(train),
         'validation items': count_items(valid[0]) if valid else 0,
         'batch size': batch_size(train),
-        'batches an epoch': len(train),
+        'batches per epoch': len(train),
         'optimiser': func_name(learn.opt_func),
         'weight decay': [wd.start, wd.stop] if isinstance(wd, slice) else np.asarray(wd).tolist(),
         'momentum': list(learn.moms),

@@ -33,7 +33,7 @@ def n_steps(
     return int(np.clip(n_fit*SHARE_OF_LONG, MIN_STEPS, MAX_STEPS))
 
 def destroyed_from(
-    lr:float|HeadLR, # The head's rate, or what `head_lr_find` gave
+    lr:float|HeadLR, # The head's rate, or the result of `head_lr_find`
 ) -> float: # inf if η_L has the usual size, or if the loss of the head alone is unknown
     "Return the loss from which on a rate has destroyed the body: the head alone does better. Only unscaled targets need this bound"
     if not isinstance(lr, HeadLR) or not lr.accepted or lr.lr <= HIGHEST_USUAL: return np.inf
@@ -61,7 +61,7 @@ def _is_at_edge(losses, destroyed):
 
 def search_body_lr(
     learn:Learner, # The learner, which is restored at the end
-    lr:float|HeadLR, # Peak rate of the head, η_L, or what `head_lr_find` gave
+    lr:float|HeadLR, # Peak rate of the head, η_L, or the result of `head_lr_find`
     plan_at:Callable, # Function that returns the plan of the fit for a rate of the group below the head, None for the default
     wd:float|None=None, # Weight decay, as in `fit`
 ) -> BodyLR: # The chosen rate, the rates tried and their losses, and how they were found

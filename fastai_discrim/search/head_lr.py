@@ -62,8 +62,8 @@ def _caution(losses):
                          'the loss, or try lower `lrs`')
     best = int(np.nanargmin(tried))
     if losses.is_clearly_lower(best, len(tried)) and lowers(untrained, tried[best]): return None
-    return (f'no rate clearly lowers the validation loss of an untrained head, {untrained:.4g}: this one says little; give the head more '
-            'epochs by `n_epoch`, look at the data, or scale a target that is far from 0')
+    return (f'no rate clearly lowers the validation loss of an untrained head, {untrained:.4g}: the rate found is unreliable; give the '
+            'head more epochs by `n_epoch`, look at the data, or scale a target that is far from 0')
 
 def _max_steps(learn, head):
     "Return the number of steps that the head may train at each rate, over all folds"
@@ -84,8 +84,8 @@ def _by_trials(learn, head, lrs, n_batch, runs, n_epoch, **fit_args):
     caution = _caution(losses)
     good = about_as_good(losses.at(slice(-1)))
     if not caution and tried[good[0]] > HIGHEST_USUAL:
-        caution = (f'η_L = {tried[good[0]]:.2g}: expected at most {HIGHEST_USUAL}; a higher one means that the targets are far from what '
-                   'the network gives; scale them to a mean of 0 and a standard deviation of 1')
+        caution = (f'η_L = {tried[good[0]]:.2g}: expected at most {HIGHEST_USUAL}; a higher one means that the targets are far from '
+                   'the outputs of the network; scale them to a mean of 0 and a standard deviation of 1')
     *means,untrained = losses.mean
     how = f'validation loss of the head, {n_epoch} epoch{"s" if n_epoch > 1 else ""} at each of {len(tried)} rates'
     if len(sets) > 1: how += f', {len(sets)}-fold cross-validation'

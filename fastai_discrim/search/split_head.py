@@ -14,6 +14,7 @@ from fastcore.basics import first
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
+from ..data_state import first_batch
 from ..groups.modules import own_params
 from ..module_state import modules_kept
 from .frozen_head import SplitHead, items, list_tensors, module_inputs
@@ -47,10 +48,6 @@ def _trace(learn, batch):
         for m in model.modules(): hooks.enter_context(m.register_forward_pre_hook(_note, with_kwargs=True))
         learn.validate(dl=[batch])
     return calls,learn.pred,any(half)
-
-def first_batch(dl):
-    "Draw the first batch of a loader, without worker processes if it is fastai's"
-    return dl.one_batch() if hasattr(dl, 'one_batch') else first(dl)
 
 def _trace_items(learn, batch, whole):
     "Trace two items; raise `HeadNotSeparable` if the model fails on them, but not on the `whole` batch"

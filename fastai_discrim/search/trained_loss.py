@@ -7,8 +7,9 @@ from fastai.callback.core import Callback, CancelFitException
 from fastai.learner import Learner
 
 from ..callbacks.base import group_callbacks
+from ..data_state import first_batch
 from .restored import restored
-from .split_head import OTHER_LOSS, HeadNotSeparable, first_batch
+from .split_head import OTHER_LOSS, HeadNotSeparable
 
 # Relative difference to ignore: rounding in half precision, or a term too small to affect a rate
 TOL = 1e-2
