@@ -11,7 +11,6 @@ from fastcore.foundation import L
 from fastcore.meta import delegates
 
 from . import ulmfit_plan  # noqa: F401, for `learn.ulmfit_plan`
-from .callbacks.batch_norms import DebiasBatchNorm, biased_norms
 from .checks import check_names
 from .distributed import log_rank0
 from .groups.layer_groups import check_groups
@@ -69,8 +68,7 @@ def fit_ulmfit(self:Learner,
     reset_opt:bool=False, # As in `fit`
     **kwargs
 ):
-    """Fine-tune as ULMFiT does: find the rates, then unfreeze the layer groups one by one, each at its own rate, under a slanted triangle.
-    Add `DebiasBatchNorm` where the fit is too short for batch norms to forget their pretrained statistics
+    """Fine-tune as ULMFiT does: find the rates, then unfreeze the layer groups one by one, each at its own rate, under a slanted triangle
 
     >>> learn.fit_ulmfit(3)
     >>> learn.recorder.plan   # what ran, and where its rates came from
@@ -93,17 +91,8 @@ def fit_ulmfit(self:Learner,
         with self.added_cbs(cbs):
             if lr is None: lr = _find_lr(self, plan, n_epoch, wd)
             if body_lr is None: body_lr = _find_body_lr(self, n_epoch, lr, wd, kwargs)
-    cbs = cbs + _debias(self, n_epoch)
     self.fit_plan(make_plan(lr, body_lr), cbs=cbs, wd=wd, checkpoint=checkpoint, checkpoint_every=checkpoint_every, reset_opt=reset_opt)
     if isinstance(lr, HeadLR) and rank_distrib() == 0: warn_of_collapse(self, lr)
-
-def _debias(learn, n_epoch):
-    "Return a list with a `DebiasBatchNorm` if the fit is too short for a batch norm to forget its statistics, else an empty list"
-    n_biased = len(biased_norms(learn.model, n_epoch*len(learn.dls.train)))
-    if not n_biased: return []
-    log_rank0(learn, f'DebiasBatchNorm: the fit is too short for {n_biased} batch norm{"s" * (n_biased != 1)} to forget the earlier '
-              'running statistics')
-    return [DebiasBatchNorm()]
 
 def _find_lr(learn, plan, n_epoch, wd):
     "Find η_L for `n_epoch` epochs under the schedule and momentum of `plan`"

@@ -43,7 +43,7 @@ class DebiasBatchNorm(FitCallback):
     begun,earlier = {},{}
 
     def before_fit(self):
-        # `fit_ulmfit` may add a second one, which would correct twice
+        # `fit_plan` may add a second one, which would correct twice
         norms = biased_norms(self.model, self.n_epoch*len(self.dls.train)) if is_first(self) else {}
         self.begun,self.earlier = {k: int(m.num_batches_tracked) for k,m in norms.items()},{}
 

@@ -6,9 +6,11 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 
 from ..callbacks.base import is_kind
+from ..callbacks.batch_norms import DebiasBatchNorm, biased_norms
 from ..callbacks.discriminative import DiscriminativeLR
 from ..callbacks.unfreezing import Unfreezing
 from ..checks import check_data, check_names, has_valid
+from ..distributed import log_rank0
 from ..groups.by_hand import check_some_train
 from ..groups.labels import group_labels
 from ..groups.layer_groups import check_groups
@@ -82,6 +84,14 @@ def _warn_of_one_step(plan, n_iter):
         warn_user(f'phases {", ".join(map(str, low))}: each has a single step, at {share} of its peak rates: expected more steps; use '
                   'smaller batches, or give the phases more epochs, such as `epochs=5`')
 
+def _debias(learn, plan):
+    "Return a list with a `DebiasBatchNorm` if the fit is too short for a batch norm to forget its statistics, else an empty list"
+    n = len(biased_norms(learn.model, plan.n_epoch*len(learn.dls.train)))
+    if not n: return []
+    log_rank0(learn, f'DebiasBatchNorm: the fit is too short for {n} batch norm{"s" * (n != 1)} to forget the earlier running statistics, '
+              'which are corrected where they change')
+    return [DebiasBatchNorm()]
+
 @patch
 @check_names
 def fit_plan(self:Learner,
@@ -94,7 +104,8 @@ def fit_plan(self:Learner,
     reset_opt:bool=False, # As in `fit`
     start_epoch:int=0, # As in `fit`
 ):
-    """Fit as `plan` says, with one progress bar and one recorder; `learn.phase` is the current phase, for other callbacks
+    """Fit as `plan` says, with one progress bar and one recorder; `learn.phase` is the current phase, for other callbacks. Add
+    `DebiasBatchNorm` if the fit is too short for batch norms to forget their pretrained statistics
 
     >>> plan = learn.ulmfit_plan(3, 1e-2)
     >>> learn.fit_plan(plan)
@@ -118,7 +129,7 @@ def fit_plan(self:Learner,
     with plan_loop(self, plan, *begin) as loop:
         ours = [PlanUnfreezing(plan), PlanScheduler(plan, loop), RunRecorder(plan), LossGuard(plan, checkpoint, checkpoint_every)]
         if any(p.early_stop for p in plan.phases): ours.append(PhaseEnding(plan, loop))
-        cbs = [*ours, *L(cbs)]
+        cbs = [*ours, *_debias(self, plan), *L(cbs)]
         if saving is not None:
             saving.loop = loop
             cbs.append(saving)

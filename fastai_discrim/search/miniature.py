@@ -11,7 +11,6 @@ from fastai.callback.core import Callback, CancelFitException, CancelValidExcept
 from fastai.learner import Learner
 from fastcore.basics import GetAttr
 
-from ..callbacks.batch_norms import DebiasBatchNorm
 from ..checks import has_valid
 from ..plan.opening import with_own_steps
 from ..plan.plan import Plan
@@ -78,7 +77,7 @@ def miniature_losses(
     with catch_warnings():
         # The whole fit gives these warnings itself
         simplefilter('ignore')
-        learn.fit_plan(miniature(plan, n_steps), wd=wd, cbs=[DebiasBatchNorm(), NoValidation()], reset_opt=True)
+        learn.fit_plan(miniature(plan, n_steps), wd=wd, cbs=NoValidation(), reset_opt=True)
     n_done,losses = learn.train_iter,ValidLosses(n_items)
     learn.validate(dl=shuffled(valid, n_items), cbs=losses)
     # A callback cancelled the pass, and `validate` caught its exception

@@ -10,7 +10,7 @@ from torch import nn
 
 from fastai_discrim.callbacks.batch_norms import DebiasBatchNorm, biased_norms
 from fastai_discrim.callbacks.unfreezing import GradualUnfreezing
-from fastai_discrim.run import fit_plan  # noqa: F401
+from fastai_discrim.run import fit_plan  # noqa: F401, for `learn.fit_plan`
 
 # An EfficientNet's
 LOW = 0.01
