@@ -97,7 +97,7 @@ def tables(res) -> list:
         arms,head = order(cells),list(map(title, cells))
         def _rows(f, arms, cells=cells): return [(NAMES.get(o, o), *(f(c[o], c) if o in c else '' for c in cells.values())) for o in arms]
         def _minus(runs, c): return signed(minus(runs, c.get('fine_tune', {})))
-        def _relative(runs, c): return f'{relative(runs, c.get("fine_tune", {})):+.0f} %'.replace('+nan %', '').replace('nan %', '')
+        def _relative(runs, c): return f'{relative(runs, c.get("fine_tune", {})):+.0f} %'.replace('+nan %', '')
         others = [o for o in arms if o != 'fine_tune']
         parts += [f'{name}: test error, %', markdown(('arm', *head), *_rows(lambda runs, _: shown(errors(runs)) + lost(runs), arms)),
                   f'{name}: minus `fine_tune(n-1)`, seed by seed', markdown(('arm', *head), *_rows(_minus, others)),

@@ -39,15 +39,8 @@ SMALL = dict(emb_sz=8, n_hid=12)
 # Tensors this small are slower on two threads than on one
 torch.set_num_threads(1)
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    "Give each worker files in a row, where `-n` alone deals out tests: what a file's tests share is made once, not by each worker"
-    if config.getvalue('dist') != 'load': return None
-    from xdist.scheduler import WorkStealingScheduling
-    return WorkStealingScheduling(config, log)
-
 def pytest_collection_finish():
-    "Keep the garbage collector from going through all that the imports have made, again and again"
+    "Exclude what the imports have created from garbage collection, which saves a seventh of the time"
     gc.collect()
     gc.freeze()
 
@@ -90,15 +83,16 @@ def make_lm(path, n=40, bs=4, **kwargs):
 MAKERS = dict(mlp=make_mlp, clas=make_clas, lm=make_lm)
 
 def pairs(first, second, third):
-    """Combine named values of three parameters so that any two values of two of them meet: the first two in all combinations, the third in
-    turn. It must have the fewest. All combinations of three take as many times longer as it has values"""
+    """Combine named values of three parameters so that each pair of values of two parameters occurs. The third must have the fewest values;
+    all combinations would take `len(third)` times as long"""
     assert len(third) <= min(len(first), len(second))
     names = list(third)
     return [pytest.param(first[a], second[b], third[c := names[(i+j) % len(names)]], id=f'{a}-{b}-{c}')
             for i,a in enumerate(first) for j,b in enumerate(second)]
 
 def in_turn(first, second, skip=0):
-    "Combine each named value of a parameter with one of another, beginning after `skip` of these"
+    "Combine each named value of a parameter with one of another that has no more values, beginning after `skip` of these"
+    assert len(second) <= len(first)
     names = list(second)
     return [pytest.param(first[a], second[b := names[(i+skip) % len(names)]], id=f'{a}-{b}') for i,a in enumerate(first)]
 
@@ -210,11 +204,16 @@ def everything(learn):
                 py=random.getstate(), np=exact(np.random.get_state()), torch=exact(torch.get_rng_state()))
 
 @pytest.fixture(autouse=True, scope='session')
-def no_waiting_for_the_disk():
-    "What a process wrote outlives it without that, too; checkpoints are written thousands of times"
+def no_fsync():
+    "Skip `os.fsync`: tests write thousands of checkpoints, and none has to survive a power cut"
     with pytest.MonkeyPatch.context() as m:
         m.setattr(os, 'fsync', lambda fd: None)
         yield
+
+@pytest.fixture
+def one_range_test(monkeypatch):
+    "Run one range test instead of three, to save time"
+    monkeypatch.setattr('fastai_discrim.search.range_test.RUNS', 1)
 
 @pytest.fixture(autouse=True)
 def no_figures_left():

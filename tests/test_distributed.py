@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-# `DistributedDataParallel` imports it: each of dozens of processes would, where this one hadn't
+# Import it before forking, as `DistributedDataParallel` would import it in every process
 import torch._dynamo
 from conftest import StopAt, make_clas, make_mlp
 from fastai.callback.core import Callback

@@ -10,7 +10,7 @@ FOLDER = Path(__file__).resolve().parents[1]/'nbs'
 NOTEBOOKS = {p.name: json.loads(p.read_text()) for p in sorted(FOLDER.glob('*.ipynb'))}
 COLAB = 'https://colab.research.google.com/github/fastai-discrim/fastai_discrim/blob/main/nbs/'
 # Bytes, with all pictures
-LARGEST = 160_000
+LARGEST = 150_000
 HEADING = re.compile('^##', re.MULTILINE)
 
 def source(cell): return ''.join(cell['source'])

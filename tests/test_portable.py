@@ -1,5 +1,6 @@
 "An exported learner loads even where this package can't be imported"
 import copy
+import json
 import pickle
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from fastai.learner import load_learner
 from fastai_discrim.groups.split import layerwise_split
 
 LOAD = """
-import sys
+import json, sys
 class Gone:
     def find_spec(self, name, *_):
         if name.split('.')[0] == 'fastai_discrim': raise eval(self.error)
@@ -22,8 +23,9 @@ sys.meta_path.insert(0, Gone())
 import torch
 from fastai.basics import load_learner
 for file,Gone.error in zip(sys.argv[1::2], sys.argv[2::2]):
-    try: print(load_learner(file).model(torch.ones(1, 4)).tolist())
-    except Exception as e: print(f'{type(e).__name__}: {e}')
+    try: got = load_learner(file).model(torch.ones(1, 4)).tolist()
+    except Exception as e: got = f'{type(e).__name__}: {e}'
+    print(json.dumps(got))
     assert not any(m.startswith('fastai_discrim') for m in sys.modules)
 """
 # Errors if the package isn't installed, or if something that it needs is missing or of another version
@@ -42,7 +44,7 @@ def exported(path, how):
     SPLITTERS[how](learn)
     with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(1, 1e-2, gradual=False)
     learn.export(f'{how}.pkl')
-    return path/f'{how}.pkl',str(learn.model.eval()(torch.ones(1, 4)).tolist())
+    return path/f'{how}.pkl',learn.model.eval()(torch.ones(1, 4)).tolist()
 
 @pytest.fixture(scope='module')
 def loaded(tmp_path_factory):
@@ -52,7 +54,7 @@ def loaded(tmp_path_factory):
     args = [o for how,error in CASES for o in (files[how][0], error)]
     res = subprocess.run([sys.executable, '-W', 'ignore', '-c', LOAD, *args], capture_output=True, text=True, cwd=path)
     assert res.returncode == 0, res.stderr
-    return {case: (*files[case[0]], line) for case,line in zip(CASES, res.stdout.splitlines(), strict=True)}
+    return {case: (*files[case[0]], json.loads(line)) for case,line in zip(CASES, res.stdout.splitlines(), strict=True)}
 
 @pytest.mark.parametrize('case', CASES, ids='-'.join)
 def test_an_exported_learner(loaded, case):

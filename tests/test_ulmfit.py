@@ -26,7 +26,7 @@ from fastai_discrim.plan.schedules import STLR, CLRBeta, Cos, Flat, OneCycle, Sc
 PLAN_ARGS = [{}, dict(epochs=2), dict(factor=1.5, cut_frac=.3, ratio=7), dict(gradual=True), dict(gradual=False), dict(down_to=1),
              dict(epochs=.25), dict(epochs=1), dict(epochs=1.5)]
 
-# Models that take longer: only what gives them another kind of plan
+# Slower models run only arguments that change the kind of plan
 @pytest.mark.parametrize('name,kw', [*(('mlp', kw) for kw in PLAN_ARGS), *(('clas', kw) for kw in PLAN_ARGS[::3]),
                                      *(('lm', kw) for kw in PLAN_ARGS[::3])], ids=str)
 def test_ulmfit_plans_run_as_planned(tmp_path, name, kw):

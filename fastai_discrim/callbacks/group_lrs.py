@@ -23,7 +23,8 @@ def record_on(
     for k,v in values.items(): setattr(recorder, k, v)
 
 class GroupLRRecorder(FitCallback):
-    "Record the rate of each layer group at each step in `recorder.group_lrs`; fits with a plan, schedule or callback of ours add it"
+    """Record the rate of each layer group at each step in `recorder.group_lrs`. Fits with a plan or schedule of this package, or with its
+    callbacks for layer groups, add it"""
     order,run_valid = Recorder.order+1,False
 
     def before_fit(self):
@@ -48,11 +49,11 @@ class GroupLRRecorder(FitCallback):
 
 @patch(as_prop=True)
 def group_lrs(self:Recorder) -> np.ndarray: # Shape [steps, groups], 0 where a group was frozen
-    "Return the rate of each layer group at each step of the last fit with a plan, schedule or callback of ours"
+    "Return the rate of each layer group at each step of the last fit that recorded it, as fits with a plan or schedule of ours do"
     steps = vars(self).get('group_lr_steps')
     if not steps:
-        raise ValueError('no rates are recorded: expected a fit of at least one batch before this, with a plan, schedule or callback of '
-                         'fastai_discrim; for any other fit add `cbs=GroupLRRecorder()`')
+        raise ValueError('no rates are recorded: expected a fit of at least one batch before this, with a plan or schedule of '
+                         'fastai_discrim, or its callbacks for layer groups; for any other fit add `cbs=GroupLRRecorder()`')
     return np.array(steps)
 
 def _phase_ends(lrs, at, n_steps):

@@ -12,7 +12,7 @@ from fastai_discrim.callbacks.batch_norms import DebiasBatchNorm, biased_norms
 from fastai_discrim.callbacks.unfreezing import GradualUnfreezing
 from fastai_discrim.run import fit_plan  # noqa: F401, for `learn.fit_plan`
 
-# An EfficientNet's
+# The momentum of an EfficientNet
 LOW = 0.01
 
 
@@ -49,24 +49,24 @@ def fit(learn, n_epoch=3, cbs=None, **kwargs):
     with learn.no_bar(),learn.no_logging(): learn.fit_one_cycle(n_epoch, 1e-2, cbs=cbs, **kwargs)
 
 @pytest.mark.parametrize('n_epoch,momentum', [(1, LOW), (3, LOW), (3, .1), (1, .1)])
-def test_they_are_the_mean_over_the_batches_of_the_fit(tmp_path, n_epoch, momentum):
+def test_running_statistics_are_the_mean_over_the_batches_of_the_fit(tmp_path, n_epoch, momentum):
     learn,bn = make(tmp_path, momentum)
     fit(learn, n_epoch, cbs=[seen := NormInputs(), DebiasBatchNorm()])
     assert len(seen.inputs) == 8*n_epoch
     check_stats(bn, seen.inputs, momentum)
 
-def test_without_it_they_are_still_the_pretrained_ones(tmp_path):
+def test_without_it_running_statistics_are_still_the_pretrained_ones(tmp_path):
     learn,bn = make(tmp_path)
     fit(learn)
     assert bn.running_mean.min() > 30
 
-def test_each_epoch_validates_with_those_of_the_batches_so_far(tmp_path):
+def test_each_epoch_validates_with_statistics_of_the_batches_so_far(tmp_path):
     learn,_ = make(tmp_path)
     fit(learn, cbs=[seen := NormInputs(), DebiasBatchNorm()])
     for i,mean in enumerate(seen.validated, 1):
         torch.testing.assert_close(mean, mean_of([x.mean(0) for x in seen.inputs[:8*i]]), rtol=1e-3, atol=1e-4)
 
-def test_weights_are_those_of_a_fit_without_it(tmp_path):
+def test_the_callback_changes_no_weights(tmp_path):
     params = []
     for cbs in ([], [DebiasBatchNorm()]):
         learn,_ = make(tmp_path)
@@ -111,7 +111,7 @@ def test_statistics_that_a_fit_keeps_are_kept(tmp_path, how):
     fit(learn, cbs=[*cbs, DebiasBatchNorm()])
     assert all(map(torch.equal, kept, (bn.running_mean, bn.running_var, bn.num_batches_tracked)))
 
-def test_a_norm_that_opens_late_has_the_batches_since(tmp_path):
+def test_a_norm_that_is_unfrozen_late_has_the_batches_since_then(tmp_path):
     learn,bn = make(tmp_path)
     fit(learn, 3, cbs=[GradualUnfreezing(1, train_bn=False), seen := NormInputs(), DebiasBatchNorm()])
     assert len(seen.inputs) == 16
@@ -179,7 +179,7 @@ def test_a_validation_is_no_fit(tmp_path):
     assert torch.equal(bn.running_mean, before)
 
 def test_a_variance_of_zero_is_not_negative(tmp_path):
-    "A unit that is always off has one; in single precision, the sign of rounding errors depends on the momentum"
+    "An inactive unit has a variance of 0; in single precision, the sign of rounding errors depends on the momentum"
     learn,bn = make(tmp_path, .1)
     bn.running_var.copy_(torch.linspace(1, 50, len(bn.running_var)))
     learn.model[2].register_forward_hook(lambda m, args, out: out*0)
@@ -190,7 +190,7 @@ def test_a_variance_of_zero_is_not_negative(tmp_path):
 def test_export_has_no_tensors_of_it(clas):
     clas.add_cb(DebiasBatchNorm())
     fit(clas, 1)
-    # As Ctrl-C leaves it
+    # Ctrl-C leaves tensors behind
     clas.debias_batch_norm.earlier = {'1.layers.0': [torch.zeros(1)]}
     clas.dls.new_empty = lambda: clas.dls # these loaders hold plain lists, which fastai can't empty
     clas.export('norms.pkl')

@@ -27,7 +27,8 @@ FITS = {
     'fit_stlr': lambda learn, lr, **kw: learn.fit_stlr(2, lr, **kw),
 }
 
-@pytest.mark.parametrize('fit,opt', [*in_turn(FITS, OPTS), *in_turn(FITS, OPTS, skip=2)])
+# Half of all combinations, among them fastai's default, `fit_one_cycle` with Adam
+@pytest.mark.parametrize('fit,opt', [*in_turn(FITS, OPTS, skip=1), *in_turn(FITS, OPTS, skip=3)])
 def test_callback_ends_where_an_array_of_rates_ends(tmp_path, fit, opt):
     kw = dict(opt_func=opt) if opt else {}
     a,b,c = (make_mlp(tmp_path, **kw) for _ in range(3))

@@ -159,7 +159,7 @@ def test_freeze_all_but_by_hand(clas):
 
 class TestByHand:
     "A parameter frozen by hand inside a group that otherwise trains stays frozen"
-    # Where the mark is kept: SGD keeps it as Adam does
+    # SGD is left out, as it keeps the mark in the same state as Adam
     @pytest.fixture(autouse=True, params=[k for k in OPTS if k != 'sgd'])
     def opt(self, request): self.opt_func = OPTS[request.param]
 

@@ -198,7 +198,7 @@ def test_a_mode_that_another_callback_set_is_kept_when_a_group_is_unfrozen(tmp_p
     assert seen == [False]*8
 
 class Stats(nn.Module):
-    "A norm layer that is no class of torch"
+    "A custom norm layer"
     def __init__(self):
         super().__init__()
         self.register_buffer('running_power', torch.ones(8))

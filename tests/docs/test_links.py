@@ -50,7 +50,7 @@ def test_links_lead_somewhere(path):
             check(TOP/'.github/workflows'/target.removesuffix('/badge.svg').split('/')[-1], '', where)
         elif not link.startswith('http'):
             lies = path.parent/target if target else path
-            # The site has nothing that lies outside of docs/, apart from what `from_docs` knows
+            # A page of the site links only to pages of the site; the sources of some of these are elsewhere, as `from_docs` knows
             if path.is_relative_to(TOP/'docs'): assert lies.resolve().is_relative_to(TOP/'docs'), where
             if not lies.exists() and path.is_relative_to(TOP/'docs'): lies = from_docs(path, target)
             check(lies, anchor, where)

@@ -92,11 +92,6 @@ def test_accumulated():
 
 # The search
 
-@pytest.fixture
-def one_range_test(monkeypatch):
-    "One of 100 steps, where three take longer than all other tests here"
-    monkeypatch.setattr('fastai_discrim.search.range_test.RUNS', 1)
-
 @pytest.mark.usefixtures('one_range_test')
 @pytest.mark.filterwarnings('ignore:no rate')
 def test_the_search_goes_by_it():

@@ -39,7 +39,7 @@ def test_fastais_constructors_take_the_settings(tmp_path, name):
     dls = (make_lm if lm else make_clas)(tmp_path).dls
     dls.vocab,kw = list(range(30)),recipe.learner_kwargs
     if not lm: dls.c = 2
-    # fastai's own where the recipe has none; not its sizes, which take longer
+    # Use fastai's config if the recipe has none, with small sizes
     kw['config'] = {**kw.get('config', awd_lstm_lm_config if lm else awd_lstm_clas_config), **SMALL}
     if not lm: kw['loss_func'] = CrossEntropyLossFlat()
     learn = (language_model_learner if lm else text_classifier_learner)(dls, AWD_LSTM, pretrained=False, **kw)

@@ -39,16 +39,17 @@ from fastai_discrim.search.split_head import HeadNotSeparable
 def find(learn, **kw):
     with learn.no_bar(),learn.no_logging(): return learn.head_lr_find(**{'show_plot': False, **kw})
 
-# Rates for what doesn't depend on how many there are: the 13 of a whole search take longer
+# Two rates, for tests that don't depend on their number
 FEW = [1e-2, 1e-1]
 
 @pytest.fixture(autouse=True)
-def one_range_test(request, monkeypatch):
-    "One of 100 steps, where three would take a third of this file's time; all three where no trace may be left of them"
-    if 'leaves_no_trace' not in request.node.name: monkeypatch.setattr('fastai_discrim.search.range_test.RUNS', 1)
+def fewer_range_tests(request):
+    "Run one range test instead of three, which would take a third of this file's time, unless a test is marked"
+    if request.node.get_closest_marker('all_range_tests') is None: request.getfixturevalue('one_range_test')
 
 # Nothing is left of it
 
+@pytest.mark.all_range_tests
 @pytest.mark.parametrize('state', ['new', 'trained', 'frozen'])
 @pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS)
 def test_it_leaves_no_trace(tmp_path, make, state):
@@ -168,7 +169,7 @@ def test_the_best_rate_is_found(tmp_path):
     assert res.lr == res.lrs[res.losses.argmin()] == 1
 
 @pytest.mark.parametrize('seed', range(4))
-def test_few_labels_give_a_rate_that_trains(tmp_path, seed):
+def test_few_random_labels_give_a_rate_of_the_usual_size(tmp_path, seed):
     # Labels are random: no rate gains anything, and rates of 1e-7 and of 10 were the best
     learn,g = make_clas(tmp_path),torch.Generator().manual_seed(seed)
     docs = [(torch.randint(3, 30, (12,), generator=g), torch.randint(2, (), generator=g)) for _ in range(100)]

@@ -20,8 +20,7 @@ def test_a_language_model_gets_a_range_test_that_says_so(lm, capsys):
     assert res.how.startswith('range test') and plt.gca().get_ylabel() == 'training loss, smoothed'
     assert res.lr == res.lrs[res.losses.argmin()]/10 and res.lrs[0] >= 1e-4 and res.lrs[-1] <= 1e-1
 
-def test_a_range_test_that_falls_nowhere_warns(lm, monkeypatch):
-    monkeypatch.setattr('fastai_discrim.search.range_test.RUNS', 1)
+def test_a_range_test_that_falls_nowhere_warns(lm, one_range_test):
     # Its tokens are random: there is nothing to learn
     with pytest.warns(UserWarning, match='no rate of the range test lowers the loss of .* by 1 %: .* choose one by hand'):
         find(lm, lrs=[1e-9, 1e-7])
@@ -77,10 +76,12 @@ def test_a_callback_that_ends_it_is_said(lm):
     with pytest.raises(ValueError, match='leave out a callback that ends a fit'): find(lm)
 
 def test_only_the_head_trains_in_it(lm, monkeypatch):
-    "What has moved at any step, as a callback sees it"
+    "Nothing else has moved at any step, and each run begins with the same weights"
     monkeypatch.setattr('fastai_discrim.search.range_test.RUNS', 2)
-    ever,steps = set(),[]
+    ever,steps,begun = set(),[],[]
     class See(Callback):
+        def before_train(self):
+            if self.epoch == 0: begun.append(moved(self.learn, before))
         def after_batch(self):
             if self.training:
                 steps.append(self.train_iter)
@@ -89,4 +90,4 @@ def test_only_the_head_trains_in_it(lm, monkeypatch):
     lm.add_cb(See())
     find(lm)
     lm.create_opt()
-    assert len(steps) > 100 and ever and ever <= in_groups(lm, [3])
+    assert len(steps) > 100 and ever and ever <= in_groups(lm, [3]) and begun == [set(), set()]

@@ -133,7 +133,7 @@ def _ulmfit(learn):
 def _head_lr_find(learn):
     cbs,has_bar = list(learn.cbs),hasattr(learn, 'progress')
     with redirect_stdout(out := io.StringIO()): res = learn.head_lr_find(show_plot=False)
-    assert 1e-4 < res.lr < 10 and len(res.lrs) == len(res.losses) > 5
+    assert 1e-4 < res.lr < 10 and len(res.lrs) == len(res.losses) > 5 and res.how.startswith('validation loss')
     # What the search imports for its own bar gives the learner none
     assert learn.cbs == cbs and hasattr(learn, 'progress') == has_bar and (has_bar or not out.getvalue().strip())
 

@@ -19,7 +19,7 @@ class Processes:
     "Call functions in fresh processes: `processes(imports, 'stock.fits:run', *args)` runs the statements in `imports`, then the function"
     def __init__(self):
         here,there = Pipe()
-        # Or every fork compiles the modules that it imports, where Python is told to keep nothing
+        # Compile once: with `PYTHONDONTWRITEBYTECODE`, every fork would compile the modules that it imports
         compile_dir(Path(find_spec('fastai_discrim').origin).parent, quiet=2)
         # The package that the tests are for, wherever it was found, and no working directory that could hide a fault
         folders = [str(Path(find_spec('fastai_discrim').origin).parents[1]), str(Path(__file__).parents[1])]
