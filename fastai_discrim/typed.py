@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         train_bn: bool | None
         sched: Schedule | None
         unfreezing: Unfreezing | None
+        clip: float | None
 
     class PatchedRecorder(Recorder):
         "fastai's `Recorder` with the methods of this package"

@@ -2,12 +2,13 @@
 __all__ = []
 
 from itertools import accumulate
+from math import inf
 
 from fastai.learner import Learner
 from fastcore.basics import ifnone, patch
 
 from .callbacks.unfreezing import GradualUnfreezing, Unfreezing
-from .checks import check_count, check_flag, check_names, check_train_bn, plain_number
+from .checks import check_count, check_flag, check_names, check_number, check_train_bn, plain_number
 from .groups.by_hand import check_some_train
 from .groups.labels import group_labels
 from .groups.layer_groups import check_groups
@@ -21,7 +22,7 @@ from .plan.phase import EarlyStop, Phase
 from .plan.plan import Plan
 from .plan.rates import FACTOR, check_fall, discriminative_lrs
 from .plan.schedules import STLR, Schedule
-from .search.body_prior import BLOCK_DECAY
+from .search.body_prior import BLOCK_DECAY, usual_clip
 from .search.plan_rates import plan_rates
 from .user_warning import warn_user
 
@@ -76,6 +77,11 @@ def _phases(learn, n_groups, dead, n_epoch, strategy, gradual, down_to):
     phases = strategy.fill(n_groups, n_epoch, dead)
     return with_own_steps(phases, len(learn.dls.train)) if strategy.in_shares else phases
 
+def _clip(learn, groups, clip):
+    "Return the largest norm of the gradients, or None for no clipping"
+    if clip is None: return usual_clip(learn, groups)
+    return None if clip == inf else check_number(clip, 'clip')
+
 @patch
 @check_names
 def ulmfit_plan(self:Learner,
@@ -96,6 +102,7 @@ def ulmfit_plan(self:Learner,
     train_bn:bool|None=None, # Do norm layers of frozen groups train? False also keeps their running statistics; None for `learn.train_bn`
     sched:Schedule|None=None, # Shape of the rate in each cycle; None for `STLR(cut_frac, ratio)`
     unfreezing:Unfreezing|None=None, # Strategy that unfreezes the groups; None for `GradualUnfreezing(epochs, down_to)`
+    clip:float|None=None, # Largest norm of the gradients, `inf` for no clipping; None for 1 if the body has layer norms and is not recurrent
 ) -> Plan: # The plan, which `learn.fit_plan(plan)` runs
     """Plan gradual unfreezing, discriminative rates and slanted triangular schedules (ULMFiT, sections 3.2 and 3.3)
 
@@ -113,7 +120,7 @@ def ulmfit_plan(self:Learner,
     groups,strategy,sched = check_groups(self),_strategy(unfreezing, epochs, down_to),_shape(sched, cut_frac, ratio)
     n,dead = len(groups),check_some_train(self, groups)
     gradual = _is_gradual(self, gradual, epochs, unfreezing)
-    phases = _phases(self, n, dead, n_epoch, strategy, gradual, down_to)
+    phases,clip = _phases(self, n, dead, n_epoch, strategy, gradual, down_to),_clip(self, groups, clip)
     # With many groups, divide by the paper's factor only from the head to the body
     is_deep = n > PAPER_GROUPS and factor is span is decay is None and not min_scale
     ratio_to_body = factor = ifnone(factor, FACTOR)
@@ -128,5 +135,5 @@ def ulmfit_plan(self:Learner,
     stops = _early_stops(early_stop, phases, strategy.in_shares)
     phases = [Phase(length, training, lrs, sched, moms, stop) for (length,training),stop in zip(phases, stops)]
     names = group_labels(self, groups)
-    plan = Plan(phases, names, **rates, passed_over=[names[i] for i in dead], train_bn=train_bn)
+    plan = Plan(phases, names, **rates, passed_over=[names[i] for i in dead], train_bn=train_bn, clip=clip)
     return plan.under(sched, whole=True) if strategy.in_shares else plan

@@ -63,7 +63,7 @@ def _docs(n, vocab, length=12):
     xs = torch.randint(3, vocab, (n, length), generator=g)
     return [(x, (x > vocab//2).float().mean().gt(0.5).long()) for x in xs]
 
-def make_clas(path, n=48, bs=8, length=12, **kwargs):
+def make_clas(path, n=32, bs=8, length=12, **kwargs):
     "An AWD-LSTM classifier, 5 groups; texts of `length` tokens"
     set_seed(7)
     docs = _docs(n, 30, length)
@@ -71,11 +71,11 @@ def make_clas(path, n=48, bs=8, length=12, **kwargs):
     model = get_text_classifier(AWD_LSTM, 30, 2, config=dict(awd_lstm_clas_config, **SMALL), seq_len=6, drop_mult=0.3)
     return TextLearner(dls, model, loss_func=CrossEntropyLossFlat(), splitter=awd_lstm_clas_split, metrics=accuracy, path=path, **kwargs)
 
-def make_lm(path, n=40, bs=4, **kwargs):
+def make_lm(path, n=12, bs=4, **kwargs):
     "An AWD-LSTM language model, 4 groups, the embedding tied to the decoder"
     set_seed(7)
     texts = [x for x,_ in _docs(n, 30)]
-    train,valid = LMDataLoader(texts, bs=bs, seq_len=6, shuffle=True), LMDataLoader(texts[:16], bs=bs, seq_len=6)
+    train,valid = LMDataLoader(texts, bs=bs, seq_len=6, shuffle=True), LMDataLoader(texts[:4], bs=bs, seq_len=6)
     model = get_language_model(AWD_LSTM, 30, config=dict(awd_lstm_lm_config, **SMALL), drop_mult=0.3)
     return LMLearner(DataLoaders(train, valid, device='cpu'), model, loss_func=CrossEntropyLossFlat(), splitter=awd_lstm_lm_split,
                      path=path, **kwargs)

@@ -13,7 +13,7 @@ from fastai_discrim.all import STLR, DiscriminativeLR, GradualUnfreezing, Plan, 
 TEXT = (Path(__file__).resolve().parents[1]/'CONTRIBUTING.md').read_text()
 BLOCKS = re.findall(r'^```python\n(.*?)^```$', TEXT, re.DOTALL | re.MULTILINE)
 # Batches an epoch of conftest's learners
-MLP_STEPS,CLAS_STEPS = 8,6
+MLP_STEPS,CLAS_STEPS = 8,4
 
 def run(defines):
     "Run the block that has `defines` in it, in a namespace of its own"

@@ -21,7 +21,8 @@ WIDTH,RATES_HEIGHT,STRIP_HEIGHT = 3.6,2.6,0.24
 def _plan_rows(plan):
     "Return what describes a plan as a whole, by row"
     rows = {'epochs': plan.n_epoch, 'phases': len(plan.phases), 'layer groups': plan.n_groups}
-    return rows if plan.train_bn is None else rows | {'train_bn': plan.train_bn}
+    optional = {'train_bn': plan.train_bn, 'clip': plan.clip}
+    return rows | {k: v for k,v in optional.items() if v is not None}
 
 def _phase_rows(plan, i, names):
     "Return what describes phase `i` of a plan, by row. Frozen groups have no row, as the section's title says which groups train"

@@ -9,7 +9,7 @@ from itertools import accumulate
 import numpy as np
 import pandas as pd
 
-from ..checks import check_count, check_list, check_train_bn
+from ..checks import check_count, check_list, check_number, check_train_bn
 from .json_text import dumps
 from .phase import Phase, set_fields
 from .plan_json import plan_fields, plan_to_dict
@@ -45,6 +45,7 @@ class Plan:
     body_lr: float | None = field(default=None, compare=False) # Rate of the group below the head, for display; None if it follows from `lr`
     body_lr_from: str = field(default='', compare=False) # Origin of `body_lr`; for display only
     passed_over: Sequence[str] = field(default=(), compare=False) # Names of groups that never train, as the user froze them; for display
+    clip: float | None = None # Largest norm of the gradients; None for no clipping
 
     def __post_init__(self):
         phases = check_list(self.phases, 'phases', 'at least one Phase')
@@ -54,10 +55,11 @@ class Plan:
         if len(counts) > 1:
             raise ValueError(f'the phases and names are for {sorted(counts)} layer groups: expected the same number in all of them')
         check_train_bn(self.train_bn)
+        if self.clip is not None: check_number(self.clip, 'clip')
         _check_lengths(phases)
         _check_cycles(phases)
         set_fields(self, phases=tuple(phases), names=names, passed_over=tuple(self.passed_over), lr=self.lr and float(self.lr),
-                   body_lr=self.body_lr and float(self.body_lr),
+                   body_lr=self.body_lr and float(self.body_lr), clip=self.clip and float(self.clip),
                    tried=tuple((float(lr), float(loss)) for lr,loss in self.tried))
 
     @property

@@ -10,7 +10,7 @@ from .schedules import Schedule
 
 VERSION = 2
 # Fields of a plan that JSON may leave out
-OPTIONAL = 'lr', 'lr_from', 'body_lr', 'body_lr_from', 'tried', 'source', 'train_bn', 'passed_over'
+OPTIONAL = 'lr', 'lr_from', 'body_lr', 'body_lr_from', 'tried', 'source', 'train_bn', 'passed_over', 'clip'
 
 def plan_to_dict(
     plan, # A `Plan`
@@ -21,6 +21,7 @@ def plan_to_dict(
     if plan.body_lr is not None: about |= dict(body_lr=plan.body_lr, body_lr_from=plan.body_lr_from)
     if plan.passed_over: about['passed_over'] = plan.passed_over
     if plan.train_bn is not None: about['train_bn'] = plan.train_bn
+    if plan.clip is not None: about['clip'] = plan.clip
     return dict(fastai_discrim='Plan', version=VERSION, **about, names=plan.names, phases=phases)
 
 def plan_fields(

@@ -35,6 +35,7 @@ def plan_title(
     if span > WIDE_SPAN: title += f'; the lowest is 1/{span:,.0f} of the highest: `min_scale`, `span` or `decay` raise it'
     if plan.passed_over: title += f'; passed over, as frozen by hand: {", ".join(plan.passed_over)}'
     if plan.train_bn is not None: title += f'; norm layers of frozen groups {"train" if plan.train_bn else "stay as they are"} (`train_bn`)'
+    if plan.clip is not None: title += f'; gradients clipped to a norm of {plan.clip:g}'
     return title + (f'; from {plan.source}' if plan.source else '')
 
 def _as_table(plan, columns, cells):

@@ -1,6 +1,8 @@
 "Fit a learner by a plan"
 __all__ = []
 
+from dataclasses import replace
+
 from fastai.learner import Learner
 from fastcore.basics import patch
 from fastcore.foundation import L
@@ -92,6 +94,11 @@ def _debias(learn, plan):
               'which are corrected where they change')
     return [DebiasBatchNorm()]
 
+def _without_second_clip(learn, plan, cbs):
+    "Return `plan` without gradient clipping if a callback of the user clips"
+    has_own = any(is_kind(cb, if_loaded('fastai.callback.training', 'GradientClip')) for cb in [*learn.cbs, *L(cbs)])
+    return replace(plan, clip=None) if has_own else plan
+
 @patch
 @check_names
 def fit_plan(self:Learner,
@@ -113,12 +120,15 @@ def fit_plan(self:Learner,
     True
     """
     # Imported here, as these import callbacks of fastai that change the default callbacks of every learner
+    from fastai.callback.training import GradientClip
+
     from .checkpointing import checkpointing
     from .phase_ending import PhaseEnding
     from .plan_callbacks import PlanScheduler, PlanUnfreezing
     check_checkpoint(checkpoint, checkpoint_every, start_epoch)
     check_plan(self, plan, cbs, reset_opt)
     plan = pass_over_in_plan(plan, check_some_train(self, check_groups(self, reset_opt)))
+    plan = _without_second_clip(self, plan, cbs)
     _warn_of_one_step(plan, len(self.dls.train))
     saving,begin = None,(start_epoch, 0)
     if checkpoint is not None:
@@ -129,6 +139,7 @@ def fit_plan(self:Learner,
     with plan_loop(self, plan, *begin) as loop:
         ours = [PlanUnfreezing(plan), PlanScheduler(plan, loop), RunRecorder(plan), LossGuard(plan, checkpoint, checkpoint_every)]
         if any(p.early_stop for p in plan.phases): ours.append(PhaseEnding(plan, loop))
+        if plan.clip is not None: ours.append(GradientClip(plan.clip))
         cbs = [*ours, *_debias(self, plan), *L(cbs)]
         if saving is not None:
             saving.loop = loop

@@ -1,4 +1,4 @@
-"Usual learning rates of the body by kind of architecture: a search starts there, and a plan without a search uses them"
+"Usual settings by kind of architecture: the body's rate, where a search starts and which a plan without a search uses, and clipping"
 __all__ = []
 
 from dataclasses import dataclass
@@ -16,6 +16,8 @@ LAYER_NORM_LRS = {1024: 5e-5, 768: 1e-4, 0: 3e-4}
 BATCH_NORM_LR = 1e-3
 # Ratio of a block's rate to that of the block above it (Clark et al. 2020: 0.8 for small models, 0.9 for large ones)
 BLOCK_DECAY = 0.9
+# Largest norm of a transformer's gradients (BERT's `optimization.py`; also the default of Hugging Face's `Trainer`)
+LAYER_NORM_CLIP = 1.
 BATCH_OR_GROUP_NORM = nn.modules.batchnorm._BatchNorm,nn.GroupNorm
 
 @dataclass(frozen=True)
@@ -47,15 +49,29 @@ def _is_adaptive(learn, group):
     if opt is None: opt = learn.opt_func if isinstance(learn.opt_func, OptimWrapper) else learn.opt_func([group], lr=learn.lr)
     return 'sqr_mom' in opt.hypers[0]
 
+def _modules_below(learn, groups):
+    "List the modules below the head"
+    head = {id(p) for p in groups[-1]}
+    return list(_body_modules(get_model(learn.model), head))
+
+def _is_recurrent(modules): return any(isinstance(m, nn.RNNBase) for m in modules)
+
+def usual_clip(
+    learn:Learner, # The learner
+    groups:list, # Its layer groups
+) -> float|None: # None for no clipping
+    "Return the usual largest norm of the gradients for a model of this kind, judged by the layers of the body"
+    modules = _modules_below(learn, groups)
+    return LAYER_NORM_CLIP if any(map(_is_layer_norm, modules)) and not _is_recurrent(modules) else None
+
 def body_prior(
     learn:Learner, # The learner
     groups:list, # Its layer groups
 ) -> BodyPrior:
     "Return the usual rate of the body for a model of this kind, judged by the layers of the body"
-    head = {id(p) for p in groups[-1]}
-    modules = list(_body_modules(get_model(learn.model), head))
+    modules = _modules_below(learn, groups)
     # The paper's ratio was found on recurrent networks; higher rates only seem better in a few steps
-    if any(isinstance(m, nn.RNNBase) for m in modules): return BodyPrior(None, 'recurrent networks', is_settled=True)
+    if _is_recurrent(modules): return BodyPrior(None, 'recurrent networks', is_settled=True)
     if not _is_adaptive(learn, groups[-1]): return BodyPrior(None, 'any network under this optimiser')
     # Layer norms first: some transformers begin with convolutions and batch norms
     widths = [_width(m) for m in modules if _is_layer_norm(m)]

@@ -172,8 +172,8 @@ def test_the_second_beta_is_set(clas):
 def test_an_own_recipe(clas):
     mine = Recipe('mine', 'classifier', 'here', 1e-2, recipes.paper_clas.steps, wd=.3)
     with clas.no_bar(), clas.no_logging(): clas.apply_recipe(mine, 5)
-    np.testing.assert_array_equal(clas.recorder.group_lrs, mine.plan(5).lrs(6))
-    np.testing.assert_allclose(clas.recorder.group_lrs, rates(gradual(5, E4, paper), 6), rtol=1e-12)
+    np.testing.assert_array_equal(clas.recorder.group_lrs, mine.plan(5).lrs(4))
+    np.testing.assert_allclose(clas.recorder.group_lrs, rates(gradual(5, E4, paper), 4), rtol=1e-12)
     assert clas.opt.hypers[0]['wd'] == .3 and mine.plan().phases[0].sched == STLR() and mine.learner_kwargs == dict(wd=.3)
 
 def test_gradients_are_clipped(tmp_path):

@@ -9,8 +9,8 @@ import torch
 from conftest import StopAt, everything, make_clas, make_lm, make_mlp
 from fastai.torch_core import set_seed
 
-# A step takes a language model longer
-MAKERS = dict(mlp=make_mlp, clas=make_clas, lm=partial(make_lm, n=16))
+# Enough steps an epoch for stops around phases that end within it
+MAKERS = dict(mlp=make_mlp, clas=partial(make_clas, n=48), lm=partial(make_lm, n=16))
 
 def outcome(learn):
     "All that has to be the same in the end"
