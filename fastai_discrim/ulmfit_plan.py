@@ -102,7 +102,7 @@ def ulmfit_plan(self:Learner,
     train_bn:bool|None=None, # Do norm layers of frozen groups train? False also keeps their running statistics; None for `learn.train_bn`
     sched:Schedule|None=None, # Shape of the rate in each cycle; None for `STLR(cut_frac, ratio)`
     unfreezing:Unfreezing|None=None, # Strategy that unfreezes the groups; None for `GradualUnfreezing(epochs, down_to)`
-    clip:float|None=None, # Largest norm of the gradients, `inf` for no clipping; None for 1 if the body has layer norms and is not recurrent
+    clip:float|None=None, # Largest norm of the gradients, `inf` for no clipping; None for 1 if the body has layer norms
 ) -> Plan: # The plan, which `learn.fit_plan(plan)` runs
     """Plan gradual unfreezing, discriminative rates and slanted triangular schedules (ULMFiT, sections 3.2 and 3.3)
 

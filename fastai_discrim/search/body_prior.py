@@ -54,15 +54,12 @@ def _modules_below(learn, groups):
     head = {id(p) for p in groups[-1]}
     return list(_body_modules(get_model(learn.model), head))
 
-def _is_recurrent(modules): return any(isinstance(m, nn.RNNBase) for m in modules)
-
 def usual_clip(
     learn:Learner, # The learner
     groups:list, # Its layer groups
 ) -> float|None: # None for no clipping
     "Return the usual largest norm of the gradients for a model of this kind, judged by the layers of the body"
-    modules = _modules_below(learn, groups)
-    return LAYER_NORM_CLIP if any(map(_is_layer_norm, modules)) and not _is_recurrent(modules) else None
+    return LAYER_NORM_CLIP if any(map(_is_layer_norm, _modules_below(learn, groups))) else None
 
 def body_prior(
     learn:Learner, # The learner
@@ -71,7 +68,7 @@ def body_prior(
     "Return the usual rate of the body for a model of this kind, judged by the layers of the body"
     modules = _modules_below(learn, groups)
     # The paper's ratio was found on recurrent networks; higher rates only seem better in a few steps
-    if _is_recurrent(modules): return BodyPrior(None, 'recurrent networks', is_settled=True)
+    if any(isinstance(m, nn.RNNBase) for m in modules): return BodyPrior(None, 'recurrent networks', is_settled=True)
     if not _is_adaptive(learn, groups[-1]): return BodyPrior(None, 'any network under this optimiser')
     # Layer norms first: some transformers begin with convolutions and batch norms
     widths = [_width(m) for m in modules if _is_layer_norm(m)]

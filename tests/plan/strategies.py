@@ -41,4 +41,4 @@ def plans(draw):
         lrs = draw(st.lists(between(1e-6, 1), min_size=n_groups, max_size=n_groups))
         shape = dict(sched=None) if goes_on else dict(sched=draw(schedules), moms=draw(moms))
         phases.append(Phase(float(n), groups, lrs, **shape, early_stop=draw(early_stops) if done.denominator == 1 else None))
-    return Plan(phases, train_bn=draw(st.none() | st.booleans()))
+    return Plan(phases, train_bn=draw(st.none() | st.booleans()), clip=draw(st.none() | between(1e-3, 100)))

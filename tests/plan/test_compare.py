@@ -128,9 +128,9 @@ def test_a_group_that_is_called_as_a_row_is():
     plans = [Plan([Phase(1, (0, 1, 2), lrs)], ['early stop', 'b', 'c']) for lrs in (LRS, (2e-4, 1e-3, 1e-2))]
     assert compare_plans(*plans, show_plot=False).index.tolist() == [('all groups', '0 early stop')]
 
-def test_a_cycle_that_goes_on_and_norm_layers():
-    whole = replace(A.under(Cos(), whole=True), train_bn=False)
+def test_a_cycle_that_goes_on_norm_layers_and_clipping():
+    whole = replace(A.under(Cos(), whole=True), train_bn=False, clip=.5)
     table = compare_plans(A.under(Cos()), whole, show_plot=False)
     assert {k: tuple(row) for k,row in zip(table.index, table.values)} == {
-        ('all', 'train_bn'): ('', 'False'), ('all groups', 'schedule'): ('Cos(hold=0)', 'goes on'),
+        ('all', 'train_bn'): ('', 'False'), ('all', 'clip'): ('', '0.5'), ('all groups', 'schedule'): ('Cos(hold=0)', 'goes on'),
         ('all groups', 'momentum'): ("the learner's", 'goes on')}

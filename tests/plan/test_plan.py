@@ -198,3 +198,12 @@ def test_a_schedule_that_is_not_defined_here():
 @pytest.mark.parametrize('v', [1, 'no', 0.])
 def test_norm_layers_train_or_do_not(v):
     with pytest.raises(TypeError, match='train_bn=.*: expected True, False, or None for `learn.train_bn`'): Plan(PLAN.phases, train_bn=v)
+
+@pytest.mark.parametrize('v', [0, -1., float('inf'), float('nan')])
+def test_a_bad_norm_to_clip_to(v):
+    with pytest.raises(ValueError, match='clip=.*: expected a number above 0'): Plan(PLAN.phases, clip=v)
+
+def test_the_norm_of_clipped_gradients_is_a_part_of_a_plan():
+    clipped = Plan(PLAN.phases, clip=1)
+    assert clipped != PLAN and clipped == Plan(PLAN.phases, clip=1.) and clipped.clip == 1.
+    assert '; gradients clipped to a norm of 1' in repr(clipped).splitlines()[0] and 'clipped' not in repr(PLAN)

@@ -12,7 +12,7 @@ from fastai.torch_core import params
 from fastcore.foundation import L
 from torch import nn
 
-from fastai_discrim.search.body_prior import BATCH_NORM_LR, body_prior
+from fastai_discrim.search.body_prior import BATCH_NORM_LR, body_prior, usual_clip
 
 # What is usual for narrow layers
 LAYER_NORM_LR = 3e-4
@@ -77,6 +77,15 @@ def test_of_recurrent_networks_it_is_settled(rnn, opt):
 
 @pytest.mark.parametrize('make', [make_clas, make_lm])
 def test_fastais_text_models_are_recurrent(tmp_path, make): assert prior(make(tmp_path)).is_settled
+
+@pytest.mark.parametrize('opt', [Adam, SGD])
+def test_gradients_of_a_body_with_layer_norms_are_clipped(opt):
+    def _clip(*body, **kwargs):
+        learn = learner(*body, opt_func=opt, **kwargs)
+        return usual_clip(learn, L(learn.splitter(learn.model)).map(list))
+    assert [_clip(norm) for norm in (nn.LayerNorm(4), LlamaRMSNorm(4))] == [1, 1]
+    assert [_clip(m) for m in (nn.BatchNorm1d(4), nn.LSTM(4, 4), nn.ReLU())] == [None]*3
+    assert _clip(top=head(nn.LayerNorm(4))) is None
 
 TORCH = {k: partial(OptimWrapper, opt=getattr(torch.optim, k)) for k in ('AdamW', 'RAdam', 'RMSprop', 'SGD')}
 OPTS = dict(adam=(Adam, True), rms=(RMSProp, True), ranger=(ranger, True), partial=(partial(Adam, sqr_mom=.9), True), sgd=(SGD, False),
