@@ -16,7 +16,7 @@ from functools import partial
 from fastai_discrim.demo import command, docstring_task, transformer_demo as demo
 
 docstring_task.CLASSES,demo.CLASSES,demo.WORDS,demo.FEW,demo.EPOCHS_FEW = *[['fsspec', 'jinja2']]*2,12,50,5
-demo.target_docs = partial(demo.target_docs, n=200)
+demo.target_docs = partial(demo.target_docs, n=130)
 command.main()
 """
 

@@ -11,7 +11,7 @@ from stand_ins import install, names, needs_transformer, prepare, save_tiny_tran
 # A page whose blocks don't follow from each other: each starts with a new session
 FRESH = {'docs/errors.md'}
 # Texts that train the learner of a page; one page shows what follows from their number
-FEW,N_TEXTS = 24,{'docs/concepts.md': 400}
+FEW,N_TEXTS = 16,{'docs/concepts.md': 400}
 # Those that are compiled alone; more than a few would say that pages aren't tested
 MOST_NOT_RUN = 3
 BLOCKS = {p: blocks(p.read_text(encoding='utf-8')) for p in PAGES}

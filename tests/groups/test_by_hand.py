@@ -151,10 +151,10 @@ def test_the_warning_is_given_once(tmp_path, opt_func):
     learn = make_mlp(tmp_path, opt_func=opt_func)
     freeze(learn, '0.weight', '0.bias')
     with pytest.warns(UserWarning, match='frozen by hand') as said, learn.no_bar(), learn.no_logging():
-        learn.fit_ulmfit(3)
-        learn.fit_ulmfit(3, 1e-2)
+        learn.fit_ulmfit(1)
+        learn.fit_ulmfit(1, 1e-2)
         learn.regroup(n_groups=2)
-        learn.fit_ulmfit(3, 1e-2, reset_opt=True)
+        learn.fit_ulmfit(1, 1e-2, reset_opt=True)
     said = [w for w in said if 'by hand' in str(w.message)]
     assert len(said) == 1 and said[0].filename == __file__
 

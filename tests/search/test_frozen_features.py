@@ -82,7 +82,7 @@ def test_the_body_runs_once():
 @pytest.mark.parametrize('make', [lambda: tokens(Bert()), lambda: tokens(Siblings()), images, table])
 def test_models_of_all_kinds(make):
     learn = make()
-    with learn.no_bar(): res = learn.head_lr_find(show_plot=False, n_epoch=4)
+    with learn.no_bar(): res = learn.head_lr_find(show_plot=False)
     # On few items not every head learns, but each comes to something else at each rate
     assert res.how.startswith('validation loss') and res.lrs[0] == pytest.approx(1e-3) and len(set(res.losses.tolist())) == len(res.lrs)
 
