@@ -1,13 +1,15 @@
 """Measure how a fit depends on the rates of head and body, and whether a short fit in miniature tells which rates are best.
 
-    python benchmarks/rates.py [--cells minilm_trec6_300 minilm_trec6_100 ..] [--seeds 1]
+    python benchmarks/rates.py [--cells minilm_trec6_300 minilm_trec6_100 ..] [--seeds 1] [--heads 0.00078 ..] [--unclipped]
     python benchmarks/rates.py --table
 
 The cells are those of real_models.py. For each pair of rates the plan of `fit_ulmfit` runs whole, and in miniature as in `body_lr_find`: in
-half of the steps, and in at most 40. Both are evaluated on 400 training items that neither train nor validate, never on the test set.
+half of the steps, and in at most 40. The gradients of the transformer are clipped as in `fit_ulmfit`, or not at all. Whole fit and
+miniature are evaluated on 400 training items that neither train nor validate, never on the test set.
 Results: --out gets a line of JSON when a fit ends; fits that are in --out are not run again."""
 import argparse
 import json
+import math
 import os
 import warnings
 from pathlib import Path
@@ -43,12 +45,12 @@ def others(name, seed) -> list:
     idxs = np.random.default_rng(seed).permutation(left)[:N_ITEMS]
     return _by_length([train[i] for i in idxs]) if cell.model == 'minilm' else enlarged(x[idxs], [y[i] for i in idxs])
 
-def losses(name, seed, head, body, args) -> dict:
+def losses(name, seed, head, body, clipped, args) -> dict:
     "Run the fit in miniature and whole, and return the losses and the error on unused items"
     learn,n = learner(name, seed, args),CELLS[name].epochs
     dl = loaders([], [], others(name, seed), 64, _padded if CELLS[name].model == 'minilm' else None).loaders[2]
     steps = n_steps(n*len(learn.dls.train))
-    plan = learn.ulmfit_plan(n, head, body)
+    plan = learn.ulmfit_plan(n, head, body, clip=None if clipped else math.inf)
     with learn.no_bar(),learn.no_logging():
         set_seed(seed)
         with restored(learn):
@@ -66,18 +68,21 @@ def read(path) -> list:
 def table(runs) -> str:
     "Make a table with one row for each pair of rates: mean losses after the miniature and after the fit, and the mean error of the fit"
     rows = []
-    for cell,head,body in dict.fromkeys((r['cell'], r['head'], r['body']) for r in runs):
-        same = [r for r in runs if (r['cell'], r['head'], r['body']) == (cell, head, body)]
+    def _key(r): return r['cell'],r['head'],r['body'],r['clipped']
+    for key in dict.fromkeys(map(_key, runs)):
+        same,(cell,head,body,clipped) = [r for r in runs if _key(r) == key],key
         mean = {k: np.mean([r[k] for r in same]) for k in ('miniature_loss', 'loss', 'error')}
         shown = f'{mean["miniature_loss"]:.2f}',f'{mean["loss"]:.2f}',f'{100*mean["error"]:.1f}'
-        rows.append((f'{CELLS[cell].model}, {title(cell)}', f'{head:g}', f'{body:g}', *shown, len(same)))
-    return markdown(('cell', 'head at', 'body at', 'loss, miniature', 'loss, whole fit', 'error, %', 'seeds'), *rows)
+        rows.append((f'{CELLS[cell].model}, {title(cell)}', f'{head:g}', f'{body:g}', 'yes' if clipped else 'no', *shown, len(same)))
+    return markdown(('cell', 'head at', 'body at', 'clipped', 'loss, miniature', 'loss, whole fit', 'error, %', 'seeds'), *rows)
 
 def main():
     "Run the chosen fits, and print the table"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--cells', nargs='+', choices=[k for k,c in CELLS.items() if c.model in PAIRS], metavar='CELL',
                         default=['minilm_trec6_300', 'minilm_trec6_100', 'lite0_cifar10_50'], help='cells of real_models.py')
+    parser.add_argument('--heads', nargs='+', type=float, metavar='LR', help='only pairs with these rates of the head')
+    parser.add_argument('--unclipped', action='store_true', help='do not clip the gradients of a transformer')
     parser.add_argument('--seeds', type=int, default=1, help='number of seeds')
     parser.add_argument('--cache', type=Path, default=Path('text_cache'), help='folder for tokens')
     parser.add_argument('--out', type=Path, default=Path(__file__).parent/'results/rates.jsonl', help='file of the results')
@@ -88,12 +93,14 @@ def main():
     warnings.filterwarnings('ignore')
     os.environ['HF_HUB_OFFLINE'] = '1'
     torch.set_num_threads(args.threads)
-    todo = [] if args.table else [(c, s, *pair) for s in range(args.seeds) for c in args.cells for pair in PAIRS[CELLS[c].model]]
+    todo = [] if args.table else [(c, s, head, body) for s in range(args.seeds) for c in args.cells for head,body in PAIRS[CELLS[c].model]
+                                  if args.heads is None or head in args.heads]
     how = versions(args) if todo else {}
     for cell,seed,head,body in todo:
-        what = dict(cell=cell, seed=seed, head=head, body=body)
+        clipped = CELLS[cell].model == 'minilm' and not args.unclipped
+        what = dict(cell=cell, seed=seed, head=head, body=body, clipped=clipped)
         if any(what.items() <= r.items() for r in read(args.out)): continue
-        with args.out.open('a') as f: f.write(json.dumps(what | losses(cell, seed, head, body, args) | how) + '\n')
+        with args.out.open('a') as f: f.write(json.dumps(what | losses(cell, seed, head, body, clipped, args) | how) + '\n')
     print(table(read(args.out)))
 
 if __name__ == '__main__': main()

@@ -18,7 +18,7 @@ NAMES = dict(floor='tf-idf, logistic regression', scratch='from scratch', fine_t
              fine_tune_debiased='`fine_tune(n-1, cbs=DebiasBatchNorm)`',
              one_cycle_debiased='`fit_one_cycle(n, cbs=DebiasBatchNorm)`, unfrozen',
              adamw_best='AdamW, best of five by validation loss', ulmfit='`fit_ulmfit(n)`', ulmfit_at_once='`fit_ulmfit(n, gradual=False)`',
-             ulmfit_papers_body='`fit_ulmfit(n)`, the body at η_L / 2.6')
+             ulmfit_papers_body='`fit_ulmfit(n)`, the body at η_L / 2.6', ulmfit_unclipped='`fit_ulmfit(n, clip=inf)`')
 NAMES |= {f'adamw_{lr}': f'AdamW at {lr}' for lr in ('2e-5', '5e-5', '1e-4', '2e-4', '5e-4')}
 # Arms that cost one run and need only a number of epochs; and the error below chance level from which a run counts as having learnt
 ONE_LINERS,MARGIN = ('fine_tune', 'one_cycle', 'fine_tune_found', 'one_cycle_found', 'adamw_5e-5'),0.1
