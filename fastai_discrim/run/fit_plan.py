@@ -112,7 +112,8 @@ def fit_plan(self:Learner,
     start_epoch:int=0, # As in `fit`
 ):
     """Fit as `plan` says, with one progress bar and one recorder; `learn.phase` is the current phase, for other callbacks. Add
-    `DebiasBatchNorm` if the fit is too short for batch norms to forget their pretrained statistics
+    `GradientClip` if the plan clips and no callback of yours does, and `DebiasBatchNorm` if the fit is too short for batch norms to forget
+    their pretrained statistics
 
     >>> plan = learn.ulmfit_plan(3, 1e-2)
     >>> learn.fit_plan(plan)
