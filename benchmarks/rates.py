@@ -69,7 +69,8 @@ def table(runs) -> str:
     "Make a table with one row for each pair of rates: mean losses after the miniature and after the fit, and the mean error of the fit"
     rows = []
     def _key(r): return r['cell'],r['head'],r['body'],r['clipped']
-    for key in dict.fromkeys(map(_key, runs)):
+    by_cell = sorted(runs, key=lambda r: list(CELLS).index(r['cell']))
+    for key in dict.fromkeys(map(_key, by_cell)):
         same,(cell,head,body,clipped) = [r for r in runs if _key(r) == key],key
         mean = {k: np.mean([r[k] for r in same]) for k in ('miniature_loss', 'loss', 'error')}
         shown = f'{mean["miniature_loss"]:.2f}',f'{mean["loss"]:.2f}',f'{100*mean["error"]:.1f}'
