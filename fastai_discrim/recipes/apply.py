@@ -5,9 +5,7 @@ from dataclasses import replace
 
 from fastai.learner import Learner
 from fastcore.basics import patch
-from fastcore.foundation import L
 
-from ..callbacks.base import is_kind
 from ..checks import as_rate, check_names
 from ..groups.by_hand import check_some_train, renew_opt
 from ..groups.labels import group_labels
@@ -16,7 +14,7 @@ from ..groups.text_models import is_language_model
 from ..plan.origin import HeadLR
 from ..plan.passed_over import pass_over_in_plan
 from ..run.checkpoint_file import check_checkpoint
-from ..run.fit_plan import check_plan
+from ..run.fit_plan import check_plan, has_clip
 from ..run.run_identity import check_run
 from ..user_warning import warn_user
 from .recipe import LM, Recipe
@@ -29,14 +27,11 @@ def _check_kind(learn, recipe):
         raise ValueError(f'{recipe.name} is for a {recipe.kind}, and the learner has {"a" if has_lm else "no"} language model: '
                          'expected a recipe for what it has; `recipes` lists them')
 
-def _clipping(learn, recipe, cbs):
-    "Return a callback that clips gradients, if `recipe` does; raise if the fit has such a callback already"
-    if recipe.clip is None: return L()
-    from fastai.callback.training import GradientClip
-    if any(is_kind(cb, GradientClip) for cb in [*learn.cbs, *L(cbs)]):
+def _check_clipping(learn, recipe, cbs):
+    "Raise if both `recipe` and a callback clip gradients"
+    if recipe.clip is not None and has_clip(learn, cbs):
         raise ValueError(f'GradientClip together with {recipe.name}, which clips at {recipe.clip:g}: expected none; leave it out, or '
                          '`learn.remove_cb(GradientClip)`')
-    return L(GradientClip(recipe.clip))
 
 def _set_betas(opt, recipe):
     "Set β2, and warn of β1 or β2 if the optimiser lacks it; the plan itself sets β1"
@@ -66,10 +61,10 @@ def apply_recipe(self:Learner,
     plan = recipe.plan(n_epoch, lr)
     _check_kind(self, recipe)
     check_plan(self, plan, cbs, reset_opt)
-    clipping = _clipping(self, recipe, cbs)
+    _check_clipping(self, recipe, cbs)
     groups = check_groups(self, reset_opt)
     plan = pass_over_in_plan(replace(plan, names=group_labels(self, groups)), check_some_train(self, groups))
     if checkpoint is not None: check_run(self, plan, checkpoint, recipe.wd, reset_opt)
     if self.opt is None or reset_opt: renew_opt(self)
     _set_betas(self.opt, recipe)
-    self.fit_plan(plan, clipping + L(cbs), recipe.wd, checkpoint, checkpoint_every=checkpoint_every, start_epoch=start_epoch)
+    self.fit_plan(plan, cbs, recipe.wd, checkpoint, checkpoint_every=checkpoint_every, start_epoch=start_epoch)

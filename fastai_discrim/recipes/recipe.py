@@ -79,7 +79,7 @@ class Recipe:
         rate,origin = (self.lr, dict(lr=self.lr, lr_from='as published')) if lr is None else lr_and_origin(lr)
         check_number(rate, 'lr')
         phases = [Phase(s.epochs, s.groups, s.lrs(rate, len(self.names)), s.sched, self.moms) for s in steps]
-        return Plan(phases, self.names, **origin, source=self._source(n_epoch, rate))
+        return Plan(phases, self.names, **origin, source=self._source(n_epoch, rate), clip=self.clip)
 
     def _steps_for(self, n_epoch):
         "Return the steps for `n_epoch` epochs; the last step takes what the others leave"

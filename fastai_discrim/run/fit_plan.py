@@ -94,10 +94,12 @@ def _debias(learn, plan):
               'which are corrected where they change')
     return [DebiasBatchNorm()]
 
-def _without_second_clip(learn, plan, cbs):
-    "Return `plan` without gradient clipping if a callback of the user clips"
-    has_own = any(is_kind(cb, if_loaded('fastai.callback.training', 'GradientClip')) for cb in [*learn.cbs, *L(cbs)])
-    return replace(plan, clip=None) if has_own else plan
+def has_clip(
+    learn:Learner, # The learner
+    cbs=None, # The callbacks of a fit
+) -> bool:
+    "Tell whether a callback of the user clips gradients"
+    return any(is_kind(cb, if_loaded('fastai.callback.training', 'GradientClip')) for cb in [*learn.cbs, *L(cbs)])
 
 @patch
 @check_names
@@ -129,7 +131,7 @@ def fit_plan(self:Learner,
     check_checkpoint(checkpoint, checkpoint_every, start_epoch)
     check_plan(self, plan, cbs, reset_opt)
     plan = pass_over_in_plan(plan, check_some_train(self, check_groups(self, reset_opt)))
-    plan = _without_second_clip(self, plan, cbs)
+    if has_clip(self, cbs): plan = replace(plan, clip=None)
     _warn_of_one_step(plan, len(self.dls.train))
     saving,begin = None,(start_epoch, 0)
     if checkpoint is not None:

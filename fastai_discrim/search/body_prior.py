@@ -1,4 +1,4 @@
-"Usual settings by kind of architecture: the body's rate, where a search starts and which a plan without a search uses, and clipping"
+"Usual settings by kind of architecture: the body's rate, from which a search starts, and the norm to which gradients are clipped"
 __all__ = []
 
 from dataclasses import dataclass

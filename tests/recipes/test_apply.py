@@ -49,6 +49,7 @@ def test_a_run_has_the_originals_rates(tmp_path, name):
     assert h['sqr_mom'] == .99 and h['wd'] == (.01 if set_['wd'] is None else set_['wd'])
     assert set_['clip'] is None or max(watch.norms) <= set_['clip']*(1+1e-4)
     record = learn.recorder.run_record()
+    assert record['plan'].get('clip') == set_['clip']
     assert name in record['plan']['source'] and ('gradient_clip' in record['callbacks']) == (set_['clip'] is not None)
     assert Plan.from_json(dumps(record)) == recipe.plan(n_epoch) and not any(isinstance(cb, GradientClip) for cb in learn.cbs)
 

@@ -49,7 +49,7 @@ def test_a_body_that_is_lost_is_said(tmp_path):
     assert not said(make_mlp(tmp_path), 4, 1e-2, cbs=LosesBody())
 
 @pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS)
-def test_usual_fits_are_silent(tmp_path, make): assert not said(make(tmp_path), 4)
+def test_usual_fits_are_silent(tmp_path, make): assert not said(make(tmp_path), 8)
 
 def test_a_learner_that_measures_nothing_is_no_reason_to_fail(tmp_path):
     learn = make_mlp(tmp_path)
