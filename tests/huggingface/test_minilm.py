@@ -24,6 +24,7 @@ def few_labels():
     df = df.sample(N_TRAIN+N_TEST, random_state=0).reset_index(drop=True)
     return df[['text', 'label']].assign(is_valid=df.index >= N_TRAIN)
 
+@pytest.mark.all_rates
 def test_one_line_is_better_than_chance_by_40_points(tmp_path):
     df = few_labels()
     set_seed(0)

@@ -56,6 +56,7 @@ def test_a_recorded_run_runs_again(tmp_path, make):
     first,second = a.recorder.run_record(),b.recorder.run_record()
     assert first['phases'] == second['phases'] and first['plan'] == second['plan']
 
+@pytest.mark.all_rates
 def test_how_the_heads_rate_was_found(clas):
     with clas.no_bar(), clas.no_logging(): clas.fit_ulmfit(5)
     d = read(clas.recorder.save_run())

@@ -187,6 +187,7 @@ def pretrained(path, **kwargs):
     learn.opt = None
     return learn
 
+@pytest.mark.all_rates
 def test_it_goes_down_from_what_destroys_the_network(tmp_path):
     learn = pretrained(tmp_path)
     res = find(learn, lr=1.)
@@ -195,10 +196,12 @@ def test_it_goes_down_from_what_destroys_the_network(tmp_path):
     # It is what `lower_lr` makes of the losses
     assert res.lr in res.lrs[:2]
 
+@pytest.mark.all_rates
 def test_it_stays_where_nothing_is_lower(tmp_path):
     res = find(pretrained(tmp_path), lr=1e-3)
     assert res.lr == res.lrs[-1] == pytest.approx(1e-3/2.6) and len(res.lrs) == 2
 
+@pytest.mark.all_rates
 def test_what_it_returns(mlp):
     res = find(mlp)
     assert isinstance(res, BodyLR) and isinstance(res.lr, float) and isinstance(res.lrs, np.ndarray) and isinstance(res.losses, np.ndarray)
@@ -213,6 +216,7 @@ def test_the_same_twice(tmp_path):
         a,b = find(learn),find(learn)
         assert a.lr == b.lr and np.array_equal(a.losses, b.losses) and np.array_equal(a.lrs, b.lrs)
 
+@pytest.mark.all_rates
 def test_where_the_heads_rate_was_found_it_begins_at_what_is_usual(tmp_path):
     learn = make_mlp(tmp_path, norm=True)
     found = HeadLR(1e-2, np.array([1e-2]), np.array([.5]), 'as told')
@@ -221,6 +225,7 @@ def test_where_the_heads_rate_was_found_it_begins_at_what_is_usual(tmp_path):
     assert find(learn, lr=1e-2).lrs[-1] == pytest.approx(1e-2/2.6)
     assert find(learn, lr=1e-2, factor=5).lrs[-1] == pytest.approx(1e-2/5)
 
+@pytest.mark.all_rates
 def test_targets_on_another_scale(tmp_path):
     "Rates that suit the head destroy the body: the search goes on until the network learns, with the head's rate lowered, too"
     set_seed(0)

@@ -8,6 +8,8 @@ from search.made_losses import losses_of
 from fastai_discrim.search.choice import about_as_good, first_lrs, lowers, lrs_beyond, search_lrs
 from fastai_discrim.search.losses import Losses
 
+pytestmark = pytest.mark.all_rates
+
 thorough = settings(max_examples=200, deadline=None)
 
 # Whole numbers, and a power of 2 of parts: nothing is rounded

@@ -40,6 +40,7 @@ def said(learn, *args, **kwargs):
         learn.fit_ulmfit(*args, **kwargs)
     return [str(w.message) for w in got if 'lost its pretrained features' in str(w.message)]
 
+@pytest.mark.all_rates
 def test_a_body_that_is_lost_is_said(tmp_path):
     learn = make_mlp(tmp_path)
     found = learn.head_lr_find(n_epoch=4, show_plot=False)
@@ -48,6 +49,7 @@ def test_a_body_that_is_lost_is_said(tmp_path):
     # Nothing is known of the head
     assert not said(make_mlp(tmp_path), 4, 1e-2, cbs=LosesBody())
 
+@pytest.mark.all_rates
 @pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS)
 def test_usual_fits_are_silent(tmp_path, make): assert not said(make(tmp_path), 8)
 

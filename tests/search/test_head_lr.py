@@ -145,6 +145,7 @@ def test_a_progress_bar_where_the_learner_has_one(clas, capsys):
 
 # What it finds
 
+@pytest.mark.all_rates
 def test_what_it_returns(clas):
     res = find(clas)
     assert res._fields[:4] == ('lr', 'lrs', 'losses', 'how') and isinstance(res.lr, float)
@@ -162,12 +163,14 @@ def test_the_same_seed_gives_the_same_rate(clas):
     set_seed(3); b = find(clas)
     assert a.lr == b.lr and np.array_equal(a.losses, b.losses)
 
+@pytest.mark.all_rates
 def test_the_best_rate_is_found(tmp_path):
     # Full batches of a linear problem: the higher the rate the better, up to where it diverges
     learn = make_mlp(tmp_path, n=64, bs=64, opt_func=partial(SGD, mom=0.))
     res = find(learn, lrs=[1e4, 1e-4, 1e-2, 1], n_epoch=100)
     assert res.lr == res.lrs[res.losses.argmin()] == 1
 
+@pytest.mark.all_rates
 @pytest.mark.parametrize('seed', range(4))
 def test_few_random_labels_give_a_rate_of_the_usual_size(tmp_path, seed):
     # Labels are random: no rate gains anything, and rates of 1e-7 and of 10 were the best
@@ -228,6 +231,7 @@ def test_momentum_as_the_schedules_take_it(clas):
     assert np.isfinite(find(clas, lrs=FEW, sched=CLRBeta(), moms=(.95, .85)).lr)
     assert np.isfinite(find(clas, lrs=FEW, moms=np.array([.9, .8, .9])).lr)
 
+@pytest.mark.all_rates
 def test_schedule_epochs_and_weight_decay_matter(clas):
     losses = []
     for kw in ({}, dict(sched=Flat()), dict(n_epoch=2), dict(wd=1.), dict(moms=(.5, .5, .5))):
@@ -235,6 +239,7 @@ def test_schedule_epochs_and_weight_decay_matter(clas):
         losses.append(tuple(find(clas, lrs=[1e-2, 1e-1], **kw).losses))
     assert len(set(losses)) == len(losses)
 
+@pytest.mark.all_rates
 def test_rates_at_which_the_loss_is_not_finite_are_out(mlp):
     stock = mlp.loss_func
     mlp.loss_func = lambda p,y: stock(p, y) if p.abs().max() < 5 else (p*float('nan')).sum()
@@ -305,6 +310,7 @@ def test_what_the_whole_batch_raises_is_raised(mlp):
     mlp.model[0].forward = forward
     with pytest.raises(ZeroDivisionError): find(mlp)
 
+@pytest.mark.all_rates
 def test_targets_on_another_scale(tmp_path):
     "The search goes on for as long as losses fall, however little, and says what to do"
     set_seed(0)
@@ -372,6 +378,7 @@ def test_without_a_validation_set_a_part_is_held_out(tmp_path, capsys):
     assert 'no validation set, so 2 of 10 training batches are held out' in capsys.readouterr().out
     assert np.isfinite(res.losses[:5]).all()
 
+@pytest.mark.all_rates
 def test_an_empty_validation_set_is_none(tmp_path):
     learn = make_mlp(tmp_path)
     learn.dls = DataLoaders.from_dsets(learn.dls.train_ds, [], bs=8, device='cpu', num_workers=0)
@@ -564,6 +571,7 @@ def test_one_group_and_no_batch(tmp_path):
     learn = make_clas(tmp_path, n=6)
     with pytest.raises(ValueError, match='0 batches'): find(learn)
 
+@pytest.mark.all_rates
 @pytest.mark.parametrize('make', [make_clas, make_lm])
 def test_a_loss_that_is_never_finite_is_said(tmp_path, make):
     learn = make(tmp_path)
@@ -589,6 +597,7 @@ def test_only_the_learners_callbacks_are_blamed(mlp):
     said = re.search('one of the callbacks (.*) cancelled', str(e.value)).group(1).split(', ')
     assert sorted(said) == sorted(type(cb).__name__ for cb in mlp.cbs)
 
+@pytest.mark.all_rates
 @pytest.mark.parametrize('make', [make_clas, make_lm])
 def test_no_gain_is_said_of_the_line_that_asked(tmp_path, make):
     # Random documents, and steps too small to tell
