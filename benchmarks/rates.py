@@ -1,6 +1,6 @@
 """Measure how a fit depends on the rates of head and body, and whether a short fit in miniature tells which rates are best.
 
-    python benchmarks/rates.py [--cells minilm_trec6_300 minilm_trec6_100 ..] [--seeds 1] [--heads 0.00078 ..] [--unclipped]
+    python benchmarks/rates.py [--cells minilm_trec6_300 minilm_trec6_100 ..] [--seeds 1] [--heads 0.00078 ..] [--unclipped] [--epochs 1]
     python benchmarks/rates.py --table
 
 The cells are those of real_models.py. For each pair of rates the plan of `fit_ulmfit` runs whole, and in miniature as in `body_lr_find`: in
@@ -29,7 +29,7 @@ from fastai_discrim.search.restored import restored
 
 # Pairs of rates of head and body, by model. The first head's rate is that found with a frozen body; three pairs have the paper's ratio
 PAIRS = dict(minilm=[(.056, 3e-4), (.01, 3e-4), (.003, 3e-4), (.001, 3e-4), (.00078, 3e-4), (.00052, 2e-4), (.00026, 1e-4), (.003, 1e-3)],
-             lite0=[(.001, 1e-3), (.003, 1e-3), (.001, 3e-3), (.001, 3e-4)])
+             lite0=[(.0018, 1e-3), (.0018, 2e-3), (.0018, 3e-3)])
 N_ITEMS = 400
 
 def others(name, seed) -> list:
@@ -45,12 +45,13 @@ def others(name, seed) -> list:
     idxs = np.random.default_rng(seed).permutation(left)[:N_ITEMS]
     return _by_length([train[i] for i in idxs]) if cell.model == 'minilm' else enlarged(x[idxs], [y[i] for i in idxs])
 
-def losses(name, seed, head, body, clipped, args) -> dict:
+def losses(args, cell, seed, epochs, head, body, clipped) -> dict:
     "Run the fit in miniature and whole, and return the losses and the error on unused items"
-    learn,n = learner(name, seed, args),CELLS[name].epochs
-    dl = loaders([], [], others(name, seed), 64, _padded if CELLS[name].model == 'minilm' else None).loaders[2]
-    steps = n_steps(n*len(learn.dls.train))
-    plan = learn.ulmfit_plan(n, head, body, clip=None if clipped else math.inf)
+    learn = learner(cell, seed, args)
+    dl = loaders([], [], others(cell, seed), 64, _padded if CELLS[cell].model == 'minilm' else None).loaders[2]
+    n_fit = epochs*len(learn.dls.train)
+    steps = n_steps(n_fit)
+    plan = learn.ulmfit_plan(epochs, head, body, clip=None if clipped else math.inf)
     with learn.no_bar(),learn.no_logging():
         set_seed(seed)
         with restored(learn):
@@ -59,7 +60,7 @@ def losses(name, seed, head, body, clipped, args) -> dict:
         set_seed(seed)
         learn.fit_plan(plan)
         loss,accuracy = learn.validate(dl=dl)
-    return dict(steps=n*len(learn.dls.train), miniature_steps=steps, miniature_loss=short, loss=loss, error=1-accuracy)
+    return dict(steps=n_fit, miniature_steps=steps, miniature_loss=short, loss=loss, error=1-accuracy)
 
 def read(path) -> list:
     "Read the saved fits"
@@ -68,14 +69,14 @@ def read(path) -> list:
 def table(runs) -> str:
     "Make a table with one row for each pair of rates: mean losses after the miniature and after the fit, and the mean error of the fit"
     rows = []
-    def _key(r): return r['cell'],r['head'],r['body'],r['clipped']
+    def _key(r): return r['cell'],r['steps'],r['head'],r['body'],r['clipped']
     by_cell = sorted(runs, key=lambda r: list(CELLS).index(r['cell']))
     for key in dict.fromkeys(map(_key, by_cell)):
-        same,(cell,head,body,clipped) = [r for r in runs if _key(r) == key],key
+        same,(cell,steps,head,body,clipped) = [r for r in runs if _key(r) == key],key
         mean = {k: np.mean([r[k] for r in same]) for k in ('miniature_loss', 'loss', 'error')}
         shown = f'{mean["miniature_loss"]:.2f}',f'{mean["loss"]:.2f}',f'{100*mean["error"]:.1f}'
-        rows.append((f'{CELLS[cell].model}, {title(cell)}', f'{head:g}', f'{body:g}', 'yes' if clipped else 'no', *shown, len(same)))
-    return markdown(('cell', 'head at', 'body at', 'clipped', 'loss, miniature', 'loss, whole fit', 'error, %', 'seeds'), *rows)
+        rows.append((f'{CELLS[cell].model}, {title(cell)}', steps, f'{head:g}', f'{body:g}', 'yes' if clipped else 'no', *shown, len(same)))
+    return markdown(('cell', 'steps', 'head at', 'body at', 'clipped', 'loss, miniature', 'loss, whole fit', 'error, %', 'seeds'), *rows)
 
 def main():
     "Run the chosen fits, and print the table"
@@ -84,6 +85,7 @@ def main():
                         default=['minilm_trec6_300', 'minilm_trec6_100', 'lite0_cifar10_50'], help='cells of real_models.py')
     parser.add_argument('--heads', nargs='+', type=float, metavar='LR', help='only pairs with these rates of the head')
     parser.add_argument('--unclipped', action='store_true', help='do not clip the gradients of a transformer')
+    parser.add_argument('--epochs', type=int, help='epochs of a fit, if not those of the cell')
     parser.add_argument('--seeds', type=int, default=1, help='number of seeds')
     parser.add_argument('--cache', type=Path, default=Path('text_cache'), help='folder for tokens')
     parser.add_argument('--out', type=Path, default=Path(__file__).parent/'results/rates.jsonl', help='file of the results')
@@ -99,9 +101,10 @@ def main():
     how = versions(args) if todo else {}
     for cell,seed,head,body in todo:
         clipped = CELLS[cell].model == 'minilm' and not args.unclipped
-        what = dict(cell=cell, seed=seed, head=head, body=body, clipped=clipped)
+        what = dict(cell=cell, seed=seed, epochs=args.epochs or CELLS[cell].epochs, head=head, body=body, clipped=clipped)
         if any(what.items() <= r.items() for r in read(args.out)): continue
-        with args.out.open('a') as f: f.write(json.dumps(what | losses(cell, seed, head, body, clipped, args) | how) + '\n')
+        measured = losses(args, **what)
+        with args.out.open('a') as f: f.write(json.dumps(what | measured | how) + '\n')
     print(table(read(args.out)))
 
 if __name__ == '__main__': main()

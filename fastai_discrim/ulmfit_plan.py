@@ -126,7 +126,7 @@ def ulmfit_plan(self:Learner,
     ratio_to_body = factor = ifnone(factor, FACTOR)
     if is_deep: factor = 1/BLOCK_DECAY
     check_fall(factor, min_scale, span, decay)
-    rates = plan_rates(self, groups, lr, body_lr, ratio_to_body)
+    rates = plan_rates(self, groups, lr, body_lr, ratio_to_body, n_epoch*len(self.dls.train))
     if is_deep: rates = dict(body_lr=rates['lr']/FACTOR, body_lr_from=f"1/{FACTOR} of the head's") | rates
     lrs = discriminative_lrs(rates['lr'], n, factor, min_scale, span, decay, rates.get('body_lr'))
     # Leave `train_bn` out of the plan if no norm layer is ever frozen

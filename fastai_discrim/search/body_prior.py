@@ -2,6 +2,7 @@
 __all__ = []
 
 from dataclasses import dataclass
+from math import sqrt
 
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
@@ -14,6 +15,9 @@ from torch import nn
 LAYER_NORM_LRS = {1024: 5e-5, 768: 1e-4, 0: 3e-4}
 # Rate of a convolutional network under Adam: fastai's default for all layers
 BATCH_NORM_LR = 1e-3
+# A fit of fewer steps than this needs a higher rate to adapt the features of a convolutional network: it grows with the inverse square root
+# of the number of steps, to at most 3 times the usual rate (measured by `benchmarks/rates.py`, on EfficientNet-Lite0)
+FULL_STEPS,HIGHEST_FACTOR = 200,3.
 # Ratio of a block's rate to that of the block above it (Clark et al. 2020: 0.8 for small models, 0.9 for large ones)
 BLOCK_DECAY = 0.9
 # Largest norm of a transformer's gradients (BERT's `optimization.py`; also the default of Hugging Face's `Trainer`)
@@ -27,6 +31,14 @@ class BodyPrior:
     kind: str # The networks that the rate is usual for
     is_limit: bool = False # Do higher rates destroy the pretrained features of such networks?
     is_settled: bool = False # Is a search unnecessary?
+    is_for_full_steps: bool = False # Do fits of few steps need a higher rate?
+
+    def lr_in(self,
+        n_steps:int, # Number of steps of the fit
+    ) -> float|None: # None for the paper's, η_L / 2.6
+        "Return the usual rate in a fit of `n_steps` steps"
+        if not self.is_for_full_steps or n_steps >= FULL_STEPS: return self.lr
+        return self.lr*min(sqrt(FULL_STEPS/max(n_steps, 1)), HIGHEST_FACTOR)
 
 def _is_layer_norm(m): return isinstance(m, nn.LayerNorm) or 'LayerNorm' in type(m).__name__ or 'RMSNorm' in type(m).__name__
 
@@ -75,5 +87,6 @@ def body_prior(
     if widths:
         lr = next(lr for least,lr in LAYER_NORM_LRS.items() if max(widths) >= least)
         return BodyPrior(lr, 'networks with layer norms', is_limit=True)
-    if any(isinstance(m, BATCH_OR_GROUP_NORM) for m in modules): return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms')
+    if any(isinstance(m, BATCH_OR_GROUP_NORM) for m in modules):
+        return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms', is_for_full_steps=True)
     return BodyPrior(None, 'networks without norm layers')

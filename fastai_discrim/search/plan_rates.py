@@ -16,11 +16,12 @@ def plan_rates(
     lr:float|HeadLR, # Peak rate of the head; None for `learn.lr`
     body_lr:float|BodyLR, # Peak rate of the group below the head; None to choose it by rule
     factor:float, # The paper's ratio of the head's rate to that of the group below
+    n_steps:int, # Number of steps of the fit
 ) -> dict: # Fields of a `Plan`: both rates and their origin, without `body_lr` if the paper's ratio holds
     "Return the rates of the head and of the group below it, with their origin"
     origin = dict(lr=own_lr(learn), lr_from='learn.lr') if lr is None else _lr(lr)
     check_number(origin['lr'], 'lr')
-    body_lr,body_lr_from = _body_lr(learn, groups, lr, origin['lr']/factor, body_lr)
+    body_lr,body_lr_from = _body_lr(learn, groups, lr, origin['lr']/factor, body_lr, n_steps)
     if body_lr is None: return origin
     return origin | _beside(lr, body_lr) | dict(body_lr=body_lr, body_lr_from=body_lr_from)
 
@@ -33,13 +34,13 @@ def _lr(lr):
         origin['lr_from'] = f'lr_find, {field}'
     return origin
 
-def _body_lr(learn, groups, lr, papers_lr, body_lr):
+def _body_lr(learn, groups, lr, papers_lr, body_lr, n_steps):
     "Return the rate of the group below the head, or None for the paper's ratio, and its origin"
     if isinstance(body_lr, BodyLR): return body_lr.lr,f'body_lr_find, {body_lr.how}'
     if body_lr is not None: return as_rate(body_lr, 'body_lr'),'given'
     prior = body_prior(learn, groups)
     if prior.lr is None: return None,''
-    if isinstance(lr, HeadLR): return prior.lr,f'what is usual for {prior.kind}'
+    if isinstance(lr, HeadLR): return prior.lr_in(n_steps),f'what is usual for {prior.kind} in {n_steps} steps'
     # The user chose the head's rate: the paper's ratio holds, unless it gives a rate that destroys such networks
     if prior.is_limit and prior.lr < papers_lr: return prior.lr,f'lowered from {papers_lr:.1e} to the limit for {prior.kind}'
     return None,''

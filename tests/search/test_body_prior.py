@@ -12,7 +12,7 @@ from fastai.torch_core import params
 from fastcore.foundation import L
 from torch import nn
 
-from fastai_discrim.search.body_prior import BATCH_NORM_LR, body_prior, usual_clip
+from fastai_discrim.search.body_prior import BATCH_NORM_LR, BodyPrior, body_prior, usual_clip
 
 # What is usual for narrow layers
 LAYER_NORM_LR = 3e-4
@@ -61,6 +61,14 @@ def test_it_is_known_by_the_bodys_norm_layers(body, top, lr, is_limit):
 def test_wide_transformers_bear_less(norm, width, lr):
     res = prior(learner(nn.LayerNorm(4), norm(width), nn.LayerNorm(8)))
     assert (res.lr, res.is_limit) == (lr, True)
+
+@pytest.mark.parametrize('n_steps,factor', [(10_000, 1), (201, 1), (200, 1), (128, 1.25), (50, 2), (32, 2.5), (22, 3), (1, 3), (0, 3)])
+def test_a_convolutional_network_needs_a_higher_rate_in_few_steps(n_steps, factor):
+    assert prior(learner(nn.BatchNorm1d(4))).lr_in(n_steps) == pytest.approx(factor*BATCH_NORM_LR, rel=.01)
+    assert prior(learner(nn.GroupNorm(2, 4))).lr_in(n_steps) == pytest.approx(factor*BATCH_NORM_LR, rel=.01)
+    # Others don't
+    assert prior(learner(nn.LayerNorm(4))).lr_in(n_steps) == LAYER_NORM_LR
+    assert BodyPrior(None, 'any').lr_in(n_steps) is None
 
 def test_the_kind_is_named():
     kinds = [prior(learner(*body)).kind for body in ([nn.LayerNorm(4)], [nn.BatchNorm1d(4)], [], [nn.LSTM(4, 4)])]
