@@ -8,19 +8,18 @@ from fastai.torch_core import find_bs
 from .frozen_head import has_items_first, items, items_in, part_bounds
 
 # With fewer items, a validation set of a fifth of them is too noisy to choose by
-FEW_ITEMS = 500
+FEW_ITEMS,N_FOLDS = 500,5
 
 
 def folds(
     train:list, # Batches to train on: features and targets
     valid:list, # Batches to validate on
-    n:int=5, # Number of folds: the validation set is one, the training set the others
 ) -> list: # Pairs of batches to train on and batches to validate on
     "Return the sets as they are, or with fewer than 500 items the folds of a cross-validation over all of them"
     if items_in(train) + items_in(valid) >= FEW_ITEMS: return [(train, valid)]
     size = max(find_bs(targets) for _,*targets in train)
     train = _cut(train, size)
-    held_out = [_cut(valid, size), *(train[i::n-1] for i in range(n-1))]
+    held_out = [_cut(valid, size), *(train[i::N_FOLDS-1] for i in range(N_FOLDS-1))]
     # A batch norm can't train on a batch of one item, such as the last batch of a validation set
     can_train = [[b for b in fold if items_in([b]) >= min(size, 2)] for fold in held_out]
     sets = []

@@ -97,7 +97,9 @@ class FeatureHead(nn.Module):
         "Yield the largest submodules of `m` that belong to the body"
         for c in m.children():
             params = set(c.parameters())
-            if params and params <= self.body_params: yield c
+            # A list of modules is never called itself
+            is_called = type(c).forward is not nn.Module.forward
+            if is_called and params and params <= self.body_params: yield c
             else: yield from self._body_modules(c)
 
     def forward(self,

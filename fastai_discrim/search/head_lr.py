@@ -29,8 +29,6 @@ from .trained_loss import check_trained_loss
 MAX_STEPS = 400
 # A head with this many parameters is large: all its trials together cost at most 100 steps of the whole network, as a range test does
 LARGE_HEAD,RANGE_TEST_STEPS = 100_000,100
-# Folds of a cross-validation; fewer for a large head, whose single epoch in five folds would cost more than that
-N_FOLDS,N_FOLDS_LARGE = 5,3
 
 
 def _check_lrs(lrs):
@@ -67,20 +65,19 @@ def _caution(losses):
     return (f'no rate clearly lowers the validation loss of an untrained head, {untrained:.4g}: the rate found is unreliable; give the '
             'head more epochs by `n_epoch`, look at the data, or scale a target that is far from 0')
 
-def _budget(learn, head):
-    "Return the number of folds, and of steps that the head may train at each rate, over all folds"
+def _max_steps(learn, head):
+    "Return the number of steps that the head may train at each rate, over all folds"
     n_head = sum(p.numel() for p in head.params)
-    if n_head < LARGE_HEAD: return N_FOLDS,MAX_STEPS
+    if n_head < LARGE_HEAD: return MAX_STEPS
     n_model = sum(p.numel() for p in get_model(learn.model).parameters())
-    return N_FOLDS_LARGE,min(MAX_STEPS, RANGE_TEST_STEPS*n_model//(n_head*N_FIRST))
+    return min(MAX_STEPS, RANGE_TEST_STEPS*n_model//(n_head*N_FIRST))
 
 def _by_trials(learn, head, lrs, n_batch, runs, n_epoch, **fit_args):
     "Choose by the validation loss of the head on frozen features; return the `HeadLR`, and a warning or None"
     from .folds import folds
     from .frozen_features import train_and_valid_features
-    n_folds,max_steps = _budget(learn, head)
-    sets = folds(*train_and_valid_features(learn, head, n_batch), n_folds)
-    n_epoch = min(n_epoch, max(1, max_steps//sum(len(train) for train,_ in sets)))
+    sets = folds(*train_and_valid_features(learn, head, n_batch))
+    n_epoch = min(n_epoch, max(1, _max_steps(learn, head)//sum(len(train) for train,_ in sets)))
     # With several folds, one run each is enough
     losses_at = _losses_at(learn, head, sets, runs if len(sets) == 1 else 1, n_epoch=n_epoch, **fit_args)
     tried,losses = search_lrs(losses_at, lrs)

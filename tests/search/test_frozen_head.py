@@ -32,6 +32,35 @@ def test_the_body_within_it_stays_in_evaluation_mode():
     head = split(tokens(Siblings())).copy().train()
     assert not head.root.body.training and not head.root.body[1].training and head.root.drop.training and head.root.pooler.training
 
+class Counted(nn.Linear):
+    "A layer that counts its calls"
+    n_calls = 0
+    def forward(self, x):
+        type(self).n_calls += 1
+        return super().forward(x)
+
+class Blocks(nn.Module):
+    "A network whose blocks are in a list and in a dict, which themselves are never called, as in many vision models"
+    def __init__(self):
+        super().__init__()
+        self.blocks,self.last = nn.ModuleList([Counted(4, 4), Counted(4, 4)]),nn.ModuleDict(dict(a=Counted(4, 4)))
+        self.hidden,self.top = nn.Linear(4, 4),nn.Linear(4, 2)
+
+    def forward(self, x):
+        for block in self.blocks: x = block(x)
+        return self.top(self.hidden(self.last['a'](x)))
+
+def test_blocks_of_the_body_in_a_list_run_only_when_the_head_is_copied(mlp):
+    mlp.model,mlp.splitter = Blocks(),lambda m: [
+        [*m.blocks.parameters(), *m.last.parameters()], [*m.hidden.parameters(), *m.top.parameters()]]
+    head = split(mlp)
+    Counted.n_calls = 0
+    copy = head.copy()
+    assert Counted.n_calls == 3
+    features = [[torch.randn(8, 4)], {}]
+    for _ in range(5): preds = copy(features)
+    assert Counted.n_calls == 3 and torch.equal(preds, mlp.model.top(mlp.model.hidden(features[0][0])))
+
 def test_what_is_frozen_by_hand_stays_so(mlp):
     mlp.create_opt()
     mlp.model[-1].bias.requires_grad_(False)

@@ -188,10 +188,8 @@ def test_runs_are_averaged(clas, monkeypatch):
     monkeypatch.setattr('fastai_discrim.search.head_trials.trial_losses', losses)
     assert find(clas, lrs=[1e-3, 1e-2], runs=3).losses.tolist() == [2., 1.]
 
-@pytest.mark.parametrize('large,n_folds', [(100_000, 5), (1, 3)])
-def test_few_items_are_cross_validated(clas, monkeypatch, large, n_folds):
-    "Each of the folds, of which a large head has fewer, validates once: all items count, each fold as much as it has of them"
-    monkeypatch.setattr('fastai_discrim.search.head_lr.LARGE_HEAD', large)
+def test_few_items_are_cross_validated(clas, monkeypatch):
+    "Each of the five folds validates once: all items count, each fold as much as it has of them"
     seen = []
     def losses(learn, head, train, valid, lrs, **kwargs):
         seen.append((items_in(train), items_in(valid)))
@@ -199,7 +197,7 @@ def test_few_items_are_cross_validated(clas, monkeypatch, large, n_folds):
     monkeypatch.setattr('fastai_discrim.search.head_trials.trial_losses', losses)
     res = find(clas, lrs=[1e-3, 1e-2], runs=3)
     n = seen[0][0] + seen[0][1]
-    assert len(seen) == n_folds and sum(v for _,v in seen) == n and all(t+v == n for t,v in seen) and 'cross-validation' in res.how
+    assert len(seen) == 5 and sum(v for _,v in seen) == n and all(t+v == n for t,v in seen) and 'cross-validation' in res.how
     assert res.losses[0] == pytest.approx(sum(i*v for i,(_,v) in enumerate(seen, 1))/n)
 
 @pytest.mark.parametrize('n_epoch,steps', [(2, 2), (50, 10)])
