@@ -15,8 +15,8 @@ from torch import nn
 LAYER_NORM_LRS = {1024: 5e-5, 768: 1e-4, 0: 3e-4}
 # Rate of a convolutional network under Adam: fastai's default for all layers
 BATCH_NORM_LR = 1e-3
-# A fit of fewer steps than this needs a higher rate to adapt the features of a convolutional network: it grows with the inverse square root
-# of the number of steps, to at most 3 times the usual rate (measured by `benchmarks/rates.py`, on EfficientNet-Lite0)
+# In fewer steps than this, the features of a convolutional network need a higher rate to adapt: usual rate times the square root of
+# FULL_STEPS / steps, at most 3 times the usual rate (measured by `benchmarks/rates.py`, on EfficientNet-Lite0)
 FULL_STEPS,HIGHEST_FACTOR = 200,3.
 # Ratio of a block's rate to that of the block above it (Clark et al. 2020: 0.8 for small models, 0.9 for large ones)
 BLOCK_DECAY = 0.9
@@ -31,7 +31,7 @@ class BodyPrior:
     kind: str # The networks that the rate is usual for
     is_limit: bool = False # Do higher rates destroy the pretrained features of such networks?
     is_settled: bool = False # Is a search unnecessary?
-    is_for_full_steps: bool = False # Do fits of few steps need a higher rate?
+    is_for_full_steps: bool = False # Is `lr` for fits of at least `FULL_STEPS` steps, and shorter fits need a higher one?
 
     def lr_in(self,
         n_steps:int, # Number of steps of the fit
