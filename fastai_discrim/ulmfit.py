@@ -38,8 +38,9 @@ def body_lr_find(self:Learner,
     **kwargs
 ) -> BodyLR: # The chosen rate, the rates tried and their losses, and how they were found
     """Find the rate of the group below the head by fits in miniature, which run the planned fit in at most 40 steps, once for each rate.
-    Start at the usual rate for this kind of network, or at the paper's η_L / 2.6, and lower it as long as the validation loss clearly
-    improves. For recurrent networks divide the η_L of a one-epoch search by 2.6, as the paper does. Leave no trace on the learner"""
+    Start at the usual rate for this kind of network and this number of steps, or at the paper's η_L / 2.6, and lower it as long as the
+    validation loss clearly improves. For recurrent networks divide the η_L of a one-epoch search by 2.6, as the paper does. Leave no
+    trace on the learner"""
     if body_prior(self, check_groups(self)).is_settled: res = _papers_body_lr(self, lr, wd)
     else: res = search_body_lr(self, lr, lambda body_lr: self.ulmfit_plan(n_epoch, lr, body_lr, **kwargs), wd)
     if show_plot and rank_distrib() == 0: plot_search(res, 'group below the head')

@@ -39,6 +39,18 @@ def test_the_picture_is_of_the_results(tables):
     next(iter(res[cell]['ulmfit'].values()))['test_error'] += .001
     with Image.open(TOP/'nbs/images/few_labels.png') as im: assert im.text['Source'] != report.fingerprint(res)
 
+def test_sentences_about_the_results_hold(tables):
+    "README.md and docs/index.md say where a bag of words is no worse, where every fit ends at chance level, and where two arms are alike"
+    import real_models_report as report
+    res = report.read(TOP/'benchmarks/results/real_models')
+    def _error(cell, arm): return sum(r['test_error'] for r in res[cell][arm].values())/len(res[cell][arm])
+    lstm = {k for k in res if k.startswith('awd')}
+    assert {k for k in lstm if _error(k, 'ulmfit') < _error(k, 'floor')} == {k for k in lstm if 'trec6' in k}
+    assert abs(_error('minilm_imdb_300', 'ulmfit') - _error('minilm_imdb_300', 'floor')) < .01
+    fits = [r for arm,runs in res['awd_imdb_100'].items() if arm != 'floor' for r in runs.values()]
+    assert len(fits) > 2 and all(r['test_error'] > r['chance']-.1 for r in fits)
+    for cell in ('minilm_trec6_1000', 'minilm_ag_1000'): assert abs(_error(cell, 'ulmfit') - _error(cell, 'fine_tune')) < .01
+
 def test_what_is_wrong_with_a_mark_is_said(tables):
     assert tables.filled('text\n') == 'text\n'
     assert '3.3' not in tables.filled('<!-- table: rates -->\n| 3.3 |\n<!-- end -->\n')

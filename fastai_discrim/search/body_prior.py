@@ -15,8 +15,8 @@ from torch import nn
 LAYER_NORM_LRS = {1024: 5e-5, 768: 1e-4, 0: 3e-4}
 # Rate of a convolutional network under Adam: fastai's default for all layers
 BATCH_NORM_LR = 1e-3
-# In fewer steps than this, the features of a convolutional network need a higher rate to adapt: usual rate times the square root of
-# FULL_STEPS / steps, at most 3 times the usual rate (measured by `benchmarks/rates.py`, on EfficientNet-Lite0)
+# A shorter fit needs a higher rate, or the features hardly adapt: the usual rate times the square root of FULL_STEPS / steps, at most three
+# times the usual rate (measured on EfficientNet-Lite0 by `benchmarks/rates.py`)
 FULL_STEPS,HIGHEST_FACTOR = 200,3.
 # Ratio of a block's rate to that of the block above it (Clark et al. 2020: 0.8 for small models, 0.9 for large ones)
 BLOCK_DECAY = 0.9
@@ -31,13 +31,13 @@ class BodyPrior:
     kind: str # The networks that the rate is usual for
     is_limit: bool = False # Do higher rates destroy the pretrained features of such networks?
     is_settled: bool = False # Is a search unnecessary?
-    is_for_full_steps: bool = False # Is `lr` for fits of at least `FULL_STEPS` steps, and shorter fits need a higher one?
+    rises_in_short_fits: bool = False # Does a fit of fewer than `FULL_STEPS` steps need a higher rate?
 
     def lr_in(self,
         n_steps:int, # Number of steps of the fit
     ) -> float|None: # None for the paper's, η_L / 2.6
         "Return the usual rate in a fit of `n_steps` steps"
-        if not self.is_for_full_steps or n_steps >= FULL_STEPS: return self.lr
+        if not self.rises_in_short_fits or n_steps >= FULL_STEPS: return self.lr
         return self.lr*min(sqrt(FULL_STEPS/max(n_steps, 1)), HIGHEST_FACTOR)
 
 def _is_layer_norm(m): return isinstance(m, nn.LayerNorm) or 'LayerNorm' in type(m).__name__ or 'RMSNorm' in type(m).__name__
@@ -88,5 +88,5 @@ def body_prior(
         lr = next(lr for least,lr in LAYER_NORM_LRS.items() if max(widths) >= least)
         return BodyPrior(lr, 'networks with layer norms', is_limit=True)
     if any(isinstance(m, BATCH_OR_GROUP_NORM) for m in modules):
-        return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms', is_for_full_steps=True)
+        return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms', rises_in_short_fits=True)
     return BodyPrior(None, 'networks without norm layers')

@@ -187,7 +187,6 @@ def pretrained(path, **kwargs):
     learn.opt = None
     return learn
 
-@pytest.mark.all_rates
 def test_it_goes_down_from_what_destroys_the_network(tmp_path):
     learn = pretrained(tmp_path)
     res = find(learn, lr=1.)
@@ -196,12 +195,10 @@ def test_it_goes_down_from_what_destroys_the_network(tmp_path):
     # It is what `lower_lr` makes of the losses
     assert res.lr in res.lrs[:2]
 
-@pytest.mark.all_rates
 def test_it_stays_where_nothing_is_lower(tmp_path):
     res = find(pretrained(tmp_path), lr=1e-3)
     assert res.lr == res.lrs[-1] == pytest.approx(1e-3/2.6) and len(res.lrs) == 2
 
-@pytest.mark.all_rates
 def test_what_it_returns(mlp):
     res = find(mlp)
     assert isinstance(res, BodyLR) and isinstance(res.lr, float) and isinstance(res.lrs, np.ndarray) and isinstance(res.losses, np.ndarray)
@@ -216,7 +213,6 @@ def test_the_same_twice(tmp_path):
         a,b = find(learn),find(learn)
         assert a.lr == b.lr and np.array_equal(a.losses, b.losses) and np.array_equal(a.lrs, b.lrs)
 
-@pytest.mark.all_rates
 def test_where_the_heads_rate_was_found_it_begins_at_what_is_usual(tmp_path):
     learn = make_mlp(tmp_path, norm=True)
     found = HeadLR(1e-2, np.array([1e-2]), np.array([.5]), 'as told')

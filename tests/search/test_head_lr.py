@@ -163,7 +163,6 @@ def test_the_same_seed_gives_the_same_rate(clas):
     set_seed(3); b = find(clas)
     assert a.lr == b.lr and np.array_equal(a.losses, b.losses)
 
-@pytest.mark.all_rates
 def test_the_best_rate_is_found(tmp_path):
     # Full batches of a linear problem: the higher the rate the better, up to where it diverges
     learn = make_mlp(tmp_path, n=64, bs=64, opt_func=partial(SGD, mom=0.))
@@ -231,7 +230,6 @@ def test_momentum_as_the_schedules_take_it(clas):
     assert np.isfinite(find(clas, lrs=FEW, sched=CLRBeta(), moms=(.95, .85)).lr)
     assert np.isfinite(find(clas, lrs=FEW, moms=np.array([.9, .8, .9])).lr)
 
-@pytest.mark.all_rates
 def test_schedule_epochs_and_weight_decay_matter(clas):
     losses = []
     for kw in ({}, dict(sched=Flat()), dict(n_epoch=2), dict(wd=1.), dict(moms=(.5, .5, .5))):
