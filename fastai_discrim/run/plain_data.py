@@ -27,7 +27,12 @@ def tagged(kind:str, v) -> dict:
 
 def _is_list(o): return isinstance(o, (list, L))
 def _is_scalar_tensor(o): return isinstance(o, Tensor) and o.dim() == 0 and o.device.type == 'cpu'
-def _is_number(o, kind): return isinstance(o, kind) and not isinstance(o, bool) and abs(o) < INT_LIMIT
+
+def _dtype(values):
+    "Return the dtype of a tensor that holds these numbers exactly, or None if there is none. Types are compared in C: a state has thousands"
+    types = set(map(type, values))
+    if types <= {float, np.float64}: return torch.float64
+    if types == {int} and max(map(abs, values)) < INT_LIMIT: return torch.int64
 
 def _packed(v):
     "Return a long list of numbers, rows of numbers, or scalar tensors as one tensor; None for any other list"
@@ -36,12 +41,12 @@ def _packed(v):
         return tagged('scalars', torch.stack([o.detach().as_subclass(Tensor) for o in v]))
     rows = v if all(map(_is_list, v)) else [v]
     if len(set(map(len, rows))) > 1: return None
-    for kind,dtype in ((float, torch.float64), (int, torch.int64)):
-        if all(_is_number(o, kind) for r in rows for o in r): return tagged('numbers', torch.tensor(v, dtype=dtype))
+    dtype = _dtype([o for r in rows for o in r])
+    if dtype: return tagged('numbers', torch.tensor(v, dtype=dtype))
 
 def _packed_tuple(v):
     "Return a long tuple of integers, such as a random state of Python, as one tensor; None for any other tuple"
-    if len(v) >= PACK_FROM and all(_is_number(o, int) for o in v): return tagged('integers', torch.tensor(v, dtype=torch.int64))
+    if len(v) >= PACK_FROM and _dtype(v) == torch.int64: return tagged('integers', torch.tensor(v))
 
 def _plain_tensor(v):
     "Return a tensor on the CPU; copy a view of a much larger tensor"

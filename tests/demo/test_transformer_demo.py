@@ -14,7 +14,10 @@ SMALL = """
 import sys
 from functools import partial
 from fastai_discrim.demo import command, docstring_task, transformer_demo as demo
+from fastai_discrim.search import choice
 
+# As in `conftest.few_rates`
+choice.N_FIRST,choice.NEAR_END = 5,1
 docstring_task.CLASSES,demo.CLASSES,demo.WORDS,demo.FEW,demo.EPOCHS_FEW = *[['fsspec', 'jinja2']]*2,12,50,5
 demo.target_docs = partial(demo.target_docs, n=130)
 command.main()

