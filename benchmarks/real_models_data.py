@@ -10,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import sentences
 import torch
 from fastai.data.core import DataLoaders
 from fastai.data.external import URLs, untar_data
@@ -42,9 +43,10 @@ CELLS = (_cells('minilm', 'trec6', {100: 10, 300: 4}, SMALL) | _cells('minilm', 
     | _cells('awd', 'trec6', {100: 30, 500: 10}, {}) | _cells('awd', 'ag', {100: 30, 1000: 6}, {})
     | _cells('awd', 'imdb', {100: 30, 2000: 6}, {}) | _cells('awd', 'trec6', {None: 6}, {})
     | _cells('awd', 'docstrings', {None: 6}, {}) | _cells('awd', 'ag', {None: 6}, {}))
+for o in sentences.FILES: CELLS |= _cells('minilm', o, {300: 4}, SMALL) | _cells('awd', o, {800: 6}, {})
 
 # Limits for MiniLM: tokens of a text, and number of test texts, so that a run spends more time on training than on testing
-MAX_LEN,MAX_TEST = dict(trec6=64, docstrings=64, ag=64, imdb=128),1500
+MAX_LEN,MAX_TEST = dict(trec6=64, docstrings=64, ag=64, imdb=128, **dict.fromkeys(sentences.FILES, 64)),1500
 IMAGE_SIZE,N_TRAIN,N_TEST = 64,1000,200
 # sha256 of the weights with which the results were made
 MINILM = '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'
@@ -183,15 +185,3 @@ def learner(name, seed, args, pretrained=True) -> Learner:
     learn = dict(minilm=minilm, lite0=lite0, awd=awd)[cell.model](cell, seed, args, pretrained)
     learn.freeze()
     return learn
-
-def floor(name, seed) -> tuple:
-    "Fit tf-idf and logistic regression to all labelled texts; return the test error and the number of these texts"
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    cell = CELLS[name]
-    train,test = texts(cell.data, cell.model)
-    picked,valid = draw(len(train), cell.labels, seed)
-    labelled = train.loc[picked+valid]
-    words = TfidfVectorizer(ngram_range=(1, 2))
-    model = LogisticRegression(C=10, max_iter=1000).fit(words.fit_transform(labelled.text), labelled.label)
-    return float((model.predict(words.transform(test.text)) != test.label).mean()),len(labelled)

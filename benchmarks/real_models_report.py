@@ -5,15 +5,17 @@ from hashlib import sha256
 
 import matplotlib.pyplot as plt
 import numpy as np
+import sentences
 from real_models_data import CELLS
 from text_report import markdown, shown
 from vision import interval
 
 MODELS = dict(awd='AWD-LSTM', minilm='MiniLM-L6', lite0='EfficientNet-Lite0')
-DATA = dict(trec6='TREC-6', docstrings='docstrings', ag='AG News', imdb='IMDb', cifar10='CIFAR-10', digits='digits')
+DATA = dict(trec6='TREC-6', docstrings='docstrings', ag='AG News', imdb='IMDb', cifar10='CIFAR-10', digits='digits', **sentences.NAMES)
 # Names of the arms; an arm that isn't here is shown by its key
-NAMES = dict(floor='tf-idf, logistic regression', scratch='from scratch', fine_tune='`fine_tune(n-1)`',
-             one_cycle='`fit_one_cycle(n)`, unfrozen', fine_tune_found="`fine_tune(n-1, lr)`, `lr_find`'s",
+NAMES = dict(floor='tf-idf, logistic regression', floor_whole='tf-idf, logistic regression, of whole texts',
+             scratch='from scratch', fine_tune='`fine_tune(n-1)`', one_cycle='`fit_one_cycle(n)`, unfrozen',
+             fine_tune_found="`fine_tune(n-1, lr)`, `lr_find`'s",
              one_cycle_found="`fit_one_cycle(n, lr)`, unfrozen, `lr_find`'s",
              fine_tune_debiased='`fine_tune(n-1, cbs=DebiasBatchNorm)`',
              one_cycle_debiased='`fit_one_cycle(n, cbs=DebiasBatchNorm)`, unfrozen',
@@ -83,7 +85,7 @@ def title(cell) -> str:
 
 def order(res) -> list:
     "List the arms that have results: the known ones first, the package's last"
-    known = ['floor', 'scratch', *ONE_LINERS[:4]]
+    known = ['floor', 'floor_whole', 'scratch', *ONE_LINERS[:4]]
     there = list(dict.fromkeys(arm for arms in res.values() for arm in arms))
     ours = [o for o in there if o.startswith('ulmfit')]
     return [o for o in known if o in there] + [o for o in there if o not in known+ours] + ours
@@ -130,7 +132,7 @@ def targets(res) -> str:
             'mean minus AdamW, best of five', 'below tf-idf')
     rows = []
     for model,name in MODELS.items():
-        for arm in [o for o in order(res) if o not in ('floor', 'fine_tune')]:
+        for arm in [o for o in order(res) if o not in ('floor', 'floor_whole', 'fine_tune')]:
             cells = [c for k,c in res.items() if CELLS[k].model == model and arm in c and minus(c[arm], c.get('fine_tune', {}))]
             if not cells: continue
             against = [minus(c[arm], c['fine_tune']) for c in cells]

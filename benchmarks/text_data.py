@@ -2,9 +2,11 @@
 import pickle
 import random
 from collections import Counter, namedtuple
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
+import sentences
 from fastai.data.core import DataLoaders, Datasets
 from fastai.data.external import URLs, fastai_cfg, untar_data
 from fastai.data.transforms import Categorize, ColReader, get_text_files
@@ -26,10 +28,12 @@ Set = namedtuple('Set', 'texts labelled epochs')
 SETS = dict(trec6=Set('trec6', None, 6), docstrings=Set('docstrings', None, 6), ag=Set('ag', None, 6), imdb2k=Set('imdb', 2000, 6),
             imdb10k=Set('imdb', 10_000, 6), ag1k=Set('ag', 1000, 6), trec100=Set('trec6', 100, 30),
             docstrings100=Set('docstrings', 100, 30),
-            ag100=Set('ag', 100, 30), imdb100=Set('imdb', 100, 30), trec500=Set('trec6', 500, 10), docstrings500=Set('docstrings', 500, 10))
+            ag100=Set('ag', 100, 30), imdb100=Set('imdb', 100, 30), trec500=Set('trec6', 500, 10), docstrings500=Set('docstrings', 500, 10),
+            **{f'{o}800': Set(o, 800, 6) for o in sentences.FILES})
 
 # Epochs of the language model, and the tokens of a text that are kept: the first, or the last, in which a review gives its verdict
-LM_EPOCHS,KEPT = dict(trec6=10, docstrings=6, ag=2, imdb=1),dict(trec6=None, docstrings=None, ag=slice(32), imdb=slice(-100, None))
+LM_EPOCHS = dict(trec6=10, docstrings=6, ag=2, imdb=1, **dict.fromkeys(sentences.FILES, 2))
+KEPT = dict(trec6=None, docstrings=None, ag=slice(32), imdb=slice(-100, None), **dict.fromkeys(sentences.FILES))
 
 def _docstrings():
     "Read docstrings of six packages; each module is in the training or in the test set, as docstrings of a module resemble each other"
@@ -51,7 +55,7 @@ def _imdb():
         return pd.DataFrame({'label': [f.parent.name for f in files], 'text': [f.read_text(encoding='utf-8') for f in files]})
     return _part('train', 10_000),_part('test', 3000)
 
-TEXTS = dict(docstrings=_docstrings, trec6=_trec6, ag=_ag, imdb=_imdb)
+TEXTS = dict(docstrings=_docstrings, trec6=_trec6, ag=_ag, imdb=_imdb, **{o: partial(sentences.read, o) for o in sentences.FILES})
 
 def tokens(texts, cache):
     "Return tokens and labels of training and test set, and the vocabulary of the training set; keep them in `cache`"

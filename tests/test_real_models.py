@@ -111,7 +111,7 @@ def tiny(monkeypatch, tmp_path):
         model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
         return Learner(dls, model, loss_func=CrossEntropyLossFlat(), metrics=accuracy, splitter=layerwise_split, path=tmp_path)
     monkeypatch.setattr(driver, 'learner', _learner)
-    monkeypatch.setattr(driver, 'floor', lambda name, seed: (.5, 40))
+    monkeypatch.setitem(driver.ARMS, 'floor', driver.ARMS['floor']._replace(fit=lambda name, seed, cache: (.5, 40)))
     monkeypatch.setattr(driver, 'CELLS', {CELL: data.Cell('minilm', 'trec6', 40, 2, 8)})
     arms = ['floor', 'fine_tune', 'one_cycle_found', 'adamw_5e-4']
     return SimpleNamespace(out=tmp_path/'results', arms=arms, seeds=2, first_seed=0, cache=tmp_path, weights=None, how=dict(commit='x'))

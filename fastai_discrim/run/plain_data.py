@@ -29,7 +29,8 @@ def _is_list(o): return isinstance(o, (list, L))
 def _is_scalar_tensor(o): return isinstance(o, Tensor) and o.dim() == 0 and o.device.type == 'cpu'
 
 def _dtype(values):
-    "Return the dtype of a tensor that holds these numbers exactly, or None if there is none. Types are compared in C: a state has thousands"
+    "Return the dtype of a tensor that holds all of these numbers exactly, or None if there is none"
+    # A loop in Python would be slow: a random state has hundreds of numbers
     types = set(map(type, values))
     if types <= {float, np.float64}: return torch.float64
     if types == {int} and max(map(abs, values)) < INT_LIMIT: return torch.int64
