@@ -62,8 +62,14 @@ class SplitHead:
         "Return the modules whose inputs are the features"
         return [self.entry, self.root] if self.needs_inputs else [self.entry]
 
+    def copies(self, n:int) -> list:
+        "Return `n` copies of the head, each with its own weights, that take features and share the modules before the head"
+        first = FeatureHead(self)
+        shared = {id(o): o for o in (self, *first.body_params, *first.body_modules())}
+        return [first, *(deepcopy(first, dict(shared)) for _ in range(n-1))]
+
     def copy(self) -> nn.Module:
-        "Return a copy of the head, with its own weights, that takes features"
+        "Return one copy of the head"
         return FeatureHead(self)
 
 class _FirstResult:
@@ -74,14 +80,14 @@ class _FirstResult:
         return self.result
 
 class FeatureHead(nn.Module):
-    "A copy of a head that takes frozen features. The modules before the head run on one item, and their output is ignored"
+    "A copy of a head that takes frozen features. The modules before the head run once, on one item, and their output is ignored"
     def __init__(self, head:SplitHead):
         super().__init__()
         # Share the weights of the body, if the root has any, instead of copying them
         memo = {id(p): p for p in head.root.parameters() if p not in head.params}
         self.head,self.body_params,self.features = head,set(memo.values()),None
         self.root = deepcopy(head.root, memo)
-        for m in self._body_modules(self.root): m.forward = _FirstResult(m.forward)
+        for m in self.body_modules(): m.forward = _FirstResult(m.forward)
         memo[id(head.entry)].register_forward_pre_hook(self._enter, with_kwargs=True)
         args,kwargs = head.item
         with torch.no_grad(): self.root.eval()(*args, **kwargs)
@@ -93,14 +99,17 @@ class FeatureHead(nn.Module):
         if features is None: return None
         return tuple(map_tensors(Tensor.clone, features) if getattr(self.head.entry, 'inplace', False) else features)
 
-    def _body_modules(self, m):
-        "Yield the largest submodules of `m` that belong to the body"
+    def body_modules(self) -> list:
+        "List the largest modules that belong to the body"
+        return list(self._within(self.root))
+
+    def _within(self, m):
         for c in m.children():
             params = set(c.parameters())
             # A list of modules is never called itself
             is_called = type(c).forward is not nn.Module.forward
             if is_called and params and params <= self.body_params: yield c
-            else: yield from self._body_modules(c)
+            else: yield from self._within(c)
 
     def forward(self,
         features:list, # Positional and keyword arguments of the entry, then those of the root if `needs_inputs`
@@ -112,7 +121,7 @@ class FeatureHead(nn.Module):
 
     def train(self, mode=True):
         super().train(mode)
-        for m in self._body_modules(self.root): m.eval()
+        for m in self.body_modules(): m.eval()
         return self
 
     def trainable(self) -> list:

@@ -82,7 +82,7 @@ def trial_losses(
     dls = DataLoaders(_loader(train, device, shuffle=True), _loader(valid, device))
     dls.n_inp = 1
     # Each copy is one layer group
-    tuner = Learner(dls, Heads([head.copy() for _ in lrs]), loss_func=SumLoss(learn.loss_func), opt_func=learn.opt_func, path=learn.path,
+    tuner = Learner(dls, Heads(head.copies(len(lrs))), loss_func=SumLoss(learn.loss_func), opt_func=learn.opt_func, path=learn.path,
                     splitter=lambda m: [h.trainable() for h in m.heads], wd=_of_head(learn.wd), wd_bn_bias=learn.wd_bn_bias)
     tuner.create_opt()
     scheds = usable_scheds(tuner.opt, sched, np.array(lrs), ifnone(moms, learn.moms))

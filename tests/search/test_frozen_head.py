@@ -22,11 +22,25 @@ def test_it_predicts_as_the_model(tmp_path, make):
 def test_its_weights_are_its_own(tmp_path, make):
     learn = make(tmp_path)
     head = split(learn)
-    a,b = head.copy(),head.copy()
+    a,b,c = head.copies(3)
     group = learn.opt.param_lists[-1]
-    assert not {id(p) for p in a.trainable()} & {id(p) for p in [*learn.model.parameters(), *b.trainable()]}
+    def ids(ps): return {id(p) for p in ps}
+    assert not ids(a.trainable()) & ids([*learn.model.parameters(), *b.trainable()]) and not ids(b.trainable()) & ids(c.trainable())
     def values(ps): return sorted((p.flatten().tolist(), p.requires_grad) for p in ps)
-    assert values(a.trainable()) == values(group)
+    assert values(a.trainable()) == values(b.trainable()) == values(group)
+
+@pytest.mark.parametrize('make', [o[0] for o in HEADS.values()], ids=HEADS)
+def test_a_second_copy_is_as_good_as_the_first(tmp_path, make):
+    learn = make(tmp_path)
+    head = split(learn)
+    with learn.no_bar(): (features,*_),*_ = frozen_features(learn, head, learn.dls.valid)
+    a,b = head.copies(2)
+    with torch.no_grad():
+        for p in b.trainable(): p.add_(.1)
+        want = head.copy().eval()(features)
+        assert torch.equal(a.eval()(features), want) and not torch.equal(b.eval()(features), want)
+        for p in b.trainable(): p.sub_(.1)
+        torch.testing.assert_close(b(features), want)
 
 def test_the_body_within_it_stays_in_evaluation_mode():
     head = split(tokens(Siblings())).copy().train()
@@ -59,7 +73,9 @@ def test_blocks_of_the_body_in_a_list_run_only_when_the_head_is_copied(mlp):
     assert Counted.n_calls == 3
     features = [[torch.randn(8, 4)], {}]
     for _ in range(5): preds = copy(features)
-    assert Counted.n_calls == 3 and torch.equal(preds, mlp.model.top(mlp.model.hidden(features[0][0])))
+    assert Counted.n_calls == 3
+    for other in head.copies(4): other(features)
+    assert Counted.n_calls == 6 and torch.equal(preds, mlp.model.top(mlp.model.hidden(features[0][0])))
 
 def test_what_is_frozen_by_hand_stays_so(mlp):
     mlp.create_opt()
