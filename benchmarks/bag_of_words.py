@@ -1,4 +1,6 @@
 "Fit a bag of words, tf-idf with logistic regression, to the labelled texts of a cell of benchmarks/real_models.py"
+from functools import lru_cache
+
 from fastai.text.core import defaults
 from real_models_data import CELLS, MAX_LEN, minilm_folder, texts
 from text_data import KEPT, draw, tokens
@@ -15,6 +17,7 @@ def _joined(df):
     "Join tokens, without those that fastai adds"
     return df.assign(text=[' '.join(o for o in toks if o not in defaults.text_spec_tok) for toks in df.text])
 
+@lru_cache
 def as_read(cell, cache) -> tuple:
     "Return the training and test texts of a cell as far as its network reads them"
     train,test = texts(cell.data, cell.model)

@@ -47,7 +47,7 @@ from fastai.optimizer import OptimWrapper
 from fastai.torch_core import get_random_states, set_random_states, set_seed
 from fastprogress.fastprogress import progress_bar
 from real_models_data import CELLS, learner
-from real_models_report import plot, read_lines, report
+from real_models_report import FLOORS, plot, read_lines, report
 from text import commit
 from text_data import SHARED
 
@@ -104,7 +104,7 @@ def papers_body(learn, n):
     return fit_ulmfit(learn, n, lr=head, body_lr=head.lr/FACTOR)
 
 RATES = '2e-5', '5e-5', '1e-4', '2e-4', '5e-4'
-FLOORS,TEXT_MODELS = ('floor', 'floor_whole'),('minilm', 'awd')
+TEXT_MODELS = 'minilm', 'awd'
 # To add an arm, add a line
 ARMS = dict(
     floor=Arm(partial(floor, whole=False), TEXT_MODELS),

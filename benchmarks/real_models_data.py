@@ -22,12 +22,15 @@ from fastai.metrics import accuracy
 from fastai.torch_core import default_device, set_seed
 from fastai.vision.core import imagenet_stats, load_image
 from text import encoder
-from text_data import SETS, SIZES, TEXTS, classifier, draw
+from text_data import SETS, SIZES, TEXTS, Set, classifier, draw
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from vision import Augment
 
 from fastai_discrim.all import layerwise_split
+
+# Sets of text_data.py that only this benchmark has
+SETS |= {f'{o}800': Set(o, 800, 6) for o in sentences.FILES}
 
 # `labels`: number of labelled items, for images per class; None for all. `bs`: batch size; None if text_data.py chooses it
 Cell = namedtuple('Cell', 'model data labels epochs bs')

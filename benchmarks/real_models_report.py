@@ -25,6 +25,8 @@ NAMES |= {f'adamw_{lr}': f'AdamW at {lr}' for lr in ('2e-5', '5e-5', '1e-4', '2e
 # Arms that cost one run and need only a number of epochs; and the error below chance level from which a run counts as having learnt
 ONE_LINERS,MARGIN = ('fine_tune', 'one_cycle', 'fine_tune_found', 'one_cycle_found', 'adamw_5e-5'),0.1
 N_RATES = 5
+# Arms that train no network
+FLOORS = 'floor','floor_whole'
 
 def read_lines(path) -> list:
     "Read the runs of one cell, without lines that were cut short"
@@ -85,7 +87,7 @@ def title(cell) -> str:
 
 def order(res) -> list:
     "List the arms that have results: the known ones first, the package's last"
-    known = ['floor', 'floor_whole', 'scratch', *ONE_LINERS[:4]]
+    known = [*FLOORS, 'scratch', *ONE_LINERS[:4]]
     there = list(dict.fromkeys(arm for arms in res.values() for arm in arms))
     ours = [o for o in there if o.startswith('ulmfit')]
     return [o for o in known if o in there] + [o for o in there if o not in known+ours] + ours
@@ -132,7 +134,7 @@ def targets(res) -> str:
             'mean minus AdamW, best of five', 'below tf-idf')
     rows = []
     for model,name in MODELS.items():
-        for arm in [o for o in order(res) if o not in ('floor', 'floor_whole', 'fine_tune')]:
+        for arm in [o for o in order(res) if o not in (*FLOORS, 'fine_tune')]:
             cells = [c for k,c in res.items() if CELLS[k].model == model and arm in c and minus(c[arm], c.get('fine_tune', {}))]
             if not cells: continue
             against = [minus(c[arm], c['fine_tune']) for c in cells]

@@ -28,8 +28,7 @@ Set = namedtuple('Set', 'texts labelled epochs')
 SETS = dict(trec6=Set('trec6', None, 6), docstrings=Set('docstrings', None, 6), ag=Set('ag', None, 6), imdb2k=Set('imdb', 2000, 6),
             imdb10k=Set('imdb', 10_000, 6), ag1k=Set('ag', 1000, 6), trec100=Set('trec6', 100, 30),
             docstrings100=Set('docstrings', 100, 30),
-            ag100=Set('ag', 100, 30), imdb100=Set('imdb', 100, 30), trec500=Set('trec6', 500, 10), docstrings500=Set('docstrings', 500, 10),
-            **{f'{o}800': Set(o, 800, 6) for o in sentences.FILES})
+            ag100=Set('ag', 100, 30), imdb100=Set('imdb', 100, 30), trec500=Set('trec6', 500, 10), docstrings500=Set('docstrings', 500, 10))
 
 # Epochs of the language model, and the tokens of a text that are kept: the first, or the last, in which a review gives its verdict
 LM_EPOCHS = dict(trec6=10, docstrings=6, ag=2, imdb=1, **dict.fromkeys(sentences.FILES, 2))

@@ -42,21 +42,21 @@ def body_lr_find(self:Learner,
 ) -> BodyLR: # The chosen rate, the rates tried and their losses, and how they were found
     """Find the rate of the group below the head by fits in miniature, which run the planned fit in at most 40 steps, once for each rate.
     Start at the usual rate for this kind of network and this number of steps, or at the paper's η_L / 2.6, and lower it as long as the
-    validation loss clearly improves. For recurrent networks divide a head's rate by 2.6, as the paper does: of the rates that are about as
-    good in one epoch, the nearest to the paper's 0.01. Leave no trace on the learner"""
+    validation loss clearly improves. For recurrent networks, divide a rate of the head by 2.6, as the paper does. Of the rates that are
+    about as good in one epoch, take the one nearest to the paper's: 0.01, or 0.004 for a language model. Leave no trace on the learner"""
     if body_prior(self, check_groups(self)).is_settled: res = _papers_body_lr(self, lr, wd)
     else: res = search_body_lr(self, lr, lambda body_lr: self.ulmfit_plan(n_epoch, lr, body_lr, **kwargs), wd)
     if show_plot and rank_distrib() == 0: plot_search(res, 'group below the head')
     return res
 
 def _papers_body_lr(learn, lr, wd):
-    """Divide a head's rate by 2.6, as the paper does, but search for one epoch: a longer fit needs a lower rate for the head, not for the
-    body. Of the rates that are about as good, the lowest suits the head, and the paper's the body (measured on AWD-LSTMs)"""
+    """Divide a rate of the head by 2.6, as the paper does. Search for one epoch, as a longer fit needs a lower rate for the head only. Of
+    the rates that are about as good, take the one nearest to the paper's: the lowest may be too low for the body"""
     # The result of a range test doesn't depend on the number of epochs
     is_range_test = isinstance(lr, HeadLR) and not lr.accepted
     head = lr if is_range_test else learn.head_lr_find(wd=wd, show_plot=False)
-    papers = PAPER_LR_LM if is_language_model(learn) else PAPER_LR
-    def _distance(lr): return abs(np.log(lr/papers))
+    paper_lr = PAPER_LR_LM if is_language_model(learn) else PAPER_LR
+    def _distance(o): return abs(np.log(o/paper_lr))
     nearest = min(head.accepted, key=_distance, default=head.lr)
     which = 'the best rate of the head' if nearest == head.lr else f"{nearest:.2g}, about as good as the head's best rate"
     return BodyLR(nearest/FACTOR, np.asarray(head.lrs)/FACTOR, np.asarray(head.losses), f'1/{FACTOR} of {which}, {head.how}')

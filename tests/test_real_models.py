@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from fastai.learner import Learner
@@ -16,9 +17,12 @@ from torch import nn
 pytest.importorskip('transformers')
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]/'benchmarks'))
 
+import bag_of_words
 import real_models as driver
 import real_models_data as data
 import real_models_report as report
+import sentences
+import text_data
 
 from fastai_discrim.all import layerwise_split
 
@@ -95,6 +99,39 @@ def test_plot(tmp_path):
     report.plot(tmp_path, tmp_path/'figure.png')
     assert (tmp_path/'figure.png').stat().st_size > 1000
     with pytest.raises(SystemExit, match='no model has results'): report.plot(tmp_path/'none', tmp_path/'other.png')
+
+# The bag of words
+
+@pytest.fixture
+def three_words(monkeypatch):
+    "A cell of texts of which the network reads three words, though the last one has the label"
+    texts = pd.DataFrame(dict(label=['a', 'b']*20, text=[f'One two {w} {w} more {y}' for w,y in zip('cdefg'*8, ['yes', 'no']*20)]))
+    monkeypatch.setitem(data.TEXTS, 'words', lambda: (texts[:30], texts[30:]))
+    monkeypatch.setitem(text_data.KEPT, 'words', slice(3))
+    monkeypatch.setitem(bag_of_words.CELLS, 'words', data.Cell('awd', 'words', None, 1, 8))
+    for f in (data.texts, bag_of_words.as_read): f.cache_clear()
+    yield texts
+    for f in (data.texts, bag_of_words.as_read): f.cache_clear()
+
+def test_a_bag_of_words_reads_no_more_than_the_network(three_words, tmp_path):
+    pytest.importorskip('sklearn')
+    train,test = bag_of_words.as_read(data.CELLS['words'], tmp_path)
+    assert list(train.label) == list(three_words.label[:30]) and list(test.label) == list(three_words.label[30:])
+    # The tokens are `xxbos`, `xxmaj` and the first word
+    assert set(train.text) == {'one'}
+    assert bag_of_words.floor('words', 0, tmp_path, whole=True) == (0, 30)
+    error,n = bag_of_words.floor('words', 0, tmp_path, whole=False)
+    assert (error, n) == (.5, 30)
+
+def test_sentences_are_in_one_of_two_parts(monkeypatch, tmp_path):
+    folder = tmp_path/'data/sentences'
+    folder.mkdir(parents=True)
+    lines = [f'{i % 2} the sentence {i}' for i in range(2000)]
+    (folder/'subj.all').write_text('\n'.join([*lines, lines[7], '1 ', '']))
+    monkeypatch.setattr(sentences, 'fastai_cfg', lambda: SimpleNamespace(path=lambda name: tmp_path/name))
+    train,test = sentences.read('subj')
+    assert len(test) == 1500 and len(train) == 500 and sorted([*train.text, *test.text]) == sorted(o[2:] for o in lines)
+    assert all(label == str(int(text.split()[-1]) % 2) for label,text in zip(test.label, test.text))
 
 # What follows trains
 

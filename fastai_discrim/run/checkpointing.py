@@ -44,6 +44,7 @@ class Checkpointing(FitCallback):
         self.begin = (state['epoch'], state['batches']) if state else (0, 0)
 
     def before_fit(self):
+        # Not those of this callback: the `repr` of a whole checkpoint is slow
         self.args,self.cancelled = [init_args(cb) if in_checkpoint(cb) else {} for cb in self.learn.cbs],False
         if self.state: self._resume()
         else: self._write(0, 0)

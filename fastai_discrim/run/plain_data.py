@@ -30,10 +30,11 @@ def _is_scalar_tensor(o): return isinstance(o, Tensor) and o.dim() == 0 and o.de
 
 def _dtype(values):
     "Return the dtype of a tensor that holds all of these numbers exactly, or None if there is none"
-    # A loop in Python would be slow: a random state has hundreds of numbers
+    # A call of a Python function per number would be slow: a random state has hundreds of them
     types = set(map(type, values))
     if types <= {float, np.float64}: return torch.float64
     if types == {int} and max(map(abs, values)) < INT_LIMIT: return torch.int64
+    return None
 
 def _packed(v):
     "Return a long list of numbers, rows of numbers, or scalar tensors as one tensor; None for any other list"
@@ -47,7 +48,7 @@ def _packed(v):
 
 def _packed_tuple(v):
     "Return a long tuple of integers, such as a random state of Python, as one tensor; None for any other tuple"
-    if len(v) >= PACK_FROM and _dtype(v) == torch.int64: return tagged('integers', torch.tensor(v))
+    if len(v) >= PACK_FROM and _dtype(v) == torch.int64: return tagged('integers', torch.tensor(v, dtype=torch.int64))
 
 def _plain_tensor(v):
     "Return a tensor on the CPU; copy a view of a much larger tensor"

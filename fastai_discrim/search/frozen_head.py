@@ -64,9 +64,8 @@ class SplitHead:
 
     def copies(self, n:int) -> list:
         "Return `n` copies of the head, each with its own weights, that take features and share the modules before the head"
-        first = FeatureHead(self)
-        shared = {id(o): o for o in (self, *first.body_params, *first.body_modules())}
-        return [first, *(deepcopy(first, dict(shared)) for _ in range(n-1))]
+        first = self.copy()
+        return [first, *(FeatureHead(self, first) for _ in range(n-1))]
 
     def copy(self) -> nn.Module:
         "Return one copy of the head"
@@ -81,16 +80,25 @@ class _FirstResult:
 
 class FeatureHead(nn.Module):
     "A copy of a head that takes frozen features. The modules before the head run once, on one item, and their output is ignored"
-    def __init__(self, head:SplitHead):
+    def __init__(self,
+        head:SplitHead, # The head
+        first=None, # A copy that has been made before, and whose modules before the head this one shares
+    ):
         super().__init__()
         # Share the weights of the body, if the root has any, instead of copying them
         memo = {id(p): p for p in head.root.parameters() if p not in head.params}
         self.head,self.body_params,self.features = head,set(memo.values()),None
-        self.root = deepcopy(head.root, memo)
-        for m in self.body_modules(): m.forward = _FirstResult(m.forward)
+        if first is not None:
+            for m,of_first in zip(self._within(head.root), first.body_modules()): memo |= zip(map(id, m.modules()), of_first.modules())
+        self.root = deepcopy(head.root, memo).eval()
         memo[id(head.entry)].register_forward_pre_hook(self._enter, with_kwargs=True)
-        args,kwargs = head.item
-        with torch.no_grad(): self.root.eval()(*args, **kwargs)
+        if first is None: self._run_body()
+
+    def _run_body(self):
+        "Run the modules before the head once, and let them return the same result at every later call"
+        for m in self.body_modules(): m.forward = _FirstResult(m.forward)
+        args,kwargs = self.head.item
+        with torch.no_grad(): self.root(*args, **kwargs)
 
     def _enter(self, *_):
         "Replace the inputs of the entry by the features; a forward pre-hook"

@@ -87,6 +87,16 @@ def test_going_on_warns_of_nothing(tmp_path):
             except KeyboardInterrupt: assert stop == (2, 3)
     assert learn.recorder.ran['finished'] and not [str(w.message) for w in said if issubclass(w.category, UserWarning)]
 
+def test_a_checkpoint_that_is_resumed_is_not_written_as_text(tmp_path, monkeypatch):
+    "Callbacks are compared by the `repr` of their arguments, and that of a whole checkpoint takes long"
+    seen = []
+    def snapshot(v):
+        seen.append(type(v))
+        return repr(v)
+    monkeypatch.setattr('fastai_discrim.run.callback_state._snapshot', snapshot)
+    check(lambda: make_mlp(tmp_path), [(2, 3)])
+    assert bool in seen and dict not in seen
+
 def test_other_callbacks_than_before_are_said(tmp_path):
     a,b = make_mlp(tmp_path),make_mlp(tmp_path)
     with pytest.raises(KeyboardInterrupt), a.no_bar(): a.fit_plan(plan_of(a), checkpoint='r', cbs=[MixUp(), StopAt(1, 2)])

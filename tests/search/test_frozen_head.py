@@ -1,6 +1,8 @@
 "A copy of a head that takes frozen features"
 import pytest
 import torch
+import torch.fx
+from conftest import make_mlp
 from search.split_models import HEADS, Siblings, split, tokens
 from torch import nn
 
@@ -29,18 +31,53 @@ def test_its_weights_are_its_own(tmp_path, make):
     def values(ps): return sorted((p.flatten().tolist(), p.requires_grad) for p in ps)
     assert values(a.trainable()) == values(b.trainable()) == values(group)
 
-@pytest.mark.parametrize('make', [o[0] for o in HEADS.values()], ids=HEADS)
-def test_a_second_copy_is_as_good_as_the_first(tmp_path, make):
+def _pred(copy, features, mode):
+    torch.manual_seed(1)
+    with torch.no_grad(): return copy.train(mode)(features)
+
+class SharedDropout(nn.Module):
+    "A network whose head has the dropout of a block of its body"
+    def __init__(self):
+        super().__init__()
+        self.drop = nn.Dropout(.5)
+        self.body,self.hidden,self.top = nn.Sequential(nn.Linear(4, 4), self.drop),nn.Linear(4, 4),nn.Linear(4, 2)
+
+    def forward(self, x): return self.top(self.drop(self.hidden(self.body(x))))
+
+class Scaled(nn.Module):
+    "A layer with a parameter of its own, as modules that `torch.fx` traces may have"
+    def __init__(self):
+        super().__init__()
+        self.scale,self.top = nn.Parameter(torch.ones(8)),nn.Linear(8, 2)
+    def forward(self, x): return self.top(x*self.scale)
+
+def with_shared_dropout(path):
+    learn = make_mlp(path)
+    learn.model,learn.splitter = SharedDropout(),lambda m: [[*m.body.parameters()], [*m.hidden.parameters(), *m.top.parameters()]]
+    return learn
+
+def with_traced_head(path):
+    learn = make_mlp(path)
+    learn.model = nn.Sequential(*learn.model[:4], torch.fx.symbolic_trace(Scaled()))
+    learn.splitter = lambda m: [[*m[:4].parameters()], [*m[4].parameters()]]
+    return learn
+
+COPIED = {k: o[0] for k,o in HEADS.items()} | {'dropout of the body': with_shared_dropout, 'traced': with_traced_head}
+
+@pytest.mark.parametrize('make', COPIED.values(), ids=COPIED)
+def test_all_copies_are_as_one_made_alone(tmp_path, make):
     learn = make(tmp_path)
     head = split(learn)
     with learn.no_bar(): (features,*_),*_ = frozen_features(learn, head, learn.dls.valid)
-    a,b = head.copies(2)
+    copies,alone = head.copies(3),head.copy()
+    for mode in (True, False):
+        want = _pred(alone, features, mode)
+        for copy in copies: assert torch.equal(_pred(copy, features, mode), want)
+    # One that trains doesn't change the others
     with torch.no_grad():
-        for p in b.trainable(): p.add_(.1)
-        want = head.copy().eval()(features)
-        assert torch.equal(a.eval()(features), want) and not torch.equal(b.eval()(features), want)
-        for p in b.trainable(): p.sub_(.1)
-        torch.testing.assert_close(b(features), want)
+        for p in copies[1].trainable(): p.add_(.1)
+    same = [torch.equal(_pred(copy, features, False), want) for copy in copies]
+    assert same == [True, False, True]
 
 def test_the_body_within_it_stays_in_evaluation_mode():
     head = split(tokens(Siblings())).copy().train()
@@ -74,7 +111,7 @@ def test_blocks_of_the_body_in_a_list_run_only_when_the_head_is_copied(mlp):
     features = [[torch.randn(8, 4)], {}]
     for _ in range(5): preds = copy(features)
     assert Counted.n_calls == 3
-    for other in head.copies(4): other(features)
+    for other in head.copies(4): assert torch.equal(other(features), preds)
     assert Counted.n_calls == 6 and torch.equal(preds, mlp.model.top(mlp.model.hidden(features[0][0])))
 
 def test_what_is_frozen_by_hand_stays_so(mlp):
