@@ -89,14 +89,15 @@ class FeatureHead(nn.Module):
         memo = {id(p): p for p in head.root.parameters() if p not in head.params}
         self.head,self.body_params,self.features = head,set(memo.values()),None
         if first is not None:
-            for m,of_first in zip(self._within(head.root), first.body_modules()): memo |= zip(map(id, m.modules()), of_first.modules())
+            for m,of_first in zip(self._body_of(head.root), first.body): memo |= zip(map(id, m.modules()), of_first.modules())
         self.root = deepcopy(head.root, memo).eval()
+        self.body = list(self._body_of(self.root))
         memo[id(head.entry)].register_forward_pre_hook(self._enter, with_kwargs=True)
         if first is None: self._run_body()
 
     def _run_body(self):
         "Run the modules before the head once, and let them return the same result at every later call"
-        for m in self.body_modules(): m.forward = _FirstResult(m.forward)
+        for m in self.body: m.forward = _FirstResult(m.forward)
         args,kwargs = self.head.item
         with torch.no_grad(): self.root(*args, **kwargs)
 
@@ -107,17 +108,14 @@ class FeatureHead(nn.Module):
         if features is None: return None
         return tuple(map_tensors(Tensor.clone, features) if getattr(self.head.entry, 'inplace', False) else features)
 
-    def body_modules(self) -> list:
-        "List the largest modules that belong to the body"
-        return list(self._within(self.root))
-
-    def _within(self, m):
+    def _body_of(self, m):
+        "Yield the largest submodules of `m` that belong to the body"
         for c in m.children():
             params = set(c.parameters())
             # A list of modules is never called itself
             is_called = type(c).forward is not nn.Module.forward
             if is_called and params and params <= self.body_params: yield c
-            else: yield from self._within(c)
+            else: yield from self._body_of(c)
 
     def forward(self,
         features:list, # Positional and keyword arguments of the entry, then those of the root if `needs_inputs`
@@ -129,7 +127,7 @@ class FeatureHead(nn.Module):
 
     def train(self, mode=True):
         super().train(mode)
-        for m in self.body_modules(): m.eval()
+        for m in self.body: m.eval()
         return self
 
     def trainable(self) -> list:
