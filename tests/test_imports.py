@@ -20,7 +20,9 @@ FILES.pop('__init__')
 SCRIPTS = '__main__',*(f'demo.{m}' for m in ('command', 'docstring_task', 'transformer_demo', 'ulmfit_demo'))
 MODULES = [m for m in FILES if m not in SCRIPTS]
 # What an extra needs: whoever imports it asks for texts, and for another's package
-EXTRAS = {'huggingface': 'from fastai.text.all import *; import transformers, torch.utils.data'}
+# transformers imports what a name needs only when the name is imported, and that may add filters of warnings
+EXTRAS = {'huggingface': 'from fastai.text.all import *; import torch.utils.data; '
+                         'from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding'}
 EXTRA = [m for m in MODULES if m.split('.')[0] in EXTRAS]
 
 # Imported only in functions: they build on fastai's callbacks, and importing these changes the default callbacks
