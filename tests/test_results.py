@@ -49,6 +49,8 @@ def test_sentences_about_the_results_hold(tables):
     assert below == {k for k in lstm if 'trec6' in k} | {'awd_ag_100', 'awd_subj_800'} and len(below) < len(lstm)/2
     assert _error('awd_subj_800', 'ulmfit') > _error('awd_subj_800', 'floor') - .005
     assert all(_error(k, 'ulmfit') < _error(k, 'floor') for k in res if k.startswith('minilm'))
+    assert round(100*(_error('awd_ag_100', 'ulmfit') - _error('awd_ag_100', 'fine_tune'))) == 1
+    assert round(100*(_error('awd_ag_100', 'ulmfit') - _error('awd_ag_100', 'one_cycle'))) == 4
     assert abs(_error('minilm_imdb_300', 'ulmfit') - _error('minilm_imdb_300', 'floor_whole')) < .01
     for cell in ('awd_imdb_100', 'awd_mr_800'):
         fits = [r for arm,runs in res[cell].items() if arm not in report.FLOORS for r in runs.values()]
