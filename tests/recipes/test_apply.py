@@ -4,7 +4,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import make_clas, make_lm, make_mlp, same, snapshot, weights
+from conftest import lr_find, make_clas, make_lm, make_mlp, same, snapshot, weights
 from fastai.callback.core import Callback
 from fastai.callback.training import GradientClip
 from fastai.optimizer import SGD, OptimWrapper
@@ -200,9 +200,9 @@ def test_the_plan_names_the_learners_groups(tmp_path):
 def test_one_rate_or_what_lr_find_gave(clas):
     with pytest.raises(TypeError, match=r'lr=slice.*: expected one number, .*: give the highest, as the recipe sets the others'):
         clas.apply_recipe(recipes.paper_clas, 5, slice(1e-3))
-    with clas.no_bar(),clas.no_logging():
-        res = clas.lr_find(num_it=20, show_plot=False)
-        clas.apply_recipe(recipes.paper_clas, 5, res)
+    with clas.no_logging():
+        res = lr_find(clas, num_it=20)
+        with clas.no_bar(): clas.apply_recipe(recipes.paper_clas, 5, res)
     assert clas.recorder.plan.lr == res.valley
 
 def test_a_group_that_is_frozen_by_hand_is_passed_over_when_a_run_goes_on_too(tmp_path):
