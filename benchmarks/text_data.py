@@ -87,9 +87,8 @@ def draw(n, labelled, seed):
     n_valid = len(order)//(5 if len(order) <= 500 else 10)
     return order[n_valid:],order[:n_valid]
 
-def loaders(name, cache, seed, seq_len=72) -> DataLoaders:
-    "Make the training, validation and test loader of a set; `seed` determines which texts are labelled, and which of these validate"
-    texts,n,_ = SETS[name]
+def loaders(texts, n, cache, seed, seq_len=72) -> DataLoaders:
+    "Make loaders to train, validate and test; `seed` determines which `n` texts are labelled, None for all, and which of these validate"
     train,test,vocab = tokens(texts, cache)
     splits = draw(len(train), n, seed)
     tfms = [[ColReader('text'), Numericalize(vocab)], [ColReader('label'), Categorize(vocab=sorted(train.label.unique()))]]
@@ -99,9 +98,9 @@ def loaders(name, cache, seed, seq_len=72) -> DataLoaders:
     dls = dsets.dataloaders(bs=bs, val_bs=128, before_batch=Pad_Chunk(seq_len=seq_len), num_workers=0)
     return DataLoaders(*dls.loaders, dls.test_dl(test, with_labels=True))
 
-def classifier(name, cache, encoder, seed, sizes=SIZES, config=None, **kwargs) -> Learner:
+def classifier(texts, n, cache, encoder, seed, sizes=SIZES, config=None, **kwargs) -> Learner:
     "Make a classifier, with all layers except the head frozen, and load the fine-tuned `encoder` unless that is None"
-    dls = loaders(name, cache, seed, kwargs.get('seq_len', 72))
+    dls = loaders(texts, n, cache, seed, kwargs.get('seq_len', 72))
     # Making the loaders draws random numbers, so the seed is set after that
     set_seed(seed)
     config = dict(config or awd_lstm_clas_config, **sizes)

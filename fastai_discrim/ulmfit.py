@@ -3,7 +3,6 @@ __all__ = []
 
 from functools import partial
 
-import numpy as np
 from fastai.learner import Learner
 from fastai.torch_core import rank_distrib
 from fastcore.basics import defaults, ifnone, patch
@@ -14,9 +13,7 @@ from . import ulmfit_plan  # noqa: F401, for `learn.ulmfit_plan`
 from .checks import check_names
 from .distributed import log_rank0
 from .groups.layer_groups import check_groups
-from .groups.text_models import is_language_model
 from .plan.origin import BodyLR, HeadLR
-from .plan.rates import FACTOR
 from .run.checkpoint_file import check_checkpoint, read_checkpoint
 from .run.fit_plan import check_plan
 from .run.run_identity import checkpoint_plan
@@ -24,10 +21,9 @@ from .search import head_lr as _head_lr  # noqa: F401, for `learn.head_lr_find`
 from .search.body_lr import search_body_lr
 from .search.body_prior import body_prior
 from .search.collapse import warn_of_collapse
+from .search.papers_body_lr import papers_body_lr
 from .search.plot import plot_search
 
-# The paper's η_L for classifiers and for language models (section 4.1)
-PAPER_LR,PAPER_LR_LM = 0.01,0.004
 
 @patch
 @check_names
@@ -44,22 +40,10 @@ def body_lr_find(self:Learner,
     Start at the usual rate for this kind of network and this number of steps, or at the paper's η_L / 2.6, and lower it as long as the
     validation loss clearly improves. For recurrent networks, divide a rate of the head by 2.6, as the paper does. Of the rates that are
     about as good in one epoch, take the one nearest to the paper's: 0.01, or 0.004 for a language model. Leave no trace on the learner"""
-    if body_prior(self, check_groups(self)).is_settled: res = _papers_body_lr(self, lr, wd)
+    if body_prior(self, check_groups(self)).is_settled: res = papers_body_lr(self, lr, wd)
     else: res = search_body_lr(self, lr, lambda body_lr: self.ulmfit_plan(n_epoch, lr, body_lr, **kwargs), wd)
     if show_plot and rank_distrib() == 0: plot_search(res, 'group below the head')
     return res
-
-def _papers_body_lr(learn, lr, wd):
-    """Divide a rate of the head by 2.6, as the paper does. Search for one epoch, as a longer fit needs a lower rate for the head only. Of
-    the rates that are about as good, take the one nearest to the paper's: the lowest may be too low for the body"""
-    # The result of a range test doesn't depend on the number of epochs
-    is_range_test = isinstance(lr, HeadLR) and not lr.accepted
-    head = lr if is_range_test else learn.head_lr_find(wd=wd, show_plot=False)
-    paper_lr = PAPER_LR_LM if is_language_model(learn) else PAPER_LR
-    def _distance(o): return abs(np.log(o/paper_lr))
-    nearest = min(head.accepted, key=_distance, default=head.lr)
-    which = 'the best rate of the head' if nearest == head.lr else f"{nearest:.2g}, about as good as the head's best rate"
-    return BodyLR(nearest/FACTOR, np.asarray(head.lrs)/FACTOR, np.asarray(head.losses), f'1/{FACTOR} of {which}, {head.how}')
 
 @patch
 @check_names

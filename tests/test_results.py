@@ -39,6 +39,12 @@ def test_the_picture_is_of_the_results(tables):
     next(iter(res[cell]['ulmfit'].values()))['test_error'] += .001
     with Image.open(TOP/'nbs/images/few_labels.png') as im: assert im.text['Source'] != report.fingerprint(res)
 
+def test_each_run_is_kept_once(tables):
+    import real_models_report as report
+    for path in (TOP/'benchmarks/results/real_models').glob('*.jsonl'):
+        runs = [(r['arm'], r['seed']) for r in report.read_lines(path)]
+        assert len(runs) == len(set(runs)), path.name
+
 def test_sentences_about_the_results_hold(tables):
     "README.md and docs/index.md say where a bag of words is no worse, where every fit ends at chance level, and where two arms are alike"
     import real_models_report as report

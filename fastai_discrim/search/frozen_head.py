@@ -82,7 +82,7 @@ class FeatureHead(nn.Module):
     "A copy of a head that takes frozen features. The modules before the head run once, on one item, and their output is ignored"
     def __init__(self,
         head:SplitHead, # The head
-        first=None, # A copy that has been made before, and whose modules before the head this one shares
+        first=None, # An earlier copy, whose modules before the head this copy shares
     ):
         super().__init__()
         # Share the weights of the body, if the root has any, instead of copying them

@@ -313,7 +313,7 @@ def test_fits_of_few_steps(tmp_path, n_epoch):
 @pytest.mark.parametrize('make,accepted,want', [
     (make_clas, (1e-3, 3e-3, 5.6e-3), 5.6e-3), (make_clas, (1e-3, .01, .03), .01), (make_clas, (.018, .03), .018),
     (make_clas, (1e-4,), 1e-4), (make_clas, (5e-3, .0178), .0178), (make_lm, (1e-3, 3e-3, .01), 3e-3), (make_lm, (.01, .1), .01)])
-def test_of_rates_that_cannot_be_told_apart_the_papers_is_that_of_a_recurrent_body(tmp_path, monkeypatch, make, accepted, want):
+def test_a_recurrent_body_gets_the_papers_rate_if_it_is_about_as_good(tmp_path, monkeypatch, make, accepted, want):
     learn,lrs = make(tmp_path),np.geomspace(1e-3, 1, 4)
     head = HeadLR(accepted[0], lrs, np.ones(4), 'as told', 1., accepted)
     monkeypatch.setattr(Learner, 'head_lr_find', lambda self, **kw: head)
