@@ -54,8 +54,9 @@ def torch_sampler(path):
 def test_sorted_loaders_shuffled_by_numpy(tmp_path, every): check(lambda: sorted_docs(tmp_path), [(1, 5), (3, 2)], every=every)
 
 @pytest.mark.parametrize('workers', [0, 1])
-def test_random_items(tmp_path, workers):
-    check(lambda: noisy(tmp_path, workers), [(1, 5)], every=2, plan=lambda l: l.ulmfit_plan(3, 1e-2))
+@pytest.mark.parametrize('stops', [[(1, 5)], [(0, 3)], [(0, 2), (0, 5), (1, 3)]], ids=str)
+def test_random_items(tmp_path, workers, stops):
+    check(lambda: noisy(tmp_path, workers), stops, every=2, plan=lambda l: l.ulmfit_plan(3, 1e-2))
 
 def test_torch_loaders(tmp_path): check(lambda: torch_loaders(tmp_path), [(1, 5), (3, 2)], every=2)
 

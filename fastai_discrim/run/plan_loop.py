@@ -55,6 +55,8 @@ class PlanLoop:
         "Train or validate on a batch as fastai does; skip batches that were trained before, which are drawn only to keep the order"
         if self.nested or not self.learn.training or i >= self.batches_done: return self.fastai_one_batch(i, b)
         self.learn.iter = i
+        # For its first batch, fastai draws an item, to count the inputs
+        self.learn._split(b)
         if i == self.batches_done-1:
             self.batches_done = 0
             self.after_skipped()
