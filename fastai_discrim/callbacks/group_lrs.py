@@ -48,13 +48,10 @@ class GroupLRRecorder(FitCallback):
         learn.recorder.group_lr_at.append(self.lr_step)
 
 @patch(as_prop=True)
-def group_lrs(self:Recorder) -> np.ndarray: # Shape [steps, groups], 0 where a group was frozen
+def group_lrs(self:Recorder) -> np.ndarray: # Shape [steps, groups], 0 where a group was frozen; [0, 0] if no fit recorded its rates
     "Return the rate of each layer group at each step of the last fit that recorded it, as fits with a plan or schedule of ours do"
-    steps = vars(self).get('group_lr_steps')
-    if not steps:
-        raise ValueError('no rates are recorded: expected a fit of at least one batch before this, with a plan or schedule of '
-                         'fastai_discrim, or its callbacks for layer groups; for any other fit add `cbs=GroupLRRecorder()`')
-    return np.array(steps)
+    # An error here would break code that looks at all attributes of a recorder, such as `inspect.getmembers`
+    return np.array(vars(self).get('group_lr_steps') or np.empty((0, 0)))
 
 def _phase_ends(lrs, at, n_steps):
     "Return the steps at which groups are frozen or unfrozen, and the number of steps"
@@ -68,6 +65,9 @@ def plot_group_lrs(self:Recorder,
     yscale:str='log', # 'log' or 'linear'; a slanted triangle looks like one on the linear scale
 ):
     "Plot the rate of each layer group over the last fit, and when each group trained, as `Plan.plot` does"
+    if not len(self.group_lrs):
+        raise ValueError('no rates are recorded: expected a fit of at least one batch before this, with a plan or schedule of '
+                         'fastai_discrim, or its callbacks for layer groups; for any other fit add `cbs=GroupLRRecorder()`')
     lrs,groups = self.group_lrs,check_groups(self.learn, at_least=1)
     # After `learn.regroup()` the names don't belong to the groups of the last fit
     names = group_labels(self.learn, groups) if len(groups) == lrs.shape[1] else None

@@ -19,8 +19,6 @@ from ..plan.json_text import dumps, json_number, jsonable
 from ..plan.plan import Plan
 from .run_identity import batch_size, func_name
 
-# The plan of the last fit with a plan, and the facts about it that `run_record` needs
-Recorder.plan = Recorder.ran = None
 
 def _simple_args(cb):
     "Return the arguments of callback `cb` that are numbers or text"
@@ -87,7 +85,8 @@ def run_record(self:Recorder,
     **notes, # Anything else to record, such as `seed=42` or `data='imdb'`
 ) -> dict: # Values that JSON can hold
     "Record the last fit of a plan: the plan, η_L, versions, torch's seed, optimiser, sizes, callbacks, and losses and metrics by epoch"
-    if self.plan is None: raise ValueError('no fit of this learner ran a plan: expected `learn.fit_plan`, `fit_ulmfit` or '
+    # The model may have an attribute of this name, to which fastai's recorder leads
+    if 'plan' not in vars(self): raise ValueError('no fit of this learner ran a plan: expected `learn.fit_plan`, `fit_ulmfit` or '
                                            '`apply_recipe` before this')
     plan,ran,loaders = self.plan,self.ran,self.learn.dls.loaders
     return dict(

@@ -1,4 +1,6 @@
 "Record the rate of each group at each step in fits with a plan, schedule or callback of ours, or with `GroupLRRecorder`"
+from inspect import getmembers
+
 import numpy as np
 import pytest
 from conftest import StopAt, make_mlp
@@ -34,7 +36,8 @@ def test_stock_fits_leave_the_record_alone(mlp, fit, first):
     with mlp.no_bar():
         mlp.fit(1, 1e-2)
         with pytest.raises(ValueError, match='no rates are recorded: expected a fit of at least one batch before this, with a plan'):
-            _ = mlp.recorder.group_lrs
+            mlp.recorder.plot_group_lrs()
+        assert mlp.recorder.group_lrs.shape == (0, 0)
         fit(mlp)
         n,before = mlp.n_epoch*8,mlp.recorder.group_lrs
         assert before.shape == (n, 3)
@@ -78,7 +81,10 @@ def test_norm_layers_of_frozen_groups_do_not_count(tmp_path):
     assert learn.recorder.group_lrs[:,:-1].max() == 0
 
 def test_before_any_fit(mlp):
-    with pytest.raises(ValueError, match='no rates are recorded'): _ = mlp.recorder.group_lrs
+    with pytest.raises(ValueError, match='no rates are recorded'): mlp.recorder.plot_group_lrs()
+    assert mlp.recorder.group_lrs.shape == (0, 0)
+
+def test_all_attributes_of_a_recorder_can_be_read(mlp): assert dict(getmembers(mlp.recorder))['group_lrs'].size == 0
 
 def test_groups_that_open_in_the_middle_of_an_epoch(mlp):
     with mlp.no_bar(): mlp.fit(1, 1e-2, cbs=GradualUnfreezing(.25))
@@ -97,7 +103,7 @@ def test_the_record_is_not_exported(mlp, tmp_path):
     mlp.recorder.values,mlp.recorder.losses,mlp.recorder.lrs = [],[],[]
     mlp.export('some.pkl')
     assert mlp.recorder.group_lrs.shape == (480, 3)
-    with pytest.raises(ValueError, match='no rates are recorded'): _ = load_learner(tmp_path/'some.pkl').recorder.group_lrs
+    assert load_learner(tmp_path/'some.pkl').recorder.group_lrs.shape == (0, 0)
 
 def test_plots(clas):
     with clas.no_bar(): clas.fit_one_cycle(5, 1e-2, cbs=GradualUnfreezing(1))

@@ -348,7 +348,7 @@ def batches_without_a_fit(learn, seen):
 
 class Named(nn.Sequential):
     "A model whose attributes have the names of ours"
-    phase,plan,group_lrs = 'evening','B',[1., 2.]
+    phase,plan,ran,group_lrs = 'evening','B','far',[1., 2.]
     def __init__(self, *layers):
         super().__init__(*layers)
         self.phase = 'morning'
@@ -356,7 +356,7 @@ class Named(nn.Sequential):
 @fits
 def a_model_with_a_phase(learn, seen):
     learn.model = Named(*learn.model)
-    def look(learn): seen.append((learn.phase, learn.plan, learn.recorder.phase))
+    def look(learn): seen.append((learn.phase, learn.plan, learn.recorder.phase, learn.recorder.plan, learn.recorder.ran))
     look(learn)
     learn.fit(2, cbs=At('after_batch', look))
     look(learn)
