@@ -3,6 +3,7 @@ __all__ = []
 
 from functools import partial
 
+import numpy as np
 from fastai.learner import Learner
 from fastai.torch_core import rank_distrib
 from fastcore.basics import defaults, ifnone, patch
@@ -14,6 +15,7 @@ from .checks import check_names
 from .distributed import log_rank0
 from .groups.layer_groups import check_groups
 from .plan.origin import BodyLR, HeadLR
+from .plan.rates import FACTOR
 from .run.checkpoint_file import check_checkpoint, read_checkpoint
 from .run.fit_plan import check_plan
 from .run.run_identity import checkpoint_plan
@@ -21,7 +23,6 @@ from .search import head_lr as _head_lr  # noqa: F401, for `learn.head_lr_find`
 from .search.body_lr import search_body_lr
 from .search.body_prior import body_prior
 from .search.collapse import warn_of_collapse
-from .search.papers_body_lr import papers_body_lr
 from .search.plot import plot_search
 
 
@@ -38,12 +39,16 @@ def body_lr_find(self:Learner,
 ) -> BodyLR: # The chosen rate, the rates tried and their losses, and how they were found
     """Find the rate of the group below the head by fits in miniature, which run the planned fit in at most 40 steps, once for each rate.
     Start at the usual rate for this kind of network and this number of steps, or at the paper's η_L / 2.6, and lower it as long as the
-    validation loss clearly improves. For recurrent networks, divide a rate of the head by 2.6, as the paper does. Of the rates that are
-    about as good in one epoch, take the one nearest to the paper's: 0.01, or 0.004 for a language model. Leave no trace on the learner"""
-    if body_prior(self, check_groups(self)).is_settled: res = papers_body_lr(self, lr, wd)
-    else: res = search_body_lr(self, lr, lambda body_lr: self.ulmfit_plan(n_epoch, lr, body_lr, **kwargs), wd)
+    validation loss clearly improves. For recurrent networks, search nothing, and return the rate of the plan. Leave no trace on the
+    learner"""
+    if body_prior(self, check_groups(self)).is_settled: return _planned_body_lr(self.ulmfit_plan(n_epoch, lr, **kwargs))
+    res = search_body_lr(self, lr, lambda body_lr: self.ulmfit_plan(n_epoch, lr, body_lr, **kwargs), wd)
     if show_plot and rank_distrib() == 0: plot_search(res, 'group below the head')
     return res
+
+def _planned_body_lr(plan):
+    "Return the rate of the group below the head in `plan`, as the result of a search that tried no rates"
+    return BodyLR(plan.phases[0].lrs[-2], np.array([]), np.array([]), plan.body_lr_from or f"1/{FACTOR} of the head's")
 
 @patch
 @check_names

@@ -101,8 +101,10 @@ def test_planning_changes_nothing(clas):
     assert same(before, snapshot(clas)) and clas.opt is None
 
 def test_where_the_heads_rate_came_from_is_kept_with_the_plan(clas):
-    plan = clas.ulmfit_plan(6, HeadLR(1e-2, [1e-2], [.5], 'as <told>'))
-    assert plan.lr_from == 'head_lr_find, as <told>' and plan == clas.ulmfit_plan(6, 1e-2)
+    found = HeadLR(1e-2, [1e-2], [.5], 'as <told>')
+    plan = clas.ulmfit_plan(6, found)
+    assert plan.lr_from == 'head_lr_find, as <told>'
+    assert clas.ulmfit_plan(6, found, body_lr=1e-2/2.6, factor=2.6) == clas.ulmfit_plan(6, 1e-2)
     assert 'η_L = 0.01, head_lr_find, as <told>' in repr(plan) and 'as &lt;told&gt;' in plan._repr_html_()
     assert Plan.from_json(plan.to_json()).lr_from == plan.lr_from
     assert clas.ulmfit_plan(6).lr_from == 'learn.lr' and clas.ulmfit_plan(6, 1e-2).lr_from == 'given'
@@ -268,6 +270,17 @@ def test_a_plan_says_how_low_the_lowest_rate_is(tmp_path):
     assert f'; the lowest is 1/{2.6**12:,.0f} of the highest: `min_scale`, `span` or `decay` raise it' in repr(plan)
     for kw in (dict(min_scale=.01), dict(span=100), dict(decay=.8), dict(factor=2.6, down_to=9), {}):
         assert 'lowest' not in repr(learn.ulmfit_plan(13, 1e-2, **kw))
+
+def test_the_rates_of_a_recurrent_body_fall_slowly_if_they_are_found(clas):
+    found,n_steps = HeadLR(1e-2, np.array([1e-2]), np.array([.5]), 'as told'),6*len(clas.dls.train)
+    body_lr = .01/2.6*min((1700/n_steps)**.5, 4)
+    plan = clas.ulmfit_plan(6, found)
+    assert plan.phases[0].lrs == pytest.approx([*(body_lr/1.6**i for i in (3, 2, 1, 0)), 1e-2])
+    assert plan.body_lr == body_lr and plan.body_lr_from == f'what is usual for recurrent networks in {n_steps} steps'
+    # The user decides how they fall, or chooses the head's rate, as the paper does
+    assert clas.ulmfit_plan(6, found, factor=2.6).phases[0].lrs == pytest.approx([*(body_lr/2.6**i for i in (3, 2, 1, 0)), 1e-2])
+    assert clas.ulmfit_plan(6, found, span=8).phases[0].lrs[0] == pytest.approx(body_lr/8)
+    assert clas.ulmfit_plan(6, 1e-2).phases[0].lrs == pytest.approx([1e-2/2.6**i for i in (4, 3, 2, 1, 0)])
 
 @pytest.mark.parametrize('n_groups,factor', [(3, 2.6), (5, 2.6), (6, 1/.9), (13, 1/.9)])
 def test_rates_of_deep_models_fall_slowly(tmp_path, n_groups, factor):

@@ -9,15 +9,23 @@ from fastai.optimizer import OptimWrapper
 from fastai.torch_core import get_model
 from torch import nn
 
+from ..groups.text_models import is_language_model
+from ..plan.rates import FACTOR
+
 # Rate of a pretrained transformer's top block under Adam, by the least width of its layers, widest first. Source: Clark et al. 2020
 # (ELECTRA), table 7, for a large, a base and a small model. Devlin et al. 2019 (BERT), appendix A.3, use 2e-5 to 5e-5 for all layers of a
 # base or a large model, over thousands of steps
 LAYER_NORM_LRS = {1024: 5e-5, 768: 1e-4, 0: 3e-4}
 # Rate of a convolutional network under Adam: fastai's default for all layers
 BATCH_NORM_LR = 1e-3
-# A shorter fit needs a higher rate, or the features hardly adapt: the usual rate times the square root of FULL_STEPS / steps, at most three
-# times the usual rate (measured on EfficientNet-Lite0 by `benchmarks/rates.py`)
-FULL_STEPS,HIGHEST_FACTOR = 200,3.
+# A shorter fit needs a higher rate, or the features hardly adapt: the usual rate times the square root of BATCH_NORM_STEPS / steps, at most
+# three times the usual rate (measured on EfficientNet-Lite0 by `benchmarks/rates.py`)
+BATCH_NORM_STEPS,BATCH_NORM_HIGHEST = 200,3.
+# Rate of a recurrent classifier: the paper's η_L of 0.01 (section 4.1), divided by 2.6. A shorter fit needs a higher rate here, too
+RECURRENT_LR,RECURRENT_STEPS,RECURRENT_HIGHEST = 0.01/FACTOR,1700,4.
+# Ratio of the rates of neighbouring groups in a recurrent body: with 2.6, the lowest groups hardly learn in few steps
+# (`benchmarks/text.py --studies factor`)
+RECURRENT_FACTOR = 1.6
 # Ratio of a block's rate to that of the block above it (Clark et al. 2020: 0.8 for small models, 0.9 for large ones)
 BLOCK_DECAY = 0.9
 # Largest norm of a transformer's gradients (BERT's `optimization.py`; also the default of Hugging Face's `Trainer`)
@@ -31,14 +39,22 @@ class BodyPrior:
     kind: str # The networks that the rate is usual for
     is_limit: bool = False # Do higher rates destroy the pretrained features of such networks?
     is_settled: bool = False # Is a search unnecessary?
-    rises_in_short_fits: bool = False # Does a fit of fewer than `FULL_STEPS` steps need a higher rate?
+    full_steps: int = 0 # A fit of fewer steps needs a higher rate
+    highest: float = 1. # How many times higher, at most
+    factor: float = FACTOR # Ratio of the rate of a group of the body to that of the group below it
 
     def lr_in(self,
         n_steps:int, # Number of steps of the fit
     ) -> float|None: # None for the paper's, η_L / 2.6
         "Return the usual rate in a fit of `n_steps` steps"
-        if not self.rises_in_short_fits or n_steps >= FULL_STEPS: return self.lr
-        return self.lr*min(sqrt(FULL_STEPS/max(n_steps, 1)), HIGHEST_FACTOR)
+        if n_steps >= self.full_steps: return self.lr
+        return self.lr*min(sqrt(self.full_steps/max(n_steps, 1)), self.highest)
+
+    def origin(self,
+        n_steps:int, # Number of steps of the fit
+    ) -> str:
+        "Describe where the rate comes from"
+        return f'what is usual for {self.kind}' + (f' in {n_steps} steps' if self.full_steps else '')
 
 def _is_layer_norm(m): return isinstance(m, nn.LayerNorm) or 'LayerNorm' in type(m).__name__ or 'RMSNorm' in type(m).__name__
 
@@ -73,14 +89,19 @@ def usual_clip(
     "Return the usual largest norm of the gradients for a model of this kind, judged by the layers of the body"
     return LAYER_NORM_CLIP if any(map(_is_layer_norm, _modules_below(learn, groups))) else None
 
+def _recurrent_prior(learn, groups):
+    "Return the usual rate of a recurrent body. A search is unnecessary: in a few steps, ever higher rates seem better"
+    if is_language_model(learn) or not _is_adaptive(learn, groups[-1]): return BodyPrior(None, 'recurrent networks', is_settled=True)
+    return BodyPrior(RECURRENT_LR, 'recurrent networks', is_settled=True, full_steps=RECURRENT_STEPS, highest=RECURRENT_HIGHEST,
+                     factor=RECURRENT_FACTOR)
+
 def body_prior(
     learn:Learner, # The learner
     groups:list, # Its layer groups
 ) -> BodyPrior:
     "Return the usual rate of the body for a model of this kind, judged by the layers of the body"
     modules = _modules_below(learn, groups)
-    # The paper's ratio was found on recurrent networks; higher rates only seem better in a few steps
-    if any(isinstance(m, nn.RNNBase) for m in modules): return BodyPrior(None, 'recurrent networks', is_settled=True)
+    if any(isinstance(m, nn.RNNBase) for m in modules): return _recurrent_prior(learn, groups)
     if not _is_adaptive(learn, groups[-1]): return BodyPrior(None, 'any network under this optimiser')
     # Layer norms first: some transformers begin with convolutions and batch norms
     widths = [_width(m) for m in modules if _is_layer_norm(m)]
@@ -88,5 +109,5 @@ def body_prior(
         lr = next(lr for least,lr in LAYER_NORM_LRS.items() if max(widths) >= least)
         return BodyPrior(lr, 'networks with layer norms', is_limit=True)
     if any(isinstance(m, BATCH_OR_GROUP_NORM) for m in modules):
-        return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms', rises_in_short_fits=True)
+        return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms', full_steps=BATCH_NORM_STEPS, highest=BATCH_NORM_HIGHEST)
     return BodyPrior(None, 'networks without norm layers')

@@ -41,8 +41,7 @@ def _body_lr(learn, groups, lr, papers_lr, body_lr, n_steps):
     prior = body_prior(learn, groups)
     if prior.lr is None: return None,''
     if isinstance(lr, HeadLR):
-        within = f' in {n_steps} steps' if prior.rises_in_short_fits else ''
-        return prior.lr_in(n_steps),f'what is usual for {prior.kind}{within}'
+        return prior.lr_in(n_steps),prior.origin(n_steps)
     # The user chose the head's rate: the paper's ratio holds, unless it gives a rate that destroys such networks
     if prior.is_limit and prior.lr < papers_lr: return prior.lr,f'lowered from {papers_lr:.1e} to the limit for {prior.kind}'
     return None,''

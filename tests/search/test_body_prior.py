@@ -76,15 +76,22 @@ def test_the_kind_is_named():
                      'recurrent networks']
 
 @pytest.mark.parametrize('rnn', [nn.LSTM, nn.GRU, nn.RNN])
-@pytest.mark.parametrize('opt', [Adam, SGD])
-def test_of_recurrent_networks_it_is_settled(rnn, opt):
+@pytest.mark.parametrize('opt,lr,factor', [(Adam, .01/2.6, 1.6), (SGD, None, 2.6)])
+def test_of_recurrent_networks_it_is_settled(rnn, opt, lr, factor):
     res = prior(learner(rnn(4, 4), nn.LayerNorm(4), opt_func=opt))
-    assert res.lr is None and res.is_settled
+    assert (res.lr, res.factor, res.is_settled) == (lr, factor, True)
     res = prior(learner(nn.LayerNorm(4), top=head(rnn(4, 4)), opt_func=Adam))
-    assert res.lr == LAYER_NORM_LR and not res.is_settled
+    assert (res.lr, res.factor, res.is_settled) == (LAYER_NORM_LR, 2.6, False)
 
-@pytest.mark.parametrize('make', [make_clas, make_lm])
-def test_fastais_text_models_are_recurrent(tmp_path, make): assert prior(make(tmp_path)).is_settled
+FEW_STEPS = [(10_000, .00385), (1700, .00385), (425, .0077), (189, .0115), (106, .0154), (10, .0154), (0, .0154)]
+
+@pytest.mark.parametrize('n_steps,lr', FEW_STEPS)
+def test_a_recurrent_classifier_needs_a_higher_rate_in_few_steps(tmp_path, n_steps, lr):
+    assert prior(make_clas(tmp_path)).lr_in(n_steps) == pytest.approx(lr, rel=.01)
+
+def test_a_recurrent_language_model_keeps_the_papers_ratio(tmp_path):
+    res = prior(make_lm(tmp_path))
+    assert (res.lr, res.lr_in(10), res.factor, res.is_settled) == (None, None, 2.6, True)
 
 @pytest.mark.parametrize('opt', [Adam, SGD])
 def test_gradients_of_a_body_with_layer_norms_are_clipped(opt):
