@@ -25,7 +25,7 @@ class PhaseEnding(FitCallback, TrackerCallback):
     order,_stateattrs = TrackerCallback.order+3,('best_weights',)
 
     def __init__(self, plan:Plan, loop:PlanLoop):
-        self.plan,self.loop = plan,loop
+        self.plan,self.loop,self.reset_on_fit = plan,loop,True
         self._begin(None)
 
     def _begin(self, index):
@@ -49,7 +49,8 @@ class PhaseEnding(FitCallback, TrackerCallback):
         "Monitor the value of `early_stop`"
         self.early_stop,wait,best = early_stop,self.wait,self.best
         comp = {None: None, True: np.less, False: np.greater}[early_stop.lower]
-        TrackerCallback.__init__(self, early_stop.monitor, comp, early_stop.min_delta)
+        tracker = TrackerCallback(early_stop.monitor, comp, early_stop.min_delta)
+        self.monitor,self.comp,self.min_delta = tracker.monitor,tracker.comp,tracker.min_delta
         TrackerCallback.before_fit(self)
         # A resumed run keeps its counts
         if best is not None: self.wait,self.best = wait,best
