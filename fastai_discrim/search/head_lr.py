@@ -26,7 +26,7 @@ from .trained_loss import check_trained_loss
 # change the default callbacks of every learner
 
 # The head trains for as long as in the fit, but for at most this many steps per rate, over all folds, to keep the search cheap
-MAX_STEPS = 400
+MAX_STEPS = 350
 # A head with this many parameters is large: all its trials together cost at most 100 steps of the whole network, as a range test does
 LARGE_HEAD,RANGE_TEST_STEPS = 100_000,100
 

@@ -209,7 +209,7 @@ def test_a_large_head_trains_for_fewer_steps(clas, monkeypatch):
     monkeypatch.setattr('fastai_discrim.search.folds.FEW_ITEMS', 0)
     monkeypatch.setattr('fastai_discrim.search.head_lr.LARGE_HEAD', 1)
     head,rest = (sum(p.numel() for p in g) for g in (clas.splitter(clas.model)[-1], L(clas.splitter(clas.model)[:-1]).concat()))
-    want = max(1, min(400, 100*(head+rest)//(13*head))//len(clas.dls.train))
+    want = max(1, min(350, 100*(head+rest)//(13*head))//len(clas.dls.train))
     assert f', {want} epoch' in find(clas, lrs=[1e-3, 1e-2], n_epoch=100).how
 
 def test_every_run_is_in_another_order(clas, monkeypatch):
