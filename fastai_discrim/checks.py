@@ -17,9 +17,7 @@ FALL = 'set how they fall with `span=`, the highest rate divided by the lowest, 
 ALIASES = dict(lr='lr_max', lr_max='lr', max_lr='lr', base_lr='lr', learning_rate='lr', lrs='lr', head_lr='lr', epoch='n_epoch',
                num_epochs='n_epoch', pct_start='cut_frac', div='ratio', freeze_epochs='epochs', callbacks='cbs', weight_decay='wd')
 
-def plain_number(
-    v, # Any value
-): # Any value
+def plain_number(v):
     "Return a zero-dimensional tensor or array as a number, and any other value as it is"
     return v.item() if isinstance(v, (Tensor, np.ndarray)) and v.ndim == 0 else v
 
@@ -56,9 +54,7 @@ def as_rate(
         raise TypeError(f'{name}={lr!r}: expected one number, from which the rates of all groups follow: {advice}')
     return plain_number(lr)
 
-def check_names(
-    f, # A function
-):
+def check_names(f):
     "Decorate `f` to refuse a keyword argument that it doesn't have, and to suggest the nearest one that it has"
     known = list(signature(f).parameters)
     @wraps(f)
@@ -104,11 +100,8 @@ def check_rates(
     else: rates = [lr]
     for v in rates: check_number(v, name)
 
-def check_count(
-    n, # The value
-    name:str='n_epoch', # The argument's name, for the message
-) -> int:
-    "Return `n` as a number; raise unless it is a whole number of at least 1"
+def check_count(n, name:str='n_epoch') -> int:
+    "Return `n`, the value of the argument `name`, as a number; raise unless it is a whole number of at least 1"
     n = plain_number(n)
     if isinstance(n, bool) or not isinstance(n, Integral):
         raise TypeError(f'{name}={n!r}: expected a whole number, not a {type(n).__name__}')
@@ -124,9 +117,7 @@ def check_flag(
     if isinstance(v, (bool, np.bool_)) or (v is None and none): return
     raise TypeError(f'{name}={v!r}: expected True' + (f', False, or None {none}' if none else ' or False'))
 
-def check_train_bn(
-    v, # The value of `train_bn`
-):
+def check_train_bn(v):
     "Raise unless `v` is True, False or None"
     check_flag(v, 'train_bn', 'for `learn.train_bn`')
 
@@ -137,19 +128,15 @@ def count_items(
     try: return len(dl.dataset)
     except (AttributeError, TypeError): return None
 
-def has_valid(
-    learn, # A `Learner`
-) -> bool:
-    "Tell whether `learn` has batches to validate on"
+def has_valid(learn) -> bool:
+    "Tell whether a learner has batches to validate on"
     loaders = learn.dls.loaders
     try: return len(loaders) > 1 and len(loaders[1]) > 0
     # fastai can't validate on a loader without a length
     except TypeError: return False
 
-def check_data(
-    learn, # A `Learner`
-):
-    "Raise if the training set of `learn` has no batch"
+def check_data(learn):
+    "Raise if the training set of a learner has no batch"
     try: n = len(learn.dls.train)
     except TypeError as e:
         raise TypeError(f"the training set doesn't say how many batches it has ({e}): expected a loader with a length, from which the "
