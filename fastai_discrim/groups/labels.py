@@ -10,11 +10,8 @@ from fastcore.foundation import L
 from torch import device, nn
 
 
-def group_names(
-    learn:Learner, # The learner
-    groups:L, # Its layer groups, lists of parameters
-) -> L: # One list of module names per group
-    "List the names of the modules in each of `groups`"
+def group_names(learn:Learner, groups:L) -> L:
+    "List the names of the modules in each of `groups`, the layer groups of `learn`"
     return L(_module_names(get_model(learn.model), set(g), set(g)) for g in groups)
 
 def _module_names(m, left, group, prefix=''):
@@ -33,11 +30,8 @@ def _module_names(m, left, group, prefix=''):
         else: res += _module_names(c, left, group, name)
     return res
 
-def group_labels(
-    learn:Learner, # The learner
-    groups:L, # Its layer groups, lists of parameters
-) -> L: # Short labels, the last one 'head'
-    "Label each of `groups` with the names of its first and last module, without the prefix that all names share"
+def group_labels(learn:Learner, groups:L) -> L:
+    "Label each of `groups` with the names of its first and last module, without the prefix that all names share; the last is 'head'"
     known = _names_before_the_cut(learn)
     body = [[_renamed(n, known) for n in names] for names in group_names(learn, groups)[:-1]]
     skip = _n_common([n.split('.') for names in body for n in names])

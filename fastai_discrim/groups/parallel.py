@@ -46,10 +46,8 @@ def _fits(ms, multiple=False):
         else: res.append(None)
     return res
 
-def is_parallel(
-    m:nn.Module, # A plain list
-) -> bool:
-    "Tell whether the members of `m` run side by side: by their widths, none can take the output of the one before it"
+def is_parallel(m:nn.Module) -> bool:
+    "Tell whether the members of `m`, a plain list, run side by side: by their widths, none can take the output of the one before it"
     if isinstance(m, nn.Sequential): return False
     members = [c for c in children_with_params(m).values() if not is_norm(c)]
     fits = _fits(members, multiple=True)
