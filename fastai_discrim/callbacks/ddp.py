@@ -13,19 +13,15 @@ from fastai.learner import Learner
 from .base import overridden
 
 
-def distributed_trainer(
-    learn:Learner, # The learner
-) -> Callback|None:
+def distributed_trainer(learn:Learner) -> Callback|None:
     "Return the learner's `DistributedTrainer`, or None"
     # `isinstance` would need its module, which imports accelerate
     trainers = [cb for cb in learn.cbs if type(cb).__name__ == 'DistributedTrainer']
     return trainers[0] if trainers else None
 
 @contextmanager
-def single_process(
-    learn:Learner, # The learner, which loses its `DistributedTrainer`
-):
-    "Train inside as if this were the only process"
+def single_process(learn:Learner):
+    "Train inside as if this were the only process; `learn` loses its `DistributedTrainer`"
     if (trainer := distributed_trainer(learn)) is not None: learn.remove_cb(trainer)
     # fastai gathers from other processes, and waits for them, if this variable is set
     world = os.environ.pop('WORLD_SIZE', None)

@@ -76,10 +76,8 @@ class DiscriminativeLR(GroupCallback):
         try: step(learn)
         finally: opt._set_hyper('lr', unscaled)
 
-def step_lrs(
-    learn:Learner, # A learner in a fit
-) -> list: # One rate per layer group
-    "Return the current rate of each layer group"
+def step_lrs(learn:Learner) -> list:
+    "Return the current rate of each layer group in a fit"
     lrs = [h['lr'] for h in learn.opt.hypers]
     for cb in learn.cbs:
         if isinstance(cb, DiscriminativeLR): return [s*lrs[-1] for s in cb.scales]

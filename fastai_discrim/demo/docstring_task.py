@@ -24,20 +24,15 @@ def target_docs(
     split = dict(zip(modules, (['train']*3 + ['valid', 'test'])*len(modules)))
     return df.assign(split=module.map(split))
 
-def bag_of_words(
-    df:pd.DataFrame, # Texts of the splits `train` and `test`
-) -> tuple: # Number of errors on the test split, and its size
-    "Train and test tf-idf with logistic regression, which needs no pretraining"
+def bag_of_words(df:pd.DataFrame) -> tuple:
+    "Train tf-idf with logistic regression, which needs no pretraining; return the number of errors on the test split, and its size"
     train,test = df[df.split == 'train'],df[df.split == 'test']
     model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10, max_iter=500))
     model.fit(train.text, train.package)
     return int((model.predict(test.text) != test.package).sum()),len(test)
 
-def count_errors(
-    learn, # A learner whose metric is accuracy
-    df:pd.DataFrame, # Texts
-) -> tuple: # Number of errors on the test split, and its size
-    "Test a classifier on the test split"
+def count_errors(learn, df:pd.DataFrame) -> tuple:
+    "Test a classifier whose metric is accuracy; return the number of errors on the test split, and its size"
     test = df[df.split == 'test']
     _,acc = learn.validate(dl=learn.dls.test_dl(test, with_labels=True))
     return round((1-acc)*len(test)),len(test)
@@ -53,10 +48,7 @@ def error_table(
     table['95 % interval'] = (1.96 * (error * (1-error) / table.of)**.5).map('± {:.1%}'.format)
     return table
 
-def save_figure(
-    figure, # A figure of matplotlib
-    file, # Path of the picture
-):
-    "Save `figure`, and print the path"
+def save_figure(figure, file):
+    "Save a figure of matplotlib, and print the path"
     figure.savefig(file, dpi=110)
     print(f'saved {file}')

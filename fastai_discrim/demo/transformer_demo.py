@@ -90,10 +90,8 @@ def stock(df, model, path, epochs, n) -> tuple:
     learn.fine_tune(epochs-1)
     return report_errors(learn, df)
 
-def run(
-    args, # Arguments of the command line
-):
-    "Train all classifiers, save the pictures and print the table"
+def run(args):
+    "Train all classifiers as the command line says, save the pictures and print the table"
     start,path = time.time(),args.out.resolve()
     model = minilm_folder() if args.model is None else args.model
     import transformers

@@ -55,10 +55,7 @@ def check_rows_train(
     advice = f'look at the column {valid_col!r}' if valid_col else 'lower `valid_pct`, or give more rows'
     raise ValueError(f'none of {n} row{"" if n == 1 else "s"} trains: expected some that do; {advice}')
 
-def check_valid_labels(
-    train:list, # Labels of the training set
-    valid:list, # Labels of the validation set
-):
+def check_valid_labels(train:list, valid:list):
     "Raise `ValueError` for a label that only the validation set has"
     known = set(train)
     unknown = list(dict.fromkeys(l for l in valid if l not in known))
@@ -66,19 +63,15 @@ def check_valid_labels(
         raise ValueError(f'the validation set has the label {unknown[0]!r}, and {len(unknown)} of {len(set(valid))} that the training set '
                          "doesn't have: expected labels of the training set; split the data in another way, or leave those items out")
 
-def hf_tokenize(
-    dls:DataLoaders, # Loaders of texts
-) -> HFTokenize:
+def hf_tokenize(dls:DataLoaders) -> HFTokenize:
     "Return the transform of `dls` that tokenizes; raise `ValueError` if it isn't one for models of transformers"
     tls = getattr(getattr(dls, 'train_ds', None), 'tls', [])
     for t in (tls[0].tfms.fs if len(tls) else []):
         if isinstance(t, HFTokenize): return t
     raise ValueError('dls has no tokenizer of transformers: expected loaders of HFTextDataLoaders, or of a DataBlock with HFTextBlock')
 
-def check_classes(
-    dls:DataLoaders, # Loaders of texts
-) -> list: # Names of the classes; empty for a regression
-    "Return the names of the classes, or raise `ValueError` if one is None or nan"
+def check_classes(dls:DataLoaders) -> list:
+    "Return the names of the classes, none for a regression, or raise `ValueError` if one is None or nan"
     names = list(getattr(dls, 'vocab', []))
     missing = [n for n in names if n is None or n != n]
     if missing:
@@ -86,10 +79,7 @@ def check_classes(
                          'those items out')
     return names
 
-def check_vocabulary(
-    tokenizer, # Tokenizer of the texts
-    hf:nn.Module, # Model of transformers or peft
-):
+def check_vocabulary(tokenizer, hf:nn.Module):
     "Raise `ValueError` if the tokenizer has tokens that the model has no embedding for"
     if not hasattr(hf, 'get_input_embeddings'): return
     n,rows = len(tokenizer),base_of(hf).get_input_embeddings().weight.shape[0]
@@ -97,10 +87,7 @@ def check_vocabulary(
         raise ValueError(f'the tokenizer has {n} tokens and the model embeds {rows}: expected the tokenizer of this model; take it from '
                          f'where the model is from, or, if tokens were added to it, call `model.resize_token_embeddings({n})`')
 
-def fit_to_positions(
-    dls:DataLoaders, # Loaders of texts
-    hf:nn.Module, # Model of transformers or peft
-):
+def fit_to_positions(dls:DataLoaders, hf:nn.Module):
     "Let the tokenizer truncate texts to the number of positions that the model has, and warn once if there are longer texts"
     n,tokenize = n_positions(hf),hf_tokenize(dls)
     if n is None or (tokenize.limit is not None and tokenize.limit <= n): return

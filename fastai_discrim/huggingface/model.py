@@ -18,22 +18,16 @@ class HFModel(nn.Module):
         super().__init__()
         self.hf,self.takes = hf,taken_names(hf)
 
-    def forward(self,
-        batch:dict, # Tensors by name
-    ):
+    def forward(self, batch:dict):
         out = self.hf(**{k: v for k,v in batch.items() if self.takes is None or k in self.takes})
         return out if isinstance(out, Tensor) or 'labels' in batch else out.logits
 
-def base_of(
-    hf:nn.Module, # A model of transformers or peft
-) -> nn.Module:
+def base_of(hf:nn.Module) -> nn.Module:
     "Return the model that peft wraps, or `hf` itself"
     return hf.get_base_model() if hasattr(hf, 'get_base_model') else hf
 
-def taken_names(
-    hf:nn.Module, # A model of transformers or peft
-) -> list|None: # None if `forward` takes any name
-    "List the names of the arguments that the model's `forward` takes"
+def taken_names(hf:nn.Module) -> list|None:
+    "List the names of the arguments that the model's `forward` takes, or return None if it takes any"
     names = list(inspect.signature(base_of(hf).forward).parameters)
     return names if 'input_ids' in names else None
 
@@ -59,10 +53,8 @@ def load_model(
 # Names that models have for the embedding of their positions
 _POSITIONS = 'position_embeddings','wpe','embed_positions'
 
-def n_positions(
-    hf:nn.Module, # A model of transformers or peft
-) -> int|None: # None for a model without a table of positions
-    "Return the number of tokens that the model has positions for"
+def n_positions(hf:nn.Module) -> int|None:
+    "Return the number of tokens that the model has positions for, or None if it has no table of positions"
     tables = [m for name,m in base_of(hf).named_modules() if name.split('.')[-1] in _POSITIONS and isinstance(m, nn.Embedding)]
     # RoBERTa's first position comes after the padding index, OPT's after an offset
     def _usable(m): return m.num_embeddings - getattr(m, 'offset', 0) - (0 if m.padding_idx is None else m.padding_idx+1)

@@ -7,10 +7,8 @@ from itertools import accumulate
 # Epochs: a sum of fractions of an epoch counts as a whole number if it is nearer than this to one
 ROUNDING = 1e-6
 
-def as_epochs(
-    n:float, # A number of epochs, of any numeric type
-) -> float: # An int where it is whole
-    "Convert a number of epochs to a plain number, so that equal numbers are shown and written alike"
+def as_epochs(n:float) -> float:
+    "Convert a number of epochs to a plain number, an int where it is whole, so that equal numbers are shown and written alike"
     n = float(n)
     return int(n) if n.is_integer() else n
 

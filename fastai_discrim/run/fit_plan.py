@@ -94,11 +94,8 @@ def _debias(learn, plan):
               'which are corrected where they change')
     return [DebiasBatchNorm()]
 
-def has_clip(
-    learn:Learner, # The learner
-    cbs=None, # The callbacks of a fit
-) -> bool:
-    "Tell whether a callback of the user clips gradients"
+def has_clip(learn:Learner, cbs) -> bool:
+    "Tell whether a callback of the user, on the learner or in `cbs`, clips gradients"
     return any(is_kind(cb, if_loaded('fastai.callback.training', 'GradientClip')) for cb in [*learn.cbs, *L(cbs)])
 
 @patch

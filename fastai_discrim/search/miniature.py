@@ -34,10 +34,7 @@ class FirstBatches(GetAttr):
                 yield b
             if left == n_before: raise ValueError('the training set has no batch: expected at least one')
 
-def miniature(
-    plan:Plan, # The plan of the whole fit
-    n_steps:int, # Steps of the miniature
-) -> Plan:
+def miniature(plan:Plan, n_steps:int) -> Plan:
     "Return `plan` scaled to one epoch of `n_steps` steps, with the same rates, schedule and share of each phase"
     shares = [(p.epochs/plan.n_epoch, i) for i,p in enumerate(plan.phases)]
     begun,phases = set(),[]
