@@ -25,12 +25,8 @@ def widths(m):
     n_in,n_out = _ints(m, TAKES),_ints(m, GIVES)
     return (n_in[0], n_out[-1]) if n_in and n_out else (None, None)
 
-def takes(
-    n_in:int, # Features that a layer takes
-    n_out:int, # Features that `m` gives
-    m:nn.Module, # The module before that layer
-) -> bool:
-    "Tell whether a layer can take the output of `m`"
+def takes(n_in:int, n_out:int, m:nn.Module) -> bool:
+    "Tell whether a layer that takes `n_in` features can take the output of `m`, which gives `n_out`"
     if n_in == n_out: return True
     # A flattened image has a multiple of its channels as features, and a bidirectional RNN twice its hidden size
     layers = [o for o in m.modules() if any(isinstance(getattr(o, a, None), int) for a in GIVES)]

@@ -26,11 +26,7 @@ def names_of_columns(
         else: raise ValueError(f'{arg}={cols!r}: expected columns of the data frame, which are {list(df.columns)}')
     return res
 
-def check_rows(
-    df:pd.DataFrame, # The items
-    text_cols:list, # Columns of the texts
-    label_cols:list, # Columns of the labels
-):
+def check_rows(df:pd.DataFrame, text_cols:list, label_cols:list):
     "Raise `ValueError` if a text is missing or empty, or a label is missing"
     for col in text_cols:
         bad = df[col].map(lambda t: not isinstance(t, str) or not t.strip())
@@ -99,11 +95,7 @@ def fit_to_positions(dls:DataLoaders, hf:nn.Module):
         warn_user(f'{longer} of {len(lengths)} texts are longer than the {n} tokens that the model has positions for, the longest '
                   f'{max(lengths)}: they are truncated; give `max_length={n}`, or less, to say that this is intended')
 
-def check_logits(
-    model:HFModel, # The model
-    dls:DataLoaders, # Loaders of texts
-    n_out:int, # Number of logits that the data need
-):
+def check_logits(model:HFModel, dls:DataLoaders, n_out:int):
     "Run one text through the model, and raise `ValueError` unless the model returns `n_out` logits"
     dl,training,n = dls.train,model.training,n_positions(model.hf)
     device = next(model.parameters()).device

@@ -102,10 +102,7 @@ def check_texts(x) -> list:
 
 class HFPad(Transform):
     "Pad the items of a batch to the longest of them, as `DataCollatorWithPadding` does"
-    def __init__(self,
-        tokenizer:PreTrainedTokenizerBase, # A tokenizer, whose padding token and side are used
-        pad_to_multiple_of:int|None=None, # Pad lengths to a multiple of this
-    ):
+    def __init__(self, tokenizer:PreTrainedTokenizerBase, pad_to_multiple_of:int|None=None):
         super().__init__()
         self.collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=pad_to_multiple_of)
 

@@ -12,11 +12,8 @@ def as_epochs(n:float) -> float:
     n = float(n)
     return int(n) if n.is_integer() else n
 
-def step_at(
-    epochs:float, # Position in epochs
-    n_iter:int, # Steps per epoch
-) -> int:
-    "Return the step nearest to `epochs`, counted from 0"
+def step_at(epochs:float, n_iter:int) -> int:
+    "Return the step nearest to the position `epochs`, counted from 0, where an epoch has `n_iter` steps"
     # The inner rounding keeps an error of 1e-16, as in 0.1 + 0.2, from moving a half to the other step
     return round(round(epochs*n_iter, 6))
 

@@ -140,15 +140,9 @@ def restore(learn:Learner, state:dict):
     set_data_state(learn, of_this_process(state)['start'])
     set_learner_state(learn, learner_part(state))
 
-def checkpointing(
-    learn:Learner, # The learner that is to run
-    plan:Plan, # The plan that it is to run
-    name:str, # Name of the checkpoint
-    every:int|None=None, # Steps between two checkpoints within an epoch
-    wd:float|None=None, # Weight decay, as in `fit`
-    reset_opt:bool=False, # As in `fit`
-) -> tuple: # The plan as it was first run, and a `Checkpointing`, or None if the run is finished
-    "Begin a run, resume it, or load its result, by its checkpoint; raise `ValueError` if the checkpoint belongs to another run"
+def checkpointing(learn:Learner, plan:Plan, name:str, every:int|None, wd:float|None, reset_opt:bool) -> tuple:
+    """Begin a run, resume it, or load its result, by its checkpoint `name`. Return the plan as it was first run, and a `Checkpointing`, or
+    None if the run is finished. Raise `ValueError` if the checkpoint belongs to another run"""
     file = checkpoint_file(learn, name)
     identity,state = check_run(learn, plan, name, wd, reset_opt)
     if not state: return plan,Checkpointing(file, identity, every)

@@ -35,13 +35,8 @@ def _measured(learn):
     if not recorder.train_metrics: return ['train_loss', 'valid_loss', *metrics]
     return [f'{part}_{name}' for part in ('train', 'valid') for name in ('loss', *metrics)]
 
-def check_plan(
-    learn:Learner, # The learner that is to run the plan
-    plan:Plan, # The plan
-    cbs=None, # The callbacks of the fit
-    reset_opt:bool=False, # As in `fit`
-):
-    "Raise `TypeError` or `ValueError` unless `learn` can run `plan`; change nothing"
+def check_plan(learn:Learner, plan:Plan, cbs, reset_opt:bool):
+    "Raise `TypeError` or `ValueError` unless `learn` can run `plan` with these arguments of `fit`; change nothing"
     if not isinstance(plan, Plan):
         raise TypeError(f'the plan is a {type(plan).__name__}: expected a Plan, such as `learn.ulmfit_plan(6, 1e-2)` or '
                         '`recipes.paper_clas.plan()`')

@@ -127,11 +127,9 @@ def _find_output(head, features, pred, half):
     outputs = head.copy().eval()(features)
     return next((i for i,o in enumerate(outputs) if _is_close(o, pred, half)), None)
 
-def split_head(
-    learn:Learner, # The learner; its callbacks run
-    params:list, # Parameters of the head
-) -> SplitHead:
-    "Run two items to find where the head begins, and how it is called; raise `HeadNotSeparable` if the head needs the body"
+def split_head(learn:Learner, params:list) -> SplitHead:
+    """Run two items, with the learner's callbacks, to find where the head, which has `params`, begins, and how it is called. Raise
+    `HeadNotSeparable` if the head needs the body"""
     if isinstance(learn.opt_func, OptimWrapper): raise HeadNotSeparable('the optimiser can not be created again for the head')
     model,params = get_model(learn.model),frozenset(params)
     whole = first_batch(learn.dls.train)
