@@ -16,10 +16,7 @@ from ..optional import if_loaded
 
 
 @contextmanager
-def overridden(
-    o, # Any object
-    **attrs, # Attributes or methods to set on `o` itself
-):
+def overridden(o, **attrs):
     "Override attributes and methods of one object inside; unlike fastai's `replacing_yield`, delete at the end those that `o` didn't have"
     before = {k: vars(o)[k] for k in attrs if k in vars(o)}
     vars(o).update(attrs)

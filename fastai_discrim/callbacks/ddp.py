@@ -30,11 +30,9 @@ def single_process(learn:Learner):
         if world: os.environ['WORLD_SIZE'] = world
 
 @contextmanager
-def distributed_fit(
-    learn:Learner, # The learner that fits inside
-    opens_groups:bool, # Are layer groups unfrozen during the fit?
-):
-    "Make `DistributedTrainer` work inside with the gloo backend on the CPU, and with layer groups that are unfrozen during the fit"
+def distributed_fit(learn:Learner, opens_groups:bool):
+    """Make `DistributedTrainer` work inside with the gloo backend on the CPU, and if the fit `opens_groups`, with layer groups that are
+    unfrozen during it"""
     trainer = distributed_trainer(learn)
     if trainer is None:
         yield

@@ -93,11 +93,9 @@ def run_outputs(
     _map(pred.append, list(out.values()) if isinstance(out, dict) else out)
     return given,pred
 
-def run_order(
-    model:nn.Module, # The model, which runs once in evaluation mode
-    x, # Its input: a tensor, or a tuple of arguments
-) -> RunOrder:
-    "Run `model` on `x` to find the order in which its modules run; leave no trace on it, and raise any error that it raises"
+def run_order(model:nn.Module, x) -> RunOrder:
+    """Run `model` once in evaluation mode on `x`, a tensor or a tuple of arguments, to find the order in which its modules run. Leave no
+    trace on it, and raise any error that it raises"""
     x = x if isinstance(x, tuple) else (x,)
     ran,names = {},{m: n for n,m in model.named_modules()}
     def _note(m, args): ran.setdefault(names[m])

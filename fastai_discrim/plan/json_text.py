@@ -22,11 +22,8 @@ def dumps(d:dict) -> str:
     # A string in JSON can't hold a line break, so every line break is between items
     return re.sub(r'([\[{])\n\s*([^\[\]{}]*?)\n\s*([\]}])', _on_one_line, text)
 
-def jsonable(
-    v, # A number, text, a path, an array, or several of these in a list or dictionary
-    name:str, # What `v` is called in an error
-):
-    "Convert `v` to what JSON can hold; raise `TypeError` if that is impossible"
+def jsonable(v, name:str):
+    "Convert `v`, which errors call `name`, to what JSON can hold; raise `TypeError` if that is impossible"
     if v is None or isinstance(v, (bool, int, str)): return v
     if isinstance(v, (np.ndarray, np.generic, torch.Tensor)): return jsonable(v.tolist(), name)
     if isinstance(v, Real): return json_number(v)

@@ -33,11 +33,8 @@ def phase_ends(
         ends.append(min(max(step_at(done, n_iter), earliest), latest))
     return ends
 
-def phase_at(
-    step:float, # Counted from 0
-    ends:list, # Steps at which the phases end, from `phase_ends`
-) -> int: # Index of the phase
-    "Return the phase that `step` lies in; a step beyond the end belongs to the last phase"
+def phase_at(step:float, ends:list) -> int:
+    "Return the index of the phase that `step`, counted from 0, lies in, by the `phase_ends`; a step beyond the end is in the last phase"
     return min(bisect_right(ends, step), len(ends)-1)
 
 class Timeline:

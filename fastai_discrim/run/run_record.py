@@ -105,7 +105,6 @@ def save_run(self:Recorder,
     **notes, # Anything else to record, such as `seed=42` or `data='imdb'`
 ) -> Path: # The file
     "Write `run_record` to a JSON file; `Plan.from_json` reads the plan from it"
-    text,path = dumps(self.run_record(**notes)),self.learn.path/fname
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + '\n')
+    path = self.learn.path/fname
+    path.mk_write(dumps(self.run_record(**notes)) + '\n')
     return path
