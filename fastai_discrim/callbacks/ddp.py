@@ -34,12 +34,9 @@ def distributed_fit(learn:Learner, opens_groups:bool):
     """Make `DistributedTrainer` work inside with the gloo backend on the CPU, and if the fit `opens_groups`, with layer groups that are
     unfrozen during it"""
     trainer = distributed_trainer(learn)
-    if trainer is None:
-        yield
-        return
     with ExitStack() as stack:
-        stack.enter_context(overridden(trainer, _wrap_dl=partial(_wrap_dl, trainer._wrap_dl)))
-        if opens_groups:
+        if trainer: stack.enter_context(overridden(trainer, _wrap_dl=partial(_wrap_dl, trainer._wrap_dl)))
+        if trainer and opens_groups:
             # `DistributedDataParallel` reads `requires_grad` only when it wraps the model: without this the processes would silently
             # drift apart, or wait for gradients that never come
             stack.enter_context(overridden(trainer, before_fit=partial(_wrap_all_trainable, learn, trainer.before_fit)))

@@ -132,7 +132,8 @@ def fit_plan(self:Learner,
         if saving is None: return
         begin = saving.begin
     with plan_loop(self, plan, *begin) as loop:
-        ours = [PlanUnfreezing(plan), PlanScheduler(plan, loop), RunRecorder(plan), LossGuard(plan, checkpoint, checkpoint_every)]
+        ours = [PlanUnfreezing(plan), PlanScheduler(plan, loop), LossGuard(plan, checkpoint, checkpoint_every)]
+        if hasattr(self, 'recorder'): ours.append(RunRecorder(plan))
         if any(p.early_stop for p in plan.phases): ours.append(PhaseEnding(plan, loop))
         if plan.clip is not None: ours.append(GradientClip(plan.clip))
         cbs = [*ours, *_debias(self, plan), *L(cbs)]
