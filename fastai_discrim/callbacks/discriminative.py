@@ -54,14 +54,10 @@ class DiscriminativeLR(GroupCallback):
         # Scale the rates only during the step, so that no callback or later fit finds them scaled, even after an error
         vars(self.learn)['_step'] = partial(self._step, self.learn)
 
-    def after_train(self): self._remove(self.learn)
+    def after_train(self): vars(self.learn).pop('_step', None)
 
     def undo(self, learn):
         super().undo(learn)
-        self._remove(learn)
-
-    def _remove(self, learn):
-        "Remove the override of `learn._step`"
         vars(learn).pop('_step', None)
 
     def _step(self, learn):
@@ -69,7 +65,7 @@ class DiscriminativeLR(GroupCallback):
         step,opt = type(learn)._step,learn.opt
         # An interrupted fit left this override, as another package has replaced `fit`, and with it our cleaning up
         if self.learn is None:
-            self._remove(learn)
+            vars(learn).pop('_step', None)
             return step(learn)
         unscaled = [h['lr'] for h in opt.hypers]
         opt._set_hyper('lr', [s*unscaled[-1] for s in self.scales])

@@ -60,12 +60,8 @@ class SplitHead:
 
     def copies(self, n:int) -> list:
         "Return `n` copies of the head, each with its own weights, that take features and share the modules before the head"
-        first = self.copy()
+        first = FeatureHead(self)
         return [first, *(FeatureHead(self, first) for _ in range(n-1))]
-
-    def copy(self) -> nn.Module:
-        "Return one copy of the head"
-        return FeatureHead(self)
 
 class _FirstResult:
     "Call a function once, and return the same result for every later call"
