@@ -49,18 +49,17 @@ def _children(arch):
 
 def _names_before_the_cut(learn):
     "Map the names of modules in the body of a `vision_learner` to their names in the original model"
-    arch,(_,body) = vars(learn).get('arch'),next(get_model(learn.model).named_children(), (None, None))
+    arch,body = vars(learn).get('arch'),next(get_model(learn.model).children(), None)
     if not callable(arch) or type(body) is not nn.Sequential: return {}
     pairs = list(zip(_children(arch), body.named_children()))
     if len(pairs) < len(body) or any(cls is not type(c) for (_,cls),(_,c) in pairs): return {}
     return {f'0.{now}': name for (name,_),(now,_) in pairs if not name.isdigit()}
 
 def _renamed(name, known):
-    "Return `name` with its longest prefix in `known` replaced"
+    "Return `name` with its first two parts, such as '0.4', replaced if they are in `known`"
     parts = name.split('.')
-    for i in range(len(parts), 0, -1):
-        if (start := '.'.join(parts[:i])) in known: return '.'.join([known[start], *parts[i:]])
-    return name
+    start = '.'.join(parts[:2])
+    return '.'.join([known.get(start, start), *parts[2:]])
 
 def _n_common(names):
     "Count the leading parts of `names` that can be left out, because all names share them"

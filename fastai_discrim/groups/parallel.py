@@ -46,8 +46,7 @@ def is_parallel(m:nn.Module) -> bool:
     "Tell whether the members of `m`, a plain list, run side by side: by their widths, none can take the output of the one before it"
     if isinstance(m, nn.Sequential): return False
     members = [c for c in children_with_params(m).values() if not is_norm(c)]
-    fits = _fits(members, multiple=True)
-    if not fits or set(fits) != {False}: return False
+    if set(_fits(members, multiple=True)) != {False}: return False
     # The widths of blocks prove nothing, since the first or last layer of a block may be on a side path
     are_flat = all(is_plain_list(c) or not children_with_params(c) for c in members)
     are_models = any(not MODEL_HEADS.isdisjoint(children_with_params(c)) for c in members)

@@ -32,8 +32,8 @@ def taken_names(hf:nn.Module) -> list|None:
     return names if 'input_ids' in names else None
 
 def load_model(model, **config) -> nn.Module:
-    """Load a model with a classification head by its name or folder, with these values in its configuration; return any other model as it
-    is. Raise `ValueError` for a folder without a model, or a model that can't have such a head"""
+    """Load a model with a classification head by its name on the hub or its folder, with these values in its configuration; return an
+    `nn.Module` as it is. Raise `ValueError` for a folder without a model, or a model that can't have such a head"""
     if isinstance(model, nn.Module): return model
     if not isinstance(model, (str, Path)):
         raise TypeError(f'model={model!r}: expected the name of a model on the hub, a folder, or a model, not a {type(model).__name__}')
