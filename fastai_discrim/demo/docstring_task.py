@@ -11,11 +11,8 @@ from .docstrings import docstrings
 # The docstrings of these packages have the same format
 CLASSES = ['numpy', 'scipy', 'pandas', 'sklearn', 'networkx', 'matplotlib']
 
-def target_docs(
-    n:int=600, # Most docstrings per package
-    words:int=30, # Most words per docstring
-) -> pd.DataFrame: # Columns of `docstrings`, and `split`
-    "Return the first words of docstrings of `CLASSES`, with a `split`"
+def target_docs(n:int=600, words:int=30) -> pd.DataFrame:
+    "Return the first `words` words of at most `n` docstrings of each of `CLASSES`, in the columns of `docstrings`, with a `split`"
     df = docstrings(CLASSES, n_max=n)
     df['text'] = [' '.join(text.split(' ')[:words]) for text in df.text]
     # Docstrings of one module resemble each other, so each module belongs to one split
@@ -37,11 +34,9 @@ def count_errors(learn, df:pd.DataFrame) -> tuple:
     _,acc = learn.validate(dl=learn.dls.test_dl(test, with_labels=True))
     return round((1-acc)*len(test)),len(test)
 
-def error_table(
-    rows:list, # Tuples that end with the number of errors and the size of the test split
-    columns:list, # Names of the other members of the tuples
-) -> pd.DataFrame:
-    "Make a table of test errors with 95 % intervals"
+def error_table(rows:list, columns:list) -> pd.DataFrame:
+    """Make a table of test errors with 95 % intervals. Each row ends with the number of errors and the size of the test split; `columns`
+    are the names of its other members"""
     table = pd.DataFrame(rows, columns=[*columns, 'wrong', 'of'])
     error = table.wrong/table.of
     table['test error'] = error.map('{:.1%}'.format)

@@ -13,12 +13,8 @@ from .model import HFModel, base_of, n_positions
 from .tokens import HFTokenize
 
 
-def names_of_columns(
-    df:pd.DataFrame, # The items
-    arg:str, # Name of the argument that has `cols`, for the error
-    cols, # A column or a list of columns, by name or number
-) -> list: # Names of the columns
-    "Return the names of columns, or raise `ValueError` if `df` lacks one"
+def names_of_columns(df:pd.DataFrame, arg:str, cols) -> list:
+    "Return the names of `cols`, the argument `arg`: columns by name or number, one or a list; raise `ValueError` if `df` lacks one"
     res = []
     for c in L(cols):
         if c in df.columns: res.append(c)
@@ -40,11 +36,8 @@ def _refuse_rows(df, bad, col, what, expected):
     raise ValueError(f'{what} {df[col][bad].iloc[0]!r} in row {row!r}, column {col!r}, and {bad.sum()} such rows in all: '
                      f'{expected}; fill them in or leave them out')
 
-def check_rows_train(
-    splits:tuple, # Indices of the rows that train, and of those that validate
-    valid_col:str|None=None, # The column that tells which rows validate
-):
-    "Raise `ValueError` if no row trains"
+def check_rows_train(splits:tuple, valid_col:str|None=None):
+    "Raise `ValueError` if no row trains; `splits` lists those that train and those that validate, as `valid_col` tells if there is one"
     train,valid = splits
     if len(train): return
     n = len(valid)
