@@ -17,9 +17,7 @@ FALL = 'set how they fall with `span=`, the highest rate divided by the lowest, 
 ALIASES = dict(lr='lr_max', lr_max='lr', max_lr='lr', base_lr='lr', learning_rate='lr', lrs='lr', head_lr='lr', epoch='n_epoch',
                num_epochs='n_epoch', pct_start='cut_frac', div='ratio', freeze_epochs='epochs', callbacks='cbs', weight_decay='wd')
 
-def plain_number(
-    v, # Any value
-): # Any value
+def plain_number(v):
     "Return a zero-dimensional tensor or array as a number, and any other value as it is"
     return v.item() if isinstance(v, (Tensor, np.ndarray)) and v.ndim == 0 else v
 
@@ -56,9 +54,7 @@ def as_rate(
         raise TypeError(f'{name}={lr!r}: expected one number, from which the rates of all groups follow: {advice}')
     return plain_number(lr)
 
-def check_names(
-    f, # A function
-):
+def check_names(f):
     "Decorate `f` to refuse a keyword argument that it doesn't have, and to suggest the nearest one that it has"
     known = list(signature(f).parameters)
     @wraps(f)
@@ -71,30 +67,19 @@ def check_names(
         return f(*args, **kwargs)
     return _f
 
-def check_list(
-    v, # The value
-    name:str, # The argument's name, for the message
-    what:str, # What the items should be, for the message
-) -> list:
-    "Return the items of `v` as a list; raise unless it is a list, a tuple or the like"
+def check_list(v, name:str, what:str) -> list:
+    "Return the items of `v` as a list; raise unless it is a list, a tuple or the like, and say that the argument `name` should hold `what`"
     if not _is_list(v): raise TypeError(f'{name}={v!r}: expected {what}, in a list or tuple')
     return list(v)
 
-def check_moms(
-    moms, # Momentum at the corners of a schedule
-    counts:tuple=(3,), # The numbers of values that the schedule accepts
-):
-    "Raise unless `moms` holds as many values as the schedule needs, each at least 0 and below 1"
+def check_moms(moms, counts:tuple=(3,)):
+    "Raise unless the number of `moms` is one of `counts`, those that the schedule accepts, and each is at least 0 and below 1"
     moms = check_list(moms, 'moms', f'{counts[0]} numbers')
     if len(moms) not in counts: raise ValueError(f'moms has {len(moms)} values, expected {counts[0]}')
     for m in moms: check_number(m, 'moms', high=1, at_least=True)
 
-def check_rates(
-    lr, # A number, a `slice`, or one number per layer group
-    n_groups:int, # Number of layer groups
-    name:str='lr', # The argument's name, for the message
-):
-    "Raise unless `lr` can be spread over `n_groups` layer groups as fastai does"
+def check_rates(lr, n_groups:int, name:str='lr'):
+    "Raise unless `lr`, the argument `name`, can be spread over `n_groups` layer groups as fastai does"
     if isinstance(lr, slice): rates = [lr.stop] if lr.start is None else [lr.start, lr.stop]
     elif _is_list(lr):
         rates = list(lr)
@@ -104,52 +89,37 @@ def check_rates(
     else: rates = [lr]
     for v in rates: check_number(v, name)
 
-def check_count(
-    n, # The value
-    name:str='n_epoch', # The argument's name, for the message
-) -> int:
-    "Return `n` as a number; raise unless it is a whole number of at least 1"
+def check_count(n, name:str='n_epoch') -> int:
+    "Return `n`, the value of the argument `name`, as a number; raise unless it is a whole number of at least 1"
     n = plain_number(n)
     if isinstance(n, bool) or not isinstance(n, Integral):
         raise TypeError(f'{name}={n!r}: expected a whole number, not a {type(n).__name__}')
     if n < 1: raise ValueError(f'{name}={n!r}: expected at least 1')
     return n
 
-def check_flag(
-    v, # The value
-    name:str, # The argument's name, for the message
-    none:str='', # What None means, for the message; '' to refuse None
-):
-    "Raise unless `v` is True or False, or None where `none` gives it a meaning"
+def check_flag(v, name:str, none:str=''):
+    "Raise unless `v`, the argument `name`, is True or False, or None where `none` gives it a meaning, for the message"
     if isinstance(v, (bool, np.bool_)) or (v is None and none): return
     raise TypeError(f'{name}={v!r}: expected True' + (f', False, or None {none}' if none else ' or False'))
 
-def check_train_bn(
-    v, # The value of `train_bn`
-):
+def check_train_bn(v):
     "Raise unless `v` is True, False or None"
     check_flag(v, 'train_bn', 'for `learn.train_bn`')
 
-def count_items(
-    dl, # A loader, or any iterable of batches
-) -> int|None: # None if it has no data set, or one without a length
-    "Count the items in the data set of `dl`"
+def count_items(dl) -> int|None:
+    "Count the items in the data set of a loader; return None if it has no data set, or one without a length"
     try: return len(dl.dataset)
     except (AttributeError, TypeError): return None
 
-def has_valid(
-    learn, # A `Learner`
-) -> bool:
-    "Tell whether `learn` has batches to validate on"
+def has_valid(learn) -> bool:
+    "Tell whether a learner has batches to validate on"
     loaders = learn.dls.loaders
     try: return len(loaders) > 1 and len(loaders[1]) > 0
     # fastai can't validate on a loader without a length
     except TypeError: return False
 
-def check_data(
-    learn, # A `Learner`
-):
-    "Raise if the training set of `learn` has no batch"
+def check_data(learn):
+    "Raise if the training set of a learner has no batch"
     try: n = len(learn.dls.train)
     except TypeError as e:
         raise TypeError(f"the training set doesn't say how many batches it has ({e}): expected a loader with a length, from which the "

@@ -15,29 +15,21 @@ def random_states() -> dict:
     name,keys,*rest = states['numpy_state']
     return {**states, 'numpy_state': (name, keys.tolist(), *rest)}
 
-def set_random(
-    states:dict, # The result of `random_states`
-):
-    "Restore random states"
+def set_random(states:dict):
+    "Restore the result of `random_states`"
     set_random_states(**states)
 
-def whole_loader(
-    dl, # A loader
-):
+def whole_loader(dl):
     "Return the loader inside a `DistributedDL`, or `dl` itself"
     # `isinstance` would need its module, which imports accelerate
     return dl.dl if type(dl).__name__ == 'DistributedDL' else dl
 
-def first_batch(
-    dl, # A loader, or any iterable of batches
-): # A batch
-    "Draw the first batch of a loader, without worker processes if it is fastai's"
+def first_batch(dl):
+    "Draw the first batch of a loader, or of any iterable of batches; without worker processes if the loader is fastai's"
     return dl.one_batch() if hasattr(dl, 'one_batch') else first(dl)
 
-def own_attrs(
-    dl, # A loader, or any object; a list of batches has no attributes
-) -> dict: # By name
-    "Return the attribute dictionary of `dl` itself, not a copy"
+def own_attrs(dl) -> dict:
+    "Return the attribute dictionary of `dl` itself, not a copy; a list of batches has no attributes"
     return getattr(dl, '__dict__', {})
 
 def _generators(dl):
@@ -46,19 +38,14 @@ def _generators(dl):
     generators = [getattr(o, 'generator', None) for o in holders]
     return [g for g in generators if isinstance(g, Generator)]
 
-def loader_state(
-    dl, # A loader of fastai or torch
-) -> dict:
+def loader_state(dl) -> dict:
     "Return what sets the order of a loader's batches: fastai's `rng`, torch's generators, the shuffled items of a language model"
     rng = getattr(dl, 'rng', None)
     return dict(rng=rng.getstate() if hasattr(rng, 'getstate') else None, generators=[g.get_state() for g in _generators(dl)],
                 looked='_n_inp' in own_attrs(dl), idxs=list(map(int, dl.items.idxs)) if hasattr(dl, 'make_chunks') else None)
 
-def set_loader(
-    dl, # A loader of fastai or torch
-    state:dict, # The result of `loader_state`
-):
-    "Restore the order of a loader's batches; call this before `set_random`, as it may draw an item"
+def set_loader(dl, state:dict):
+    "Restore the `loader_state` of `dl`; call this before `set_random`, as it may draw an item"
     if state['rng']:
         # Leave the old `rng` unchanged: `randomize` replaces it each epoch, so other code may hold it
         dl.rng = random.Random()
@@ -72,16 +59,11 @@ def set_loader(
         idxs[:] = state['idxs']
         dl.make_chunks()
 
-def data_state(
-    learn:Learner, # The learner whose loaders are read
-) -> dict:
+def data_state(learn:Learner) -> dict:
     "Return what decides the coming batches: the state of each loader, and the random states"
     return dict(loaders=[loader_state(whole_loader(dl)) for dl in learn.dls.loaders], random=random_states())
 
-def set_data_state(
-    learn:Learner, # The learner whose loaders are changed
-    state:dict, # The result of `data_state`
-):
-    "Restore the order of the batches, then the random states"
+def set_data_state(learn:Learner, state:dict):
+    "Restore the result of `data_state`: the order of the batches, then the random states"
     for dl,s in zip(learn.dls.loaders, state['loaders']): set_loader(whole_loader(dl), s)
     set_random(state['random'])

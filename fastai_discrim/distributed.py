@@ -13,18 +13,14 @@ def n_processes() -> int:
     "Return the number of processes that train together"
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
-def all_gather(
-    o, # The object of this process; it must be picklable
-) -> list: # One object per rank
-    "Gather the object of each process in all processes"
+def all_gather(o) -> list:
+    "Gather `o`, the picklable object of each process, in all processes; return one object per rank"
     if n_processes() == 1: return [o]
     res = [None]*n_processes()
     dist.all_gather_object(res, o)
     return res
 
-def on_rank0(
-    f, # A function without arguments
-):
+def on_rank0(f):
     "Call `f` on rank 0 and return its result on all ranks; raise its error on all ranks, so that none waits forever"
     if n_processes() == 1: return f()
     res = [None, None]
@@ -41,9 +37,6 @@ def _picklable(e):
     except Exception: return RuntimeError(f'{type(e).__name__}: {e}')
     return e
 
-def log_rank0(
-    learn:Learner, # The learner, which `learn.no_logging()` silences
-    text:str, # The line to print
-):
+def log_rank0(learn:Learner, text:str):
     "Print `text` on rank 0, unless inside `learn.no_logging()`"
     if learn.logger is not noop and rank_distrib() == 0: print(text)

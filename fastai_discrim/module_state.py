@@ -74,10 +74,9 @@ def _set_random_state(g, state):
     elif isinstance(g, np.random.Generator): g.bit_generator.state = state
     else: g.set_state(state)
 
-def content(
-    v, # One of the `containers`
-): # The copy, for `set_content`; None if `v` can't be changed in place
-    "Copy the content of `v`, unless its elements share memory, as after `expand`, or it belongs to a lazy layer without weights"
+def content(v):
+    """Copy the content of `v`, one of the `containers`. Return None if it can't be changed in place, such as a tensor whose elements share
+    memory, as after `expand`, or that belongs to a lazy layer without weights"""
     if isinstance(v, COLLECTIONS): return _items(v)
     if isinstance(v, GENERATORS): return _random_state(v)
     if isinstance(v, np.ndarray): return v.copy() if v.flags.writeable else None
@@ -85,11 +84,8 @@ def content(
     is_own = v.layout != strided or all(stride or size <= 1 for size,stride in zip(v.shape, v.stride()))
     return v.detach().clone() if is_own else None
 
-def set_content(
-    v, # One of the `containers`
-    old, # The result of `content` for it
-):
-    "Put the content of `v` back in place, as other objects may hold `v`"
+def set_content(v, old):
+    "Put `old`, the `content` of `v`, back in place, as other objects may hold `v`"
     if isinstance(v, Tensor):
         # The shape differs if the tensor was resized in place
         if v.shape != old.shape: v.data = old
@@ -103,13 +99,16 @@ def set_content(
         elif isinstance(v, set): v.update(old)
         else: v.extend(old)
 
+def keep(stack:ExitStack, v):
+    "Put the content of `v` back when `stack` closes, if it can be changed in place"
+    old = content(v)
+    if old is not None: stack.callback(set_content, v, old)
+
 @contextmanager
-def modules_kept(
-    model:nn.Module, # The model that runs inside; its parameters are not saved
-):
-    "Put back at the end what a run of `model` changes: buffers, also new or resized ones, modes, hooks, attributes set by `forward`"
+def modules_kept(model:nn.Module):
+    """Put back at the end what a run of `model` changes: buffers, also new or resized ones, modes, hooks, attributes set by `forward`, but
+    not parameters"""
     with ExitStack() as stack:
         # Leave alone what the functions of hooks collect
-        for v in containers(model, set(map(id, model.parameters())), functions=False):
-            if (old := content(v)) is not None: stack.callback(set_content, v, old)
+        for v in containers(model, set(map(id, model.parameters())), functions=False): keep(stack, v)
         yield

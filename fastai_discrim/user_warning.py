@@ -7,9 +7,7 @@ from warnings import warn
 # Top-level packages whose frames lie between the user's line and a warning
 BETWEEN = {'fastai_discrim', 'fastai', 'fastcore', 'contextlib', 'functools', 'torch'}
 
-def warn_user(
-    text:str, # The text of the warning
-):
+def warn_user(text:str):
     "Give a `UserWarning` that points at the innermost line outside of the packages in `BETWEEN`"
     level,frame = 1,sys._getframe()
     while frame is not None and frame.f_globals.get('__name__', '').split('.')[0] in BETWEEN:

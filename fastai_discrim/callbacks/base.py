@@ -16,10 +16,7 @@ from ..optional import if_loaded
 
 
 @contextmanager
-def overridden(
-    o, # Any object
-    **attrs, # Attributes or methods to set on `o` itself
-):
+def overridden(o, **attrs):
     "Override attributes and methods of one object inside; unlike fastai's `replacing_yield`, delete at the end those that `o` didn't have"
     before = {k: vars(o)[k] for k in attrs if k in vars(o)}
     vars(o).update(attrs)
@@ -28,22 +25,15 @@ def overridden(
         for k in attrs: vars(o).pop(k, None)
         vars(o).update(before)
 
-def is_kind(
-    cb, # A callback or a callback class
-    kind, # A class, or a tuple of classes
-) -> bool:
-    "Tell whether `cb` is an instance or a subclass of `kind`"
+def is_kind(cb, kind) -> bool:
+    "Tell whether `cb`, a callback or a class, is an instance or a subclass of `kind`, a class or several"
     return issubclass(cb, kind) if isinstance(cb, type) else isinstance(cb, kind)
 
-def in_validation(
-    learn:Learner, # The learner
-) -> bool:
+def in_validation(learn:Learner) -> bool:
     "Tell whether `learn` validates or predicts: fastai locks it meanwhile, and calls events of a fit, such as `before_fit`"
     return learn.lock.locked()
 
-def is_first(
-    cb:Callback, # A callback in a fit
-) -> bool:
+def is_first(cb:Callback) -> bool:
     "Tell whether `cb` is the first of its class on the learner: a fit may have two, one from the user and one that this package adds"
     return next(o for o in cb.learn.cbs if isinstance(o, type(cb))) is cb
 
@@ -101,26 +91,19 @@ class GroupCallback(FitCallback):
         # `CycleScheduler` inherits an `after_fit` from `ParamScheduler`, too
         getattr(super(), 'after_fit', noop)()
 
-def check_only_one(
-    kind, # A class of callbacks
-    cbs, # Callbacks
-):
+def check_only_one(kind, cbs):
     "Raise if `cbs` has two callbacks of `kind`, which would contradict each other"
     both = [o for o in cbs if isinstance(o, kind)]
     if len(both) > 1:
         raise ValueError(f'{both[0]!r} and {both[1]!r} in one fit: expected one of them; leave one out, or remove it with '
                          '`learn.remove_cb`')
 
-def instantiate_ours(
-    cbs, # One callback, many, or classes
-) -> L:
-    "List callbacks, with our own classes instantiated so that they can be checked; return an empty list for an iterator"
+def instantiate_ours(cbs) -> L:
+    "List one callback or many, with our own classes instantiated so that they can be checked; return an empty list for an iterator"
     # Leave an iterator to fastai, as it can be read only once
     if isinstance(cbs, Iterator): return L()
     return L(cbs).map(lambda cb: cb() if isinstance(cb, type) and issubclass(cb, GroupCallback) else cb)
 
-def group_callbacks(
-    cbs, # Callbacks, and classes of callbacks
-) -> list: # Callbacks
-    "Return those of `cbs` that work on layer groups"
+def group_callbacks(cbs) -> list:
+    "Return those of `cbs` that work on layer groups, without classes"
     return [cb for cb in cbs if isinstance(cb, GroupCallback)]

@@ -19,11 +19,8 @@ def _is_new(norm):
     "Tell whether a batch norm has seen no data yet: its running statistics are those that torch creates"
     return not norm.running_mean.any() and bool((norm.running_var == 1).all())
 
-def biased_norms(
-    model:nn.Module, # The model
-    n_steps:int, # Training steps of a fit
-) -> dict: # Batch norms, by name
-    "Return the batch norms that keep more than 1 % of their earlier running statistics in a fit of `n_steps` steps"
+def biased_norms(model:nn.Module, n_steps:int) -> dict:
+    "Return the batch norms, by name, that keep more than 1 % of their earlier running statistics in a fit of `n_steps` steps"
     def _is_biased(m):
         if not isinstance(m, nn.modules.batchnorm._BatchNorm) or not keeps_stats(m) or not m.momentum: return False
         return _kept_share(m, n_steps) > LITTLE and not _is_new(m)

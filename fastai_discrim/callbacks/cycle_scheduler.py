@@ -13,11 +13,8 @@ class CycleScheduler(GroupCallback, ParamScheduler):
     "Schedule rate and momentum by one cycle of a `Schedule`, with a peak rate for each layer group"
     order,min_groups = ParamScheduler.order,1
 
-    def __init__(self,
-        sched:Schedule, # Shape of rate and momentum
-        lr_max, # Peak rate, as in `fit_one_cycle`: a number, a `slice`, or one number per layer group
-        moms:tuple, # Momentum, as many values as the schedule needs
-    ): self.sched,self.lr_max,self.moms,self.scheds = sched,lr_max,moms,{'lr': None}
+    # `lr_max` is as in `fit_one_cycle`, and `moms` has as many values as `sched` needs
+    def __init__(self, sched:Schedule, lr_max, moms:tuple): self.sched,self.lr_max,self.moms,self.scheds = sched,lr_max,moms,{'lr': None}
 
     def check_fit(self, fit):
         check_rates(self.lr_max, len(super().check_fit(fit)), 'lr_max')

@@ -13,19 +13,15 @@ from fastai.learner import Learner
 from .base import overridden
 
 
-def distributed_trainer(
-    learn:Learner, # The learner
-) -> Callback|None:
+def distributed_trainer(learn:Learner) -> Callback|None:
     "Return the learner's `DistributedTrainer`, or None"
     # `isinstance` would need its module, which imports accelerate
     trainers = [cb for cb in learn.cbs if type(cb).__name__ == 'DistributedTrainer']
     return trainers[0] if trainers else None
 
 @contextmanager
-def single_process(
-    learn:Learner, # The learner, which loses its `DistributedTrainer`
-):
-    "Train inside as if this were the only process"
+def single_process(learn:Learner):
+    "Train inside as if this were the only process; `learn` loses its `DistributedTrainer`"
     if (trainer := distributed_trainer(learn)) is not None: learn.remove_cb(trainer)
     # fastai gathers from other processes, and waits for them, if this variable is set
     world = os.environ.pop('WORLD_SIZE', None)
@@ -34,18 +30,13 @@ def single_process(
         if world: os.environ['WORLD_SIZE'] = world
 
 @contextmanager
-def distributed_fit(
-    learn:Learner, # The learner that fits inside
-    opens_groups:bool, # Are layer groups unfrozen during the fit?
-):
-    "Make `DistributedTrainer` work inside with the gloo backend on the CPU, and with layer groups that are unfrozen during the fit"
+def distributed_fit(learn:Learner, opens_groups:bool):
+    """Make `DistributedTrainer` work inside with the gloo backend on the CPU, and if the fit `opens_groups`, with layer groups that are
+    unfrozen during it"""
     trainer = distributed_trainer(learn)
-    if trainer is None:
-        yield
-        return
     with ExitStack() as stack:
-        stack.enter_context(overridden(trainer, _wrap_dl=partial(_wrap_dl, trainer._wrap_dl)))
-        if opens_groups:
+        if trainer: stack.enter_context(overridden(trainer, _wrap_dl=partial(_wrap_dl, trainer._wrap_dl)))
+        if trainer and opens_groups:
             # `DistributedDataParallel` reads `requires_grad` only when it wraps the model: without this the processes would silently
             # drift apart, or wait for gradients that never come
             stack.enter_context(overridden(trainer, before_fit=partial(_wrap_all_trainable, learn, trainer.before_fit)))

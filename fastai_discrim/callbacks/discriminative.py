@@ -54,14 +54,10 @@ class DiscriminativeLR(GroupCallback):
         # Scale the rates only during the step, so that no callback or later fit finds them scaled, even after an error
         vars(self.learn)['_step'] = partial(self._step, self.learn)
 
-    def after_train(self): self._remove(self.learn)
+    def after_train(self): vars(self.learn).pop('_step', None)
 
     def undo(self, learn):
         super().undo(learn)
-        self._remove(learn)
-
-    def _remove(self, learn):
-        "Remove the override of `learn._step`"
         vars(learn).pop('_step', None)
 
     def _step(self, learn):
@@ -69,17 +65,15 @@ class DiscriminativeLR(GroupCallback):
         step,opt = type(learn)._step,learn.opt
         # An interrupted fit left this override, as another package has replaced `fit`, and with it our cleaning up
         if self.learn is None:
-            self._remove(learn)
+            vars(learn).pop('_step', None)
             return step(learn)
         unscaled = [h['lr'] for h in opt.hypers]
         opt._set_hyper('lr', [s*unscaled[-1] for s in self.scales])
         try: step(learn)
         finally: opt._set_hyper('lr', unscaled)
 
-def step_lrs(
-    learn:Learner, # A learner in a fit
-) -> list: # One rate per layer group
-    "Return the current rate of each layer group"
+def step_lrs(learn:Learner) -> list:
+    "Return the current rate of each layer group in a fit"
     lrs = [h['lr'] for h in learn.opt.hypers]
     for cb in learn.cbs:
         if isinstance(cb, DiscriminativeLR): return [s*lrs[-1] for s in cb.scales]

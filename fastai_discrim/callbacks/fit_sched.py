@@ -10,18 +10,8 @@ from ..groups.layer_groups import own_lr
 from ..plan.schedules import STLR, CLRBeta, Schedule
 
 
-def fit_sched(
-    learn:Learner, # The learner to fit
-    n_epoch:int, # Number of epochs
-    lr_max, # Peak rate: a number, a `slice`, or one number per layer group; None for `learn.lr`
-    sched:Schedule, # Shape of rate and momentum
-    moms, # Momentum, as many values as the schedule needs; None for `learn.moms`
-    cbs=None, # One callback, many, or a class
-    wd:float|None=None, # Weight decay, as in `fit`
-    reset_opt:bool=False, # As in `fit`
-    start_epoch:int=0, # As in `fit`
-):
-    "Fit `n_epoch` epochs under one cycle of `sched`"
+def fit_sched(learn:Learner, n_epoch:int, lr_max, sched:Schedule, moms, cbs=None, wd=None, reset_opt=False, start_epoch=0):
+    "Fit under one cycle of `sched`; `moms` has as many values as `sched` needs, and the other arguments are as in `fit_stlr`"
     # Import inside the function, because fastai.callback.schedule changes the default callbacks when it is imported
     from .cycle_scheduler import CycleScheduler
     if lr_max is None: lr_max = own_lr(learn, reset_opt)

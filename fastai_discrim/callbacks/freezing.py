@@ -10,11 +10,8 @@ from ..groups.modules import own_params
 from ..groups.norms import group_trains, keeps_stats, norm_ids
 
 
-def sync_lookahead(
-    opt, # An optimiser, perhaps fastai's `Lookahead`
-    frozen:bool=False, # Only for frozen parameters?
-):
-    "Set the slow weights of `Lookahead` to the current weights"
+def sync_lookahead(opt, frozen:bool=False):
+    "Set the slow weights to the current weights, perhaps only for `frozen` parameters, if `opt` is a `Lookahead`"
     for slow,fast in zip(getattr(opt, 'slow_weights', None) or [], opt.param_lists):
         for s,f in zip(slow, fast):
             if not (frozen and f.requires_grad): s.data.copy_(f.data)
@@ -40,9 +37,7 @@ def freeze_all_but(
     # Set fastai's index to the first group that trains: what the user freezes in it, or above it, then counts as frozen by hand
     opt.frozen_idx = next((i for i,g in enumerate(opt.param_lists) if group_trains(g, norms)), len(opt.param_lists))
 
-def frozen_norms(
-    model:nn.Module, # The model
-) -> set: # Modules
+def frozen_norms(model:nn.Module) -> set:
     "Return the frozen layers with running statistics, such as batch norms"
     parents = {c: m for m in model.modules() for c in m.children()}
     def _is_frozen(m): return not any(p.requires_grad for p in own_params(m) or _params_around(m, parents))

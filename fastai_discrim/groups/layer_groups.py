@@ -102,11 +102,8 @@ def check_groups(
                          '`splitter=layerwise_split`, or call `learn.regroup()`')
     return groups
 
-def own_lr(
-    learn:Learner, # The learner that is about to fit
-    reset_opt:bool=False, # Will the optimiser be created again?
-) -> float:
-    "Return `learn.lr`, or the rate in `learn.opt_func`, which replaces it when fastai creates the optimiser"
+def own_lr(learn:Learner, reset_opt:bool=False) -> float:
+    "Return `learn.lr`, or the rate in `learn.opt_func`, which replaces it when fastai creates the optimiser, as with `reset_opt`"
     if learn.opt is not None and not reset_opt: return learn.lr
     return getattr(learn.opt_func, 'keywords', {}).get('lr', learn.lr)
 

@@ -25,12 +25,8 @@ def widths(m):
     n_in,n_out = _ints(m, TAKES),_ints(m, GIVES)
     return (n_in[0], n_out[-1]) if n_in and n_out else (None, None)
 
-def takes(
-    n_in:int, # Features that a layer takes
-    n_out:int, # Features that `m` gives
-    m:nn.Module, # The module before that layer
-) -> bool:
-    "Tell whether a layer can take the output of `m`"
+def takes(n_in:int, n_out:int, m:nn.Module) -> bool:
+    "Tell whether a layer that takes `n_in` features can take the output of `m`, which gives `n_out`"
     if n_in == n_out: return True
     # A flattened image has a multiple of its channels as features, and a bidirectional RNN twice its hidden size
     layers = [o for o in m.modules() if any(isinstance(getattr(o, a, None), int) for a in GIVES)]
@@ -46,14 +42,11 @@ def _fits(ms, multiple=False):
         else: res.append(None)
     return res
 
-def is_parallel(
-    m:nn.Module, # A plain list
-) -> bool:
-    "Tell whether the members of `m` run side by side: by their widths, none can take the output of the one before it"
+def is_parallel(m:nn.Module) -> bool:
+    "Tell whether the members of `m`, a plain list, run side by side: by their widths, none can take the output of the one before it"
     if isinstance(m, nn.Sequential): return False
     members = [c for c in children_with_params(m).values() if not is_norm(c)]
-    fits = _fits(members, multiple=True)
-    if not fits or set(fits) != {False}: return False
+    if set(_fits(members, multiple=True)) != {False}: return False
     # The widths of blocks prove nothing, since the first or last layer of a block may be on a side path
     are_flat = all(is_plain_list(c) or not children_with_params(c) for c in members)
     are_models = any(not MODEL_HEADS.isdisjoint(children_with_params(c)) for c in members)

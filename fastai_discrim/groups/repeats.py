@@ -10,9 +10,7 @@ from .parallel import is_parallel
 
 Member = namedtuple('Member', 'name module parent')
 
-def repeated_blocks(
-    m:nn.Module, # A model or a part of one
-) -> set: # Modules
+def repeated_blocks(m:nn.Module) -> set:
     "Return the blocks of `m`, the modules that it has several of; modules that repeat inside a block are part of it"
     members = [o for o in _members(m) if _may_be_block(o.module)]
     count = Counter(map(_kind, members))

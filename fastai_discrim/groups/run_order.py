@@ -23,17 +23,13 @@ class RunOrder:
         place_of = {n: i for i,n in enumerate(self.names)}
         self.places = {m: place_of[n] for n,m in model.named_modules() if n in place_of}
 
-    def span(self,
-        m:nn.Module, # A module
-    ) -> tuple|None: # None if no module in `m` ran
-        "Return the places of the modules in `m` that ran first and last"
+    def span(self, m:nn.Module) -> tuple|None:
+        "Return the places of the modules in `m` that ran first and last, or None if no module in `m` ran"
         places = [self.places[o] for o in m.modules() if o in self.places and own_params(o)]
         return (min(places), max(places)) if places else None
 
-    def sort(self,
-        children:dict, # Modules by name
-    ) -> dict: # The same modules in the order in which they ran
-        "Sort modules by when they ran; a module that didn't run stays behind the one before it"
+    def sort(self, children:dict) -> dict:
+        "Sort a dictionary of modules by when they ran; a module that didn't run stays behind the one before it"
         place,last = {},-1
         for n,c in children.items():
             span = self.span(c)
@@ -41,11 +37,8 @@ class RunOrder:
             place[n] = last
         return {n: children[n] for n in sorted(children, key=place.get)}
 
-    def follow(self,
-        a:nn.Module, # A part of the model
-        b:nn.Module, # Another part, which starts later
-    ) -> bool:
-        "Tell whether `b` ran after all of `a`, and takes its output, directly or through other modules"
+    def follow(self, a:nn.Module, b:nn.Module) -> bool:
+        "Tell whether `b`, which starts after `a`, ran after all of it, and takes its output, directly or through other modules"
         span_a,span_b = self.span(a),self.span(b)
         if span_a is None or span_b is None: return True
         if span_a[1] > span_b[0]: return False
@@ -100,11 +93,9 @@ def run_outputs(
     _map(pred.append, list(out.values()) if isinstance(out, dict) else out)
     return given,pred
 
-def run_order(
-    model:nn.Module, # The model, which runs once in evaluation mode
-    x, # Its input: a tensor, or a tuple of arguments
-) -> RunOrder:
-    "Run `model` on `x` to find the order in which its modules run; leave no trace on it, and raise any error that it raises"
+def run_order(model:nn.Module, x) -> RunOrder:
+    """Run `model` once in evaluation mode on `x`, a tensor or a tuple of arguments, to find the order in which its modules run. Leave no
+    trace on it, and raise any error that it raises"""
     x = x if isinstance(x, tuple) else (x,)
     ran,names = {},{m: n for n,m in model.named_modules()}
     def _note(m, args): ran.setdefault(names[m])
@@ -114,10 +105,8 @@ def run_order(
         model(*x)
     return RunOrder(model, ran, x)
 
-def learner_input(
-    learn:Learner, # The learner; its loaders and random states are restored
-) -> tuple: # Arguments of its model, on the model's device
-    "Return the inputs of one training batch"
+def learner_input(learn:Learner) -> tuple:
+    "Return the inputs of one training batch, on the model's device; restore the loaders and the random states"
     train,state = learn.dls.train,data_state(learn)
     # A fastai loader sets attributes when it draws its first item
     attrs = dict(own_attrs(train))

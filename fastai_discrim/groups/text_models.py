@@ -12,19 +12,15 @@ from .run_order import learner_input, run_outputs
 
 CORE = 'fastai.text.models.core'
 
-def text_splitter(
-    model:nn.Module, # Any model
-) -> Callable|None: # A splitter, or None if `model` is no text model of fastai's
-    "Return fastai's own splitter for `model`"
+def text_splitter(model:nn.Module) -> Callable|None:
+    "Return fastai's own splitter for `model`, or None if `model` is no text model of fastai's"
     if not isinstance(model, nn.Sequential) or len(model) != 2: return None
     body,head = model
     by_class = if_loaded(CORE, '_model_meta')
     if isinstance(body, if_loaded(CORE, 'SentenceEncoder')): return by_class.get(type(body.module), {}).get('split_clas')
     if isinstance(head, if_loaded(CORE, 'LinearDecoder')): return by_class.get(type(body), {}).get('split_lm')
 
-def is_language_model(
-    learn:Learner, # Any learner
-) -> bool:
+def is_language_model(learn:Learner) -> bool:
     "Tell whether the model of `learn` outputs scores of tokens, which a model with a language model inside may not do"
     if isinstance(learn, if_loaded('fastai.text.learner', 'LMLearner')): return True
     model = unwrapped(learn.model)

@@ -6,16 +6,12 @@ from importlib.util import find_spec
 from torch import nn
 
 
-def is_timm_model(
-    m:nn.Module, # A model or a part of one
-) -> bool:
+def is_timm_model(m:nn.Module) -> bool:
     "Tell whether `m` has the `group_matcher` of timm's models, and timm is installed"
     return hasattr(m, 'group_matcher') and find_spec('timm') is not None
 
-def timm_layers(
-    m:nn.Module, # A timm model
-) -> list: # Lists of parameters, input first
-    "Return the layers of `m` by its `group_matcher`"
+def timm_layers(m:nn.Module) -> list:
+    "Return the layers of `m`, a timm model, as lists of parameters by its `group_matcher`, input first"
     from timm.models import group_parameters
     named,res = dict(m.named_parameters()),[]
     for names in group_parameters(m, m.group_matcher(coarse=False)).values():

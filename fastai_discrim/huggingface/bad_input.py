@@ -13,12 +13,8 @@ from .model import HFModel, base_of, n_positions
 from .tokens import HFTokenize
 
 
-def names_of_columns(
-    df:pd.DataFrame, # The items
-    arg:str, # Name of the argument that has `cols`, for the error
-    cols, # A column or a list of columns, by name or number
-) -> list: # Names of the columns
-    "Return the names of columns, or raise `ValueError` if `df` lacks one"
+def names_of_columns(df:pd.DataFrame, arg:str, cols) -> list:
+    "Return the names of `cols`, the argument `arg`: columns by name or number, one or a list; raise `ValueError` if `df` lacks one"
     res = []
     for c in L(cols):
         if c in df.columns: res.append(c)
@@ -26,11 +22,7 @@ def names_of_columns(
         else: raise ValueError(f'{arg}={cols!r}: expected columns of the data frame, which are {list(df.columns)}')
     return res
 
-def check_rows(
-    df:pd.DataFrame, # The items
-    text_cols:list, # Columns of the texts
-    label_cols:list, # Columns of the labels
-):
+def check_rows(df:pd.DataFrame, text_cols:list, label_cols:list):
     "Raise `ValueError` if a text is missing or empty, or a label is missing"
     for col in text_cols:
         bad = df[col].map(lambda t: not isinstance(t, str) or not t.strip())
@@ -44,21 +36,15 @@ def _refuse_rows(df, bad, col, what, expected):
     raise ValueError(f'{what} {df[col][bad].iloc[0]!r} in row {row!r}, column {col!r}, and {bad.sum()} such rows in all: '
                      f'{expected}; fill them in or leave them out')
 
-def check_rows_train(
-    splits:tuple, # Indices of the rows that train, and of those that validate
-    valid_col:str|None=None, # The column that tells which rows validate
-):
-    "Raise `ValueError` if no row trains"
+def check_rows_train(splits:tuple, valid_col:str|None=None):
+    "Raise `ValueError` if no row trains; `splits` lists those that train and those that validate, as `valid_col` tells if there is one"
     train,valid = splits
     if len(train): return
     n = len(valid)
     advice = f'look at the column {valid_col!r}' if valid_col else 'lower `valid_pct`, or give more rows'
     raise ValueError(f'none of {n} row{"" if n == 1 else "s"} trains: expected some that do; {advice}')
 
-def check_valid_labels(
-    train:list, # Labels of the training set
-    valid:list, # Labels of the validation set
-):
+def check_valid_labels(train:list, valid:list):
     "Raise `ValueError` for a label that only the validation set has"
     known = set(train)
     unknown = list(dict.fromkeys(l for l in valid if l not in known))
@@ -66,19 +52,15 @@ def check_valid_labels(
         raise ValueError(f'the validation set has the label {unknown[0]!r}, and {len(unknown)} of {len(set(valid))} that the training set '
                          "doesn't have: expected labels of the training set; split the data in another way, or leave those items out")
 
-def hf_tokenize(
-    dls:DataLoaders, # Loaders of texts
-) -> HFTokenize:
+def hf_tokenize(dls:DataLoaders) -> HFTokenize:
     "Return the transform of `dls` that tokenizes; raise `ValueError` if it isn't one for models of transformers"
     tls = getattr(getattr(dls, 'train_ds', None), 'tls', [])
     for t in (tls[0].tfms.fs if len(tls) else []):
         if isinstance(t, HFTokenize): return t
     raise ValueError('dls has no tokenizer of transformers: expected loaders of HFTextDataLoaders, or of a DataBlock with HFTextBlock')
 
-def check_classes(
-    dls:DataLoaders, # Loaders of texts
-) -> list: # Names of the classes; empty for a regression
-    "Return the names of the classes, or raise `ValueError` if one is None or nan"
+def check_classes(dls:DataLoaders) -> list:
+    "Return the names of the classes, none for a regression, or raise `ValueError` if one is None or nan"
     names = list(getattr(dls, 'vocab', []))
     missing = [n for n in names if n is None or n != n]
     if missing:
@@ -86,10 +68,7 @@ def check_classes(
                          'those items out')
     return names
 
-def check_vocabulary(
-    tokenizer, # Tokenizer of the texts
-    hf:nn.Module, # Model of transformers or peft
-):
+def check_vocabulary(tokenizer, hf:nn.Module):
     "Raise `ValueError` if the tokenizer has tokens that the model has no embedding for"
     if not hasattr(hf, 'get_input_embeddings'): return
     n,rows = len(tokenizer),base_of(hf).get_input_embeddings().weight.shape[0]
@@ -97,10 +76,7 @@ def check_vocabulary(
         raise ValueError(f'the tokenizer has {n} tokens and the model embeds {rows}: expected the tokenizer of this model; take it from '
                          f'where the model is from, or, if tokens were added to it, call `model.resize_token_embeddings({n})`')
 
-def fit_to_positions(
-    dls:DataLoaders, # Loaders of texts
-    hf:nn.Module, # Model of transformers or peft
-):
+def fit_to_positions(dls:DataLoaders, hf:nn.Module):
     "Let the tokenizer truncate texts to the number of positions that the model has, and warn once if there are longer texts"
     n,tokenize = n_positions(hf),hf_tokenize(dls)
     if n is None or (tokenize.limit is not None and tokenize.limit <= n): return
@@ -112,11 +88,7 @@ def fit_to_positions(
         warn_user(f'{longer} of {len(lengths)} texts are longer than the {n} tokens that the model has positions for, the longest '
                   f'{max(lengths)}: they are truncated; give `max_length={n}`, or less, to say that this is intended')
 
-def check_logits(
-    model:HFModel, # The model
-    dls:DataLoaders, # Loaders of texts
-    n_out:int, # Number of logits that the data need
-):
+def check_logits(model:HFModel, dls:DataLoaders, n_out:int):
     "Run one text through the model, and raise `ValueError` unless the model returns `n_out` logits"
     dl,training,n = dls.train,model.training,n_positions(model.hf)
     device = next(model.parameters()).device

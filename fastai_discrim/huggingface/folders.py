@@ -4,11 +4,8 @@ __all__ = []
 from pathlib import Path
 
 
-def folder_of(
-    where, # The name of a model, or the path of a folder
-    arg:str, # Name of the argument, for the error
-) -> Path|None: # None for the name of a model
-    "Return the folder at `where`, or raise `ValueError` if `where` is a path without a folder"
+def folder_of(where, arg:str) -> Path|None:
+    "Return the folder at `where`, None for the name of a model; raise `ValueError` if the argument `arg` is a path without a folder"
     folder,text = Path(where),str(where)
     if folder.is_dir(): return folder
     # The name of a model has at most one slash; transformers itself refuses names that don't exist

@@ -18,30 +18,22 @@ class HFModel(nn.Module):
         super().__init__()
         self.hf,self.takes = hf,taken_names(hf)
 
-    def forward(self,
-        batch:dict, # Tensors by name
-    ):
+    def forward(self, batch:dict):
         out = self.hf(**{k: v for k,v in batch.items() if self.takes is None or k in self.takes})
         return out if isinstance(out, Tensor) or 'labels' in batch else out.logits
 
-def base_of(
-    hf:nn.Module, # A model of transformers or peft
-) -> nn.Module:
+def base_of(hf:nn.Module) -> nn.Module:
     "Return the model that peft wraps, or `hf` itself"
     return hf.get_base_model() if hasattr(hf, 'get_base_model') else hf
 
-def taken_names(
-    hf:nn.Module, # A model of transformers or peft
-) -> list|None: # None if `forward` takes any name
-    "List the names of the arguments that the model's `forward` takes"
+def taken_names(hf:nn.Module) -> list|None:
+    "List the names of the arguments that the model's `forward` takes, or return None if it takes any"
     names = list(inspect.signature(base_of(hf).forward).parameters)
     return names if 'input_ids' in names else None
 
-def load_model(
-    model, # The name of a model on the hub, a folder, or a model
-    **config, # Values for the configuration of a model that is loaded
-) -> nn.Module:
-    "Load a model with a classification head. Raise `ValueError` for a folder without a model, or a model that can't have such a head"
+def load_model(model, **config) -> nn.Module:
+    """Load a model with a classification head by its name on the hub or its folder, with these values in its configuration; return an
+    `nn.Module` as it is. Raise `ValueError` for a folder without a model, or a model that can't have such a head"""
     if isinstance(model, nn.Module): return model
     if not isinstance(model, (str, Path)):
         raise TypeError(f'model={model!r}: expected the name of a model on the hub, a folder, or a model, not a {type(model).__name__}')
@@ -59,10 +51,8 @@ def load_model(
 # Names that models have for the embedding of their positions
 _POSITIONS = 'position_embeddings','wpe','embed_positions'
 
-def n_positions(
-    hf:nn.Module, # A model of transformers or peft
-) -> int|None: # None for a model without a table of positions
-    "Return the number of tokens that the model has positions for"
+def n_positions(hf:nn.Module) -> int|None:
+    "Return the number of tokens that the model has positions for, or None if it has no table of positions"
     tables = [m for name,m in base_of(hf).named_modules() if name.split('.')[-1] in _POSITIONS and isinstance(m, nn.Embedding)]
     # RoBERTa's first position comes after the padding index, OPT's after an offset
     def _usable(m): return m.num_embeddings - getattr(m, 'offset', 0) - (0 if m.padding_idx is None else m.padding_idx+1)

@@ -90,10 +90,8 @@ class HFTokenize(ItemTransform):
         warn_user(f'a text of {n} tokens, {texts[0][:SHOWN]!r}..., is truncated to the first {self.limit}, which is as many as fit; other '
                   f'long texts are truncated, too. Give `max_length={self.limit}`, or less, to say that this is intended')
 
-def check_texts(
-    x, # A text, or a pair of texts
-) -> list: # One text or two
-    "Return the texts of an item, or raise if one is missing or empty"
+def check_texts(x) -> list:
+    "Return the texts of an item, one or a pair, or raise if one is missing or empty"
     texts = [x] if isinstance(x, str) or not hasattr(x, '__iter__') else list(x)
     for t in texts:
         if not isinstance(t, str):
@@ -104,10 +102,7 @@ def check_texts(
 
 class HFPad(Transform):
     "Pad the items of a batch to the longest of them, as `DataCollatorWithPadding` does"
-    def __init__(self,
-        tokenizer:PreTrainedTokenizerBase, # A tokenizer, whose padding token and side are used
-        pad_to_multiple_of:int|None=None, # Pad lengths to a multiple of this
-    ):
+    def __init__(self, tokenizer:PreTrainedTokenizerBase, pad_to_multiple_of:int|None=None):
         super().__init__()
         self.collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=pad_to_multiple_of)
 
@@ -119,9 +114,7 @@ class HFPad(Transform):
 
 class HFIds(Transform):
     "Decode a batch to its token ids, to show it"
-    def __init__(self,
-        pad_id:int, # Id of the padding token
-    ):
+    def __init__(self, pad_id:int):
         super().__init__()
         self.pad_id = pad_id
 
@@ -131,10 +124,8 @@ class HFIds(Transform):
         if not isinstance(ids, Tensor): ids = pad_sequence(list(ids), batch_first=True, padding_value=self.pad_id)
         return TensorTokenIds(ids)
 
-def n_tokens(
-    sample:tuple, # An item: the tokenizer's output, and perhaps a target
-) -> int:
-    "Count the tokens of an item"
+def n_tokens(sample:tuple) -> int:
+    "Count the tokens of an item: the tokenizer's output, and perhaps a target"
     return len(sample[0]['input_ids'])
 
 class HFTextDL(SortedDL):

@@ -4,11 +4,8 @@ __all__ = []
 from functools import reduce
 
 
-def what_trains(
-    phase, # A `Phase`
-    names:tuple, # A name for each layer group, input first
-) -> str:
-    "Describe which groups train: 'all groups', 'head', 'rnns.2 to head', 'encoder, head'"
+def what_trains(phase, names:tuple) -> str:
+    "Describe which groups, by their `names`, train in a phase: 'all groups', 'head', 'rnns.2 to head', 'encoder, head'"
     groups = phase.groups
     if len(groups) == len(names): return 'all groups'
     contiguous = groups[-1]-groups[0] == len(groups)-1

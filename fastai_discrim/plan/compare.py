@@ -2,7 +2,6 @@
 __all__ = ['compare_plans']
 
 import math
-from collections import Counter
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -57,11 +56,7 @@ def _row_text(values, digits_to_try):
 
 def _numbered(titles):
     "Number titles that occur more than once: 'head', 'head (2)'"
-    res,counts = [],Counter()
-    for title in titles:
-        counts[title] += 1
-        res.append(title if counts[title] == 1 else f'{title} ({counts[title]})')
-    return res
+    return [t if t not in titles[:i] else f'{t} ({titles[:i].count(t)+1})' for i,t in enumerate(titles)]
 
 def _sections(plans):
     "Return pairs of a title and, for each plan, its rows in that section; the rows are None for a plan without this phase"

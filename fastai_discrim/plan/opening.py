@@ -26,11 +26,8 @@ def gradual(
     lowest = range(n_groups-1, down_to-1, -1)
     return [(n, tuple(range(low, n_groups))) for n,low in zip([*lengths, _least(lengths)], lowest)]
 
-def chain_thaw(
-    n_groups:int, # Number of layer groups
-    epochs=1, # Epochs for each group, which may be fractional
-) -> list: # Pairs of epochs and groups, as from `gradual`
-    "List the phases of chain-thaw: the head alone, each other group alone from the input up, then all of them"
+def chain_thaw(n_groups:int, epochs=1) -> list:
+    "List the phases of chain-thaw as `gradual` does: the head alone, each other group alone from the input up, then all of them"
     alone = [n_groups-1, *range(n_groups-1)]
     return [*((epochs, (i,)) for i in alone), (_least([epochs]), tuple(range(n_groups)))]
 

@@ -23,9 +23,7 @@ class HeadLR(FoundLR):
 class BodyLR(FoundLR):
     "Result of `body_lr_find`: the rate of the group below the head"
 
-def lr_and_origin(
-    lr:float|HeadLR, # The head's rate, η_L, or a result of `head_lr_find`
-) -> tuple: # The rate, and the fields of a `Plan` that record its origin
-    "Return η_L as a number, and its origin"
+def lr_and_origin(lr:float|HeadLR) -> tuple:
+    "Return η_L as a number, and the fields of a `Plan` that record its origin"
     if not isinstance(lr, HeadLR): return lr,dict(lr=lr, lr_from='given')
     return lr.lr,dict(lr=lr.lr, lr_from=f'head_lr_find, {lr.how}', tried=zip(lr.lrs, lr.losses))

@@ -18,10 +18,7 @@ def pass_over(
     least,groups = phases[-1][0],res[-1][1]
     return [*res[:-1], (least, groups)]
 
-def pass_over_in_plan(
-    plan, # A `Plan`
-    dead:tuple, # Indices of groups with nothing left to train
-): # A `Plan`
+def pass_over_in_plan(plan, dead:tuple):
     """Remove `dead` groups from `plan`. A phase that trains no other group leaves its epochs to the phase after it, or to the phase before
     it if it is the last. Raise `ValueError` if no group is left"""
     trained = {g for p in plan.phases for g in p.groups}

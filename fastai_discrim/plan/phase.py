@@ -11,10 +11,7 @@ from .position import as_epochs
 from .schedules import STLR, Schedule
 
 
-def set_fields(
-    o, # An instance of a frozen dataclass
-    **values, # Values by field name
-):
+def set_fields(o, **values):
     "Convert fields of a frozen dataclass in its `__post_init__`, so that equal values of other types make equal objects and equal JSON"
     for k,v in values.items(): object.__setattr__(o, k, v)
 

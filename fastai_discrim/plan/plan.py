@@ -77,10 +77,8 @@ class Plan:
         ends = [round(end, 9) for end in accumulate(p.epochs for p in self.phases)]
         return self.phases[phase_at(round(epochs, 9), ends)]
 
-    def timeline(self,
-        n_iter:int, # Steps per epoch
-    ) -> Timeline:
-        "Lay the phases out in steps; raise `ValueError` if there are fewer steps than phases"
+    def timeline(self, n_iter:int) -> Timeline:
+        "Lay the phases out in steps, `n_iter` per epoch; raise `ValueError` if there are fewer steps than phases"
         return Timeline([p.epochs for p in self.phases], [p.sched is not None for p in self.phases], n_iter)
 
     def lrs(self,
@@ -91,11 +89,8 @@ class Plan:
         timeline = self.timeline(n_iter)
         return np.concatenate([self.phase_lrs(i, timeline) for i in range(len(self.phases))])
 
-    def phase_lrs(self,
-        i:int, # Index of the phase
-        timeline:Timeline, # The phases in steps, from `timeline`
-    ) -> np.ndarray: # Shape [steps, groups], 0 where frozen
-        "Return the rate of every layer group at every step of one phase"
+    def phase_lrs(self, i:int, timeline:Timeline) -> np.ndarray:
+        "Return the rate of every layer group at every step of phase number `i`, as `lrs` does for all phases"
         phase,begun = self.phases[i],self.phases[timeline.leader[i]]
         # `begun` has a schedule, as it begins the cycle; its momentum has no effect on the rates
         rate = begun.sched.scheds(np.array(phase.lrs), begun.moms or (0.,)*3)['lr']  # type: ignore[union-attr]

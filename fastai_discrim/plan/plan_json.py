@@ -12,10 +12,8 @@ VERSION = 2
 # Fields of a plan that JSON may leave out
 OPTIONAL = 'lr', 'lr_from', 'body_lr', 'body_lr_from', 'tried', 'source', 'train_bn', 'passed_over', 'clip'
 
-def plan_to_dict(
-    plan, # A `Plan`
-) -> dict: # Values that JSON can hold
-    "Convert `plan` to plain values"
+def plan_to_dict(plan) -> dict:
+    "Convert a `Plan` to values that JSON can hold"
     phases = [{**asdict(p), 'sched': p.sched and {'name': type(p.sched).__name__, **asdict(p.sched)}} for p in plan.phases]
     about = dict(source=plan.source, lr=plan.lr, lr_from=plan.lr_from, tried=[(lr, json_number(loss)) for lr,loss in plan.tried])
     if plan.body_lr is not None: about |= dict(body_lr=plan.body_lr, body_lr_from=plan.body_lr_from)
@@ -24,10 +22,9 @@ def plan_to_dict(
     if plan.clip is not None: about['clip'] = plan.clip
     return dict(fastai_discrim='Plan', version=VERSION, **about, names=plan.names, phases=phases)
 
-def plan_fields(
-    text:str, # The text from `Plan.to_json`, or the record that `recorder.save_run` wrote
-) -> dict: # Arguments of `Plan`
-    "Read the fields of a plan from JSON. For text that isn't a plan it raises whatever `json`, a lookup or a constructor raises"
+def plan_fields(text:str) -> dict:
+    """Read the arguments of `Plan` from the text of `Plan.to_json`, or from the record that `recorder.save_run` wrote. For text that isn't
+    a plan it raises whatever `json`, a lookup or a constructor raises"""
     d = json.loads(text)
     if d['fastai_discrim'] == 'Run' and d['version'] == 1: d = d['plan']
     kind,version = d['fastai_discrim'],d['version']

@@ -119,11 +119,8 @@ def _mark_phases(ax, edges, length):
     # On the left it would touch the label of a rate at the top of the axis
     ax.text(1.01, 1.01, 'phase', transform=ax.transAxes, ha='left', va='bottom', fontsize='small')
 
-def phase_labels(
-    edges, # Positions at which phases begin and end, ascending
-    room:float, # Width of a number, in units of `edges`
-) -> list: # Pairs of position and text
-    "Number the phases, short phases together: '1-4'"
+def phase_labels(edges, room:float) -> list:
+    "Number the phases between `edges`, short phases together, '1-4', if a number is `room` wide; return pairs of position and text"
     runs,joins = [],False
     for i in range(len(edges)-1):
         short = edges[i+1]-edges[i] < room

@@ -7,18 +7,13 @@ from itertools import accumulate
 # Epochs: a sum of fractions of an epoch counts as a whole number if it is nearer than this to one
 ROUNDING = 1e-6
 
-def as_epochs(
-    n:float, # A number of epochs, of any numeric type
-) -> float: # An int where it is whole
-    "Convert a number of epochs to a plain number, so that equal numbers are shown and written alike"
+def as_epochs(n:float) -> float:
+    "Convert a number of epochs to a plain number, an int where it is whole, so that equal numbers are shown and written alike"
     n = float(n)
     return int(n) if n.is_integer() else n
 
-def step_at(
-    epochs:float, # Position in epochs
-    n_iter:int, # Steps per epoch
-) -> int:
-    "Return the step nearest to `epochs`, counted from 0"
+def step_at(epochs:float, n_iter:int) -> int:
+    "Return the step nearest to the position `epochs`, counted from 0, where an epoch has `n_iter` steps"
     # The inner rounding keeps an error of 1e-16, as in 0.1 + 0.2, from moving a half to the other step
     return round(round(epochs*n_iter, 6))
 
@@ -38,11 +33,8 @@ def phase_ends(
         ends.append(min(max(step_at(done, n_iter), earliest), latest))
     return ends
 
-def phase_at(
-    step:float, # Counted from 0
-    ends:list, # Steps at which the phases end, from `phase_ends`
-) -> int: # Index of the phase
-    "Return the phase that `step` lies in; a step beyond the end belongs to the last phase"
+def phase_at(step:float, ends:list) -> int:
+    "Return the index of the phase that `step`, counted from 0, lies in, by the `phase_ends`; a step beyond the end is in the last phase"
     return min(bisect_right(ends, step), len(ends)-1)
 
 class Timeline:

@@ -36,13 +36,8 @@ def discriminative_lrs(
     head_first = np.divide.accumulate(np.array([lr] + [factor]*(n_groups-1), dtype=float))
     return np.maximum(head_first[::-1], lr*min_scale)
 
-def check_fall(
-    factor, # As in `discriminative_lrs`
-    min_scale=0., # As in `discriminative_lrs`
-    span=None, # As in `discriminative_lrs`
-    decay=None, # As in `discriminative_lrs`
-):
-    "Raise unless the arguments are valid and at most one of `factor`, `span` and `decay` is given"
+def check_fall(factor, min_scale, span, decay):
+    "Raise unless these arguments of `discriminative_lrs` are valid and at most one of `factor`, `span` and `decay` is given"
     check_number(factor, 'factor')
     check_number(min_scale, 'min_scale', high=1, at_least=True)
     if span is not None: check_number(span, 'span', low=1, at_least=True)

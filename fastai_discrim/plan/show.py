@@ -14,16 +14,12 @@ WIDE_SPAN = 1000
 WIDEST_TABLE,LINE = 72,100
 
 
-def plan_counts(
-    plan, # A `Plan`
-) -> str:
+def plan_counts(plan) -> str:
     "Count the epochs, phases and groups of `plan`"
     counts = dict(epoch=plan.n_epoch, phase=len(plan.phases), group=plan.n_groups)
     return ', '.join(f'{n} {what}{"s" * (n != 1)}' for what,n in counts.items())
 
-def plan_title(
-    plan, # A `Plan`
-) -> str:
+def plan_title(plan) -> str:
     "Describe `plan` in one line"
     title = f'Plan: {plan_counts(plan)}; peak rates'
     # A recipe's `lr` may be another rate than the head's
@@ -49,11 +45,8 @@ def _schedule_text(p):
     parts = [str(p.sched or 'goes on'), p.moms and f'moms={p.moms}', p.early_stop and str(p.early_stop)]
     return ', '.join(part for part in parts if part)
 
-def plan_table(
-    plan, # A `Plan`
-    frozen:str, # Text of the cells of frozen groups
-) -> pd.DataFrame: # One row per phase
-    "Return a table of what trains in which phase, and at which peak rate"
+def plan_table(plan, frozen:str) -> pd.DataFrame:
+    "Return a table of what trains in which phase, and at which peak rate; `frozen` is the text of the cells of frozen groups"
     def _rates(p): return [f'{lr:.2e}' if i in p.groups else frozen for i,lr in enumerate(p.lrs)]
     return _as_table(plan, plan.names, _rates)
 
@@ -74,17 +67,13 @@ def _rates_text(plan):
     if len({p.lrs for p in plan.phases}) > 1: return 'Peak rates differ from phase to phase: `plan.table()` has all'
     return 'Peak rates: ' + ', '.join(f'{name}={lr:.2e}' for name,lr in zip(plan.names, plan.phases[0].lrs))
 
-def plan_text(
-    plan, # A `Plan`
-) -> str:
+def plan_text(plan) -> str:
     "Return `plan` as text for a terminal"
     if not _is_wide(plan): return f'{plan_title(plan)}\n{plan.table().to_string()}'
     rates = fill(_rates_text(plan), LINE, break_long_words=False, break_on_hyphens=False)
     return f'{plan_title(plan)}\n{_narrow_table(plan).to_string()}\n{rates}'
 
-def plan_html(
-    plan, # A `Plan`
-) -> str:
+def plan_html(plan) -> str:
     "Return `plan` as HTML for a notebook"
     wide = _is_wide(plan)
     table = (_narrow_table(plan) if wide else plan.table('<span style="opacity:.45">frozen</span>')).rename(columns=escape)

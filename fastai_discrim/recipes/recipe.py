@@ -28,11 +28,8 @@ class Step:
     sched: Schedule # Shape of the rate over the phase
     scale: float = 1. # Factor of `lr` in this phase
 
-    def lrs(self,
-        lr:float, # The recipe's rate
-        n_groups:int, # Number of layer groups
-    ) -> np.ndarray: # Peak rates, shape [n_groups], input first
-        "Return the peak rate of every layer group"
+    def lrs(self, lr:float, n_groups:int) -> np.ndarray:
+        "Return the peak rates of all `n_groups` layer groups, input first, in a recipe of rate `lr`"
         lr = lr*self.scale
         if np.ndim(self.rates): return lr*np.array(self.rates)
         return discriminative_lrs(lr, n_groups, self.rates)  # type: ignore[arg-type]

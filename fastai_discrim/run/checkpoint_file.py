@@ -100,12 +100,8 @@ def read_checkpoint(learn:Learner, name:str) -> dict|None:
     "Read the checkpoint `name` on rank 0, and return its content in all processes, or None if there is none"
     return on_rank0(lambda: read(checkpoint_file(learn, name)))
 
-def check_checkpoint(
-    name:str, # Name of the checkpoint; None for no checkpoint
-    every:int|None=None, # Steps between two checkpoints within an epoch
-    start_epoch:int=0, # As in `fit`
-):
-    "Raise `TypeError` or `ValueError` unless the arguments are valid together"
+def check_checkpoint(name:str|None, every:int|None=None, start_epoch:int=0):
+    "Raise `TypeError` or `ValueError` unless these are valid together as `checkpoint`, `checkpoint_every` and `start_epoch` of a fit"
     if name is not None and (not isinstance(name, str) or not name.strip() or '\0' in name):
         raise TypeError(f'checkpoint={name!r}: expected a name, such as \'run1\'')
     if every is not None: check_count(every, 'checkpoint_every')

@@ -19,25 +19,20 @@ from .callback_state import in_checkpoint, init_args
 from .checkpoint_file import checkpoint_file, write
 from .learner_state import learner_state, set_learner_state
 from .plain_data import to_plain
-from .plan_loop import PlanLoop
 from .run_identity import check_run, checkpoint_plan
 
 # Fields of a checkpoint that `write` adds
 WRITTEN = 'fastai_discrim', 'version'
 
 class Checkpointing(FitCallback):
-    "Write a checkpoint before the first epoch, after each epoch and after every `every` steps; resume from `state` if there is one"
+    """Write a checkpoint with the `run_identity` before the first epoch, after each epoch and after `every` steps within it; resume from
+    `state`, the content of a checkpoint, if there is one"""
     # After all other callbacks, as the state includes what they did
     order,_only_train_loop,_stateattrs,in_checkpoint = 1000,True,('state', 'epoch_start', 'rows'),False
 
-    def __init__(self,
-        file:Path, # The checkpoint
-        identity:dict, # The `run_identity` to write into it
-        every:int|None=None, # Steps between two checkpoints within an epoch
-        state:dict|None=None, # The content of the checkpoint to resume from
-        loop:PlanLoop|None=None, # The loop of the fit
-    ):
-        self.file,self.identity,self.every,self.state,self.loop = file,identity,every,state,loop
+    def __init__(self, file:Path, identity:dict, every:int|None=None, state:dict|None=None):
+        # `fit_plan` sets the loop
+        self.file,self.identity,self.every,self.state,self.loop = file,identity,every,state,None
         # Rows of the table of losses; `data_state` as the epoch began; names of what can't be written
         self.rows,self.epoch_start,self.lost = [],None,set()
         # Where the fit begins: the epoch, and the number of its batches that were trained before
@@ -140,15 +135,9 @@ def restore(learn:Learner, state:dict):
     set_data_state(learn, of_this_process(state)['start'])
     set_learner_state(learn, learner_part(state))
 
-def checkpointing(
-    learn:Learner, # The learner that is to run
-    plan:Plan, # The plan that it is to run
-    name:str, # Name of the checkpoint
-    every:int|None=None, # Steps between two checkpoints within an epoch
-    wd:float|None=None, # Weight decay, as in `fit`
-    reset_opt:bool=False, # As in `fit`
-) -> tuple: # The plan as it was first run, and a `Checkpointing`, or None if the run is finished
-    "Begin a run, resume it, or load its result, by its checkpoint; raise `ValueError` if the checkpoint belongs to another run"
+def checkpointing(learn:Learner, plan:Plan, name:str, every:int|None, wd:float|None, reset_opt:bool) -> tuple:
+    """Begin a run, resume it, or load its result, by its checkpoint `name`. Return the plan as it was first run, and a `Checkpointing`, or
+    None if the run is finished. Raise `ValueError` if the checkpoint belongs to another run"""
     file = checkpoint_file(learn, name)
     identity,state = check_run(learn, plan, name, wd, reset_opt)
     if not state: return plan,Checkpointing(file, identity, every)

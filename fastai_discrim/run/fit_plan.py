@@ -35,13 +35,8 @@ def _measured(learn):
     if not recorder.train_metrics: return ['train_loss', 'valid_loss', *metrics]
     return [f'{part}_{name}' for part in ('train', 'valid') for name in ('loss', *metrics)]
 
-def check_plan(
-    learn:Learner, # The learner that is to run the plan
-    plan:Plan, # The plan
-    cbs=None, # The callbacks of the fit
-    reset_opt:bool=False, # As in `fit`
-):
-    "Raise `TypeError` or `ValueError` unless `learn` can run `plan`; change nothing"
+def check_plan(learn:Learner, plan:Plan, cbs, reset_opt:bool):
+    "Raise `TypeError` or `ValueError` unless `learn` can run `plan` with these arguments of `fit`; change nothing"
     if not isinstance(plan, Plan):
         raise TypeError(f'the plan is a {type(plan).__name__}: expected a Plan, such as `learn.ulmfit_plan(6, 1e-2)` or '
                         '`recipes.paper_clas.plan()`')
@@ -94,11 +89,8 @@ def _debias(learn, plan):
               'which are corrected where they change')
     return [DebiasBatchNorm()]
 
-def has_clip(
-    learn:Learner, # The learner
-    cbs=None, # The callbacks of a fit
-) -> bool:
-    "Tell whether a callback of the user clips gradients"
+def has_clip(learn:Learner, cbs) -> bool:
+    "Tell whether a callback of the user, on the learner or in `cbs`, clips gradients"
     return any(is_kind(cb, if_loaded('fastai.callback.training', 'GradientClip')) for cb in [*learn.cbs, *L(cbs)])
 
 @patch
@@ -140,7 +132,8 @@ def fit_plan(self:Learner,
         if saving is None: return
         begin = saving.begin
     with plan_loop(self, plan, *begin) as loop:
-        ours = [PlanUnfreezing(plan), PlanScheduler(plan, loop), RunRecorder(plan), LossGuard(plan, checkpoint, checkpoint_every)]
+        ours = [PlanUnfreezing(plan), PlanScheduler(plan, loop), LossGuard(plan, checkpoint, checkpoint_every)]
+        if hasattr(self, 'recorder'): ours.append(RunRecorder(plan))
         if any(p.early_stop for p in plan.phases): ours.append(PhaseEnding(plan, loop))
         if plan.clip is not None: ours.append(GradientClip(plan.clip))
         cbs = [*ours, *_debias(self, plan), *L(cbs)]

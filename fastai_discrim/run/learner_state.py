@@ -25,12 +25,8 @@ def _grad(p):
     "Return the gradient of `p`, or 0 if it is all zeros, which saves space"
     return p.grad if p.grad is None or p.grad.any() else 0
 
-def learner_state(
-    learn:Learner, # The learner that runs
-    args:list, # `init_args` of each callback at the start of the run
-    lost:set, # A set to which to add the names of attributes that can't be written
-) -> dict:
-    "Return the state that the rest of the run depends on, as plain data"
+def learner_state(learn:Learner, args:list, lost:set) -> dict:
+    "Return the state that the rest of the run depends on, as plain data; `args` of each callback and `lost` are as in `callback_state`"
     model,params = get_model(learn.model),list(get_model(learn.model).parameters())
     scaler = getattr(learn, 'scaler', None)
     return dict(

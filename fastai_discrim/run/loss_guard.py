@@ -24,17 +24,14 @@ class LossGuard(FitCallback):
     # A resumed run checks its own losses
     in_checkpoint = False
 
-    def __init__(self,
-        plan:Plan, # The plan that runs
-        checkpoint:str|None=None, # Name of the checkpoint of the fit
-        checkpoint_every:int|None=None, # Steps between checkpoints within an epoch: losses are checked before each
-    ):
+    def __init__(self, plan:Plan, checkpoint:str|None=None, checkpoint_every:int|None=None):
         self.plan,self.checkpoint,self.checkpoint_every = plan,checkpoint,checkpoint_every
         self.losses,self.first,self.warned = [],None,False
 
     def after_batch(self):
         if not self.training: return
         self.losses.append(self.learn.loss.detach())
+        # Check the losses before each checkpoint within an epoch
         is_written = self.checkpoint_every and self.train_iter % self.checkpoint_every == 0
         if len(self.losses) >= N_LOSSES or is_written: self.check()
 

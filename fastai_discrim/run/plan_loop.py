@@ -62,13 +62,9 @@ class PlanLoop:
             self.after_skipped()
 
 @contextmanager
-def plan_loop(
-    learn:Learner, # The learner that fits inside the context
-    plan:Plan, # The plan that it runs
-    epoch:int=0, # Where the fit begins
-    batches:int=0, # Number of batches of that epoch that each process trained before
-):
-    "Fit with the loop of `plan` inside the context; `learn.phase` is the current phase"
+def plan_loop(learn:Learner, plan:Plan, epoch:int=0, batches:int=0):
+    """Fit with the loop of `plan` inside the context; `learn.phase` is the current phase. The fit begins in `epoch`, of which each process
+    trained so many `batches` before"""
     loop,n_iter = PlanLoop(learn),len(learn.dls.train)
     begin = plan.timeline(n_iter).phase(epoch*n_iter + batches*n_processes())
     with overridden(learn, fit=loop.fit, _do_fit=loop.do_fit, one_batch=loop.one_batch, phase=plan.phases[begin]): yield loop

@@ -39,13 +39,8 @@ def batch_size(dl) -> int|None:
     "Return the batch size of a loader of fastai or torch, or None if it has none"
     return getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None)
 
-def run_identity(
-    learn:Learner, # The learner that runs
-    plan:Plan, # The plan that it runs
-    wd:float|None=None, # Weight decay, as in `fit`
-    reset_opt:bool=False, # As in `fit`
-) -> dict: # Values by name, to compare and to show
-    "Return what must be the same to resume a run"
+def run_identity(learn:Learner, plan:Plan, wd:float|None=None, reset_opt:bool=False) -> dict:
+    "Return what must be the same to resume a run, by name, to compare and to show"
     model,dls,wd = get_model(learn.model),learn.dls,learn.wd if wd is None else wd
     train,*valid = [whole_loader(dl) for dl in dls.loaders]
     return {
@@ -65,12 +60,8 @@ def run_identity(
         'metrics': list(learn.metrics.attrgot('name')),
         'processes': n_processes()}
 
-def check_same_run(
-    file:Path, # The checkpoint, for the message
-    old:dict, # `run_identity` of the run that wrote the checkpoint
-    new:dict, # `run_identity` of the run that is to resume from it
-):
-    "Raise `ValueError` if the two differ"
+def check_same_run(file:Path, old:dict, new:dict):
+    "Raise `ValueError` if the `old` `run_identity`, which is in the checkpoint `file`, differs from the `new` one"
     old_plan,new_plan = Plan.from_json(old['plan']),Plan.from_json(new['plan'])
     diffs = [] if old_plan == new_plan else [f'its plan is\n{old_plan}\nand this one\n{new_plan}\n']
     diffs += [f'{k}: {old[k]} there, {new[k]} here' for k in new if k != 'plan' and k in old and old[k] != new[k]]
@@ -78,14 +69,9 @@ def check_same_run(
         raise ValueError(f'{file} belongs to another run: {"; ".join(diffs)}: expected the same; give this run another name for its '
                          'checkpoint, or delete that file')
 
-def check_run(
-    learn:Learner, # The learner that is to run
-    plan:Plan, # The plan that it is to run
-    name:str, # Name of the checkpoint
-    wd:float|None=None, # Weight decay, as in `fit`
-    reset_opt:bool=False, # As in `fit`
-) -> tuple: # The `run_identity` and the content of the checkpoint, or None if there is none
-    "Read the checkpoint of a run; raise `ValueError` if it belongs to another run"
+def check_run(learn:Learner, plan:Plan, name:str, wd:float|None, reset_opt:bool) -> tuple:
+    """Return the `run_identity` of a run and the content of its checkpoint `name`, None if there is none. Raise `ValueError` if the
+    checkpoint belongs to another run"""
     identity,state = run_identity(learn, plan, wd, reset_opt),read_checkpoint(learn, name)
     if state: check_same_run(checkpoint_file(learn, name), state['identity'], identity)
     return identity,state

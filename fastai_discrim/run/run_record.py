@@ -40,7 +40,6 @@ class RunRecorder(FitCallback):
 
     def before_fit(self):
         self.cancelled = False
-        if not hasattr(self.learn, 'recorder'): return
         names = _unique([n for n in self.recorder.metric_names[1:] if n != 'time'])
         callbacks = {cb.name: _simple_args(cb) for cb in self.learn.cbs}
         ran = dict(torch_seed=torch.initial_seed(), callbacks=callbacks, names=names, epochs=[], finished=False,
@@ -49,14 +48,13 @@ class RunRecorder(FitCallback):
         record_on(self.recorder, plan=self.plan, ran=ran, group_lr_phases=phase_ends)
 
     def after_epoch(self):
-        if not hasattr(self.learn, 'recorder'): return
         values = self.recorder.values[-1]
         # There are none for an epoch that `start_epoch` skips
         if len(values): self.recorder.ran['epochs'].append([self.epoch, [_value(v) for v in values]])
 
     def after_cancel_fit(self): self.cancelled = True
     def after_fit(self):
-        if hasattr(self.learn, 'recorder') and not self.cancelled: self.recorder.ran['finished'] = bool(self.recorder.ran['epochs'])
+        if not self.cancelled: self.recorder.ran['finished'] = bool(self.recorder.ran['epochs'])
 
 def _phases(plan, ran):
     "Return the results by phase and epoch; an epoch belongs to the phase of its last step"
@@ -104,7 +102,6 @@ def save_run(self:Recorder,
     **notes, # Anything else to record, such as `seed=42` or `data='imdb'`
 ) -> Path: # The file
     "Write `run_record` to a JSON file; `Plan.from_json` reads the plan from it"
-    text,path = dumps(self.run_record(**notes)),self.learn.path/fname
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + '\n')
+    path = self.learn.path/fname
+    path.mk_write(dumps(self.run_record(**notes)) + '\n')
     return path

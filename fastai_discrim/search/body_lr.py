@@ -25,10 +25,8 @@ LONG = 200
 N_ITEMS = 500
 
 
-def n_steps(
-    n_fit:int, # Steps of the whole fit
-) -> int:
-    "Return how many steps a miniature of the fit has"
+def n_steps(n_fit:int) -> int:
+    "Return how many steps a miniature of a fit of `n_fit` steps has"
     if n_fit <= LONG: return min(MAX_STEPS, max(n_fit//2, 1))
     return int(np.clip(n_fit*SHARE_OF_LONG, MIN_STEPS, MAX_STEPS))
 

@@ -9,12 +9,9 @@ from ..user_warning import warn_user
 from .choice import lowers
 
 
-def has_collapsed(
-    losses, # Training and validation loss of the network after fine-tuning
-    head:HeadLR, # What `head_lr_find` found before
-) -> bool:
-    """Tell whether all of `losses` are closer to the loss of an untrained head than to that of a head trained on frozen features; False if
-    the search didn't measure both"""
+def has_collapsed(losses, head:HeadLR) -> bool:
+    """Tell whether all of `losses`, those after fine-tuning, are closer to the loss of an untrained head than to that of a head trained on
+    frozen features; False if the search, which found `head`, didn't measure both"""
     alone = np.nanmin(head.losses)
     return bool(len(losses) and lowers(head.untrained, alone) and min(losses) > (alone+head.untrained)/2)
 

@@ -11,11 +11,8 @@ from .frozen_head import has_items_first, items, items_in, part_bounds
 FEW_ITEMS,N_FOLDS = 500,5
 
 
-def folds(
-    train:list, # Batches to train on: features and targets
-    valid:list, # Batches to validate on
-) -> list: # Pairs of batches to train on and batches to validate on
-    "Return the sets as they are, or with fewer than 500 items the folds of a cross-validation over all of them"
+def folds(train:list, valid:list) -> list:
+    "Return pairs of batches to train on and to validate on: these two, or with fewer than 500 items the folds of a cross-validation"
     if items_in(train) + items_in(valid) >= FEW_ITEMS: return [(train, valid)]
     size = max(find_bs(targets) for _,*targets in train)
     train = _cut(train, size)

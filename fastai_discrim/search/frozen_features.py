@@ -19,14 +19,11 @@ TRAIN_PER_VALID,BATCHES_PER_HELD_OUT = 4,5
 
 
 class FeatureRecorder(Callback):
-    "Record the inputs of modules, and the targets, for a number of batches"
+    "Record the inputs of modules, and the targets, of at most `n_batch` batches, or at most `n_items` items in whole batches"
     # After the progress bar, which then also counts the batch that ends the pass
     order = ProgressCallback.order+1
-    def __init__(self,
-        modules:list, # Modules whose inputs are the features
-        n_batch:float, # Batches to record, at most
-        n_items:float, # Items to record, at most, in whole batches
-    ): self.modules,self.n_batch,self.n_items,self.batches = modules,n_batch,n_items,[]
+    def __init__(self, modules:list, n_batch:float, n_items:float):
+        self.modules,self.n_batch,self.n_items,self.batches = modules,n_batch,n_items,[]
 
     def on_call(self, m, args, kwargs):
         "Record the inputs of the first call of `m` in a batch; a forward pre-hook"
@@ -40,14 +37,9 @@ class FeatureRecorder(Callback):
         self.batches.append((features, *targets))
         if len(self.batches) >= self.n_batch or items_in(self.batches) >= self.n_items: raise CancelValidException()
 
-def frozen_features(
-    learn:Learner, # The learner whose body runs; its callbacks run
-    head:SplitHead, # The head of the learner
-    dl, # The data
-    n_batch:float=inf, # Batches to collect, at most
-    n_items:float=inf, # Items to collect, at most, in whole batches
-) -> list: # One tuple per batch: the inputs of the head, and the targets
-    "Run `learn` over `dl` in evaluation mode, and collect the inputs of its head"
+def frozen_features(learn:Learner, head:SplitHead, dl, n_batch:float=inf, n_items:float=inf) -> list:
+    """Run `learn` over `dl` in evaluation mode, with its callbacks, and collect one tuple per batch: the inputs of its head, and the
+    targets. The limits are those of `FeatureRecorder`"""
     recorder = FeatureRecorder(head.sources(), n_batch, n_items)
     with ExitStack() as hooks:
         for m in recorder.modules: hooks.enter_context(m.register_forward_pre_hook(recorder.on_call, with_kwargs=True))
@@ -65,12 +57,8 @@ def shuffled(dl, n):
     if not isinstance(dl, DataLoader) or not isinstance(dl.sampler, SequentialSampler) or dl.batch_size is None: return dl
     return DataLoader(dl.dataset, dl.batch_size, shuffle=True, collate_fn=dl.collate_fn)
 
-def train_and_valid_features(
-    learn:Learner, # The learner whose body runs
-    head:SplitHead, # The head of the learner
-    n_batch:int, # Training batches, at most
-) -> tuple: # Two lists of batches, as `frozen_features` gives them
-    "Collect the features of a part of the training set, and of a quarter as many items of the validation set"
+def train_and_valid_features(learn:Learner, head:SplitHead, n_batch:int) -> tuple:
+    "Collect the `frozen_features` of at most `n_batch` training batches, and of a quarter as many items of the validation set"
     train = frozen_features(learn, head, learn.dls.train, n_batch)
     if has_valid(learn):
         n_items = max(items_in(train)//TRAIN_PER_VALID, 1)

@@ -38,12 +38,8 @@ def items_in(batches:list) -> int:
     "Count the items in `batches` from `frozen_features`"
     return sum(find_bs(targets) for _,*targets in batches)
 
-def module_inputs(
-    m:nn.Module, # The module that is called
-    args:tuple, # Its positional arguments
-    kwargs:dict, # Its keyword arguments
-) -> list: # Positional and keyword arguments
-    "Copy the arguments of a module, in its precision and without fastai's tensor types, which double the time of a small head"
+def module_inputs(m:nn.Module, args:tuple, kwargs:dict) -> list:
+    "Copy the arguments of module `m`, in its precision and without fastai's tensor types, which double the time of a small head"
     dtype = next((p.dtype for p in m.parameters()), torch.float32)
     def _copy(t): return t.detach().as_subclass(Tensor).to(dtype if t.is_floating_point() else t.dtype, copy=True)
     return map_tensors(_copy, [args, kwargs])
@@ -64,12 +60,8 @@ class SplitHead:
 
     def copies(self, n:int) -> list:
         "Return `n` copies of the head, each with its own weights, that take features and share the modules before the head"
-        first = self.copy()
+        first = FeatureHead(self)
         return [first, *(FeatureHead(self, first) for _ in range(n-1))]
-
-    def copy(self) -> nn.Module:
-        "Return one copy of the head"
-        return FeatureHead(self)
 
 class _FirstResult:
     "Call a function once, and return the same result for every later call"

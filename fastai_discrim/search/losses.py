@@ -19,11 +19,9 @@ class Losses:
         means = self.parts @ (self.sizes/self.sizes.sum())
         return np.where(np.isfinite(means), means, np.nan)
 
-    def difference(self,
-        a:int, # Index of a candidate
-        b:int, # Index of another
-    ) -> tuple: # Mean and standard error, which is 0 for a single part; inf and 0 if the loss of `a` is not finite
-        "Return by how much the loss of `a` is higher than that of `b`, with the standard error of this paired difference"
+    def difference(self, a:int, b:int) -> tuple:
+        """Return by how much the loss of candidate `a` is higher than that of `b`, with the standard error of this paired difference, which
+        is 0 for a single part; inf and 0 if the loss of `a` is not finite"""
         if not np.isfinite(self.mean[a]): return np.inf,0.
         each,share = self.parts[a]-self.parts[b],self.sizes/self.sizes.sum()
         mean,n = each@share,len(each)

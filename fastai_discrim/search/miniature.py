@@ -34,10 +34,7 @@ class FirstBatches(GetAttr):
                 yield b
             if left == n_before: raise ValueError('the training set has no batch: expected at least one')
 
-def miniature(
-    plan:Plan, # The plan of the whole fit
-    n_steps:int, # Steps of the miniature
-) -> Plan:
+def miniature(plan:Plan, n_steps:int) -> Plan:
     "Return `plan` scaled to one epoch of `n_steps` steps, with the same rates, schedule and share of each phase"
     shares = [(p.epochs/plan.n_epoch, i) for i,p in enumerate(plan.phases)]
     begun,phases = set(),[]
@@ -62,14 +59,9 @@ class ValidLosses(Callback):
         self.batches.append(part_losses(self.learn.loss_func, self.learn.pred, self.yb, float(self.learn.loss)))
         if sum(sum(sizes) for _,sizes in self.batches) >= self.n_items: raise CancelValidException()
 
-def miniature_losses(
-    learn:Learner, # The learner, which is changed
-    plan:Plan, # The plan of the whole fit
-    n_steps:int, # Steps of the miniature
-    n_items:int, # Validation items, at most, in whole batches
-    wd:float=None, # Weight decay, as in `fit`
-) -> Losses: # Of one candidate
-    "Fit `plan` in `n_steps` steps and return the validation losses; raise `CancelFitException` if a callback cancels the fit"
+def miniature_losses(learn:Learner, plan:Plan, n_steps:int, n_items:int, wd:float|None=None) -> Losses:
+    """Fit `plan` in `n_steps` steps, which changes `learn`, and return the validation losses of at most `n_items` items, in whole batches.
+    Raise `CancelFitException` if a callback cancels the fit"""
     train = learn.dls.train
     valid = learn.dls.valid if has_valid(learn) else train
     learn.dls = copy(learn.dls)

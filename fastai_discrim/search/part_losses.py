@@ -16,13 +16,9 @@ N_PARTS = 16
 ROUNDING = 1e-3
 
 
-def part_losses(
-    loss_func, # The loss that trains
-    pred, # Predictions, items first
-    yb:tuple, # Targets, items first
-    loss:float, # Loss of the batch
-) -> tuple: # Two lists: the mean loss and the number of items of each part
-    "Compute the loss of each part of a batch; the whole batch is one part if its loss isn't the mean over items"
+def part_losses(loss_func, pred, yb:tuple, loss:float) -> tuple:
+    """List the mean losses of the parts of a batch, and their numbers of items. The whole batch is one part if `loss`, its loss, isn't the
+    mean over items"""
     n = find_bs(yb)
     whole = [loss],[n]
     if not has_items_first([pred, *yb], n): return whole

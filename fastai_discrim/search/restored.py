@@ -9,7 +9,7 @@ from fastai.learner import Learner
 from fastai.torch_core import get_model
 
 from ..data_state import loader_state, own_attrs, random_states, set_loader, set_random
-from ..module_state import COLLECTIONS, GENERATORS, containers, content, set_content
+from ..module_state import COLLECTIONS, GENERATORS, containers, content, keep, set_content
 
 
 # In older fastcore an `L` doesn't support slice assignment, but its list does
@@ -45,17 +45,12 @@ def restored_weights(learn:Learner):
             stack.callback(_set_attrs, opt, dict(vars(opt)))
         tensors = [*model.parameters(), *model.buffers()]
         # Leave alone what hooks collect: it belongs to whoever registered them
-        for v in containers(model, set(map(id, tensors)), functions=False): _keep(stack, v)
+        for v in containers(model, set(map(id, tensors)), functions=False): keep(stack, v)
         # In a scripted model, `training` is not among the attributes above
         stack.callback(_set_modes, [(m, m.training) for m in model.modules()])
         stack.callback(_set_grads, _grads(model))
         stack.callback(_set_tensors, [(t, content(t)) for t in tensors])
         yield
-
-def _keep(stack, v):
-    "Restore the content of `v` when `stack` closes, if it can be changed in place"
-    old = content(v)
-    if old is not None: stack.callback(set_content, v, old)
 
 @contextmanager
 def restored(learn:Learner):
@@ -70,7 +65,7 @@ def restored(learn:Learner):
         if hasattr(model, 'reset'): stack.callback(model.reset)
         # `no_bar` replaces the progress bar
         stack.callback(_set_cbs, learn, list(learn.cbs))
-        for v in _held_containers(learn, rec): _keep(stack, v)
+        for v in _held_containers(learn, rec): keep(stack, v)
         if rec is not None: stack.callback(_set_attrs, rec, {k: v if k == 'learn' else deepcopy(v) for k,v in vars(rec).items()})
         stack.callback(_set_attrs, learn, dict(vars(learn)))
         stack.enter_context(restored_weights(learn))

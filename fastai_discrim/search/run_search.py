@@ -15,12 +15,9 @@ class PauseTrackers(Callback):
     "Pause loggers and trackers: they skip a fit with a callback of this name, as in `get_preds`"
     name = 'gather_preds'
 
-def run_search(
-    learn:Learner, # The learner, which is restored at the end
-    search:Callable, # Function without arguments that trains the learner
-    what:str, # What the search looks for, for the error message
-): # The result of `search`, in all processes
-    "Run `search` on rank 0, and restore all that it changes; raise `ValueError` if a callback cancels it"
+def run_search(learn:Learner, search:Callable, what:str):
+    """Run `search`, which trains `learn`, on rank 0, restore all that it changes, and return its result in all processes. Raise
+    `ValueError` if a callback cancels the search for `what`"""
     def _search():
         with restored(learn),single_process(learn):
             try:

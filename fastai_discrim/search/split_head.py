@@ -17,7 +17,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from ..data_state import first_batch
 from ..groups.modules import own_params
 from ..module_state import modules_kept
-from .frozen_head import SplitHead, items, list_tensors, module_inputs
+from .frozen_head import FeatureHead, SplitHead, items, list_tensors, module_inputs
 
 # Errors that layers, losses and compiled code raise for unexpected shapes
 CANNOT_RUN = RuntimeError, ValueError, IndexError, TypeError, AssertionError
@@ -123,15 +123,13 @@ def _check_features(learn, batch, params, calls, i, half):
 def _find_output(head, features, pred, half):
     "Return the index of `pred` among the tensors that a copy of `head` returns for `features`, or None"
     # Run it in training mode too, so that it doesn't fail later
-    head.copy().train()(features)
-    outputs = head.copy().eval()(features)
+    FeatureHead(head).train()(features)
+    outputs = FeatureHead(head).eval()(features)
     return next((i for i,o in enumerate(outputs) if _is_close(o, pred, half)), None)
 
-def split_head(
-    learn:Learner, # The learner; its callbacks run
-    params:list, # Parameters of the head
-) -> SplitHead:
-    "Run two items to find where the head begins, and how it is called; raise `HeadNotSeparable` if the head needs the body"
+def split_head(learn:Learner, params:list) -> SplitHead:
+    """Run two items, with the learner's callbacks, to find where the head, which has `params`, begins, and how it is called. Raise
+    `HeadNotSeparable` if the head needs the body"""
     if isinstance(learn.opt_func, OptimWrapper): raise HeadNotSeparable('the optimiser can not be created again for the head')
     model,params = get_model(learn.model),frozenset(params)
     whole = first_batch(learn.dls.train)

@@ -37,11 +37,9 @@ def _run_batch(learn, cb):
         with learn.added_cbs(cb): learn._with_events(_do_epoch, 'fit', CancelFitException)
     finally: learn.dls.loaders = loaders
 
-def check_trained_loss(
-    learn:Learner, # The learner, which is restored at the end
-    ndim:int, # Number of dimensions of its prediction in validation
-):
-    "Raise `HeadNotSeparable` unless the training loss is `loss_func` of the prediction, with which a head alone trains"
+def check_trained_loss(learn:Learner, ndim:int):
+    """Raise `HeadNotSeparable` unless the training loss is `loss_func` of a prediction with `ndim` dimensions, as in validation, since a
+    head alone trains with that; restore the learner"""
     cb = SeeLoss()
     with restored(learn):
         # An error in training comes up again in the fit, as in stock fastai

@@ -7,6 +7,7 @@ from search.split_models import HEADS, Siblings, split, tokens
 from torch import nn
 
 from fastai_discrim.search.frozen_features import frozen_features
+from fastai_discrim.search.frozen_head import FeatureHead
 from fastai_discrim.search.split_head import split_head
 
 
@@ -17,7 +18,7 @@ def test_it_predicts_as_the_model(tmp_path, make):
     with learn.no_bar():
         batches = frozen_features(learn, head, learn.dls.valid)
         preds,_ = learn.get_preds(act=lambda o: o)
-    with torch.no_grad(): ours = torch.cat([head.copy().eval()(features) for features,*_ in batches])
+    with torch.no_grad(): ours = torch.cat([FeatureHead(head).eval()(features) for features,*_ in batches])
     torch.testing.assert_close(ours, preds.as_subclass(torch.Tensor))
 
 @pytest.mark.parametrize('make', [o[0] for o in HEADS.values()], ids=HEADS)
@@ -69,7 +70,7 @@ def test_all_copies_are_as_one_made_alone(tmp_path, make):
     learn = make(tmp_path)
     head = split(learn)
     with learn.no_bar(): (features,*_),*_ = frozen_features(learn, head, learn.dls.valid)
-    copies,alone = head.copies(3),head.copy()
+    copies,alone = head.copies(3),FeatureHead(head)
     for mode in (True, False):
         want = _pred(alone, features, mode)
         for copy in copies: assert torch.equal(_pred(copy, features, mode), want)
@@ -80,7 +81,7 @@ def test_all_copies_are_as_one_made_alone(tmp_path, make):
     assert same == [True, False, True]
 
 def test_the_body_within_it_stays_in_evaluation_mode():
-    head = split(tokens(Siblings())).copy().train()
+    head = FeatureHead(split(tokens(Siblings()))).train()
     assert not head.root.body.training and not head.root.body[1].training and head.root.drop.training and head.root.pooler.training
 
 class Counted(nn.Linear):
@@ -106,7 +107,7 @@ def test_blocks_of_the_body_in_a_list_run_only_when_the_head_is_copied(mlp):
         [*m.blocks.parameters(), *m.last.parameters()], [*m.hidden.parameters(), *m.top.parameters()]]
     head = split(mlp)
     Counted.n_calls = 0
-    copy = head.copy()
+    copy = FeatureHead(head)
     assert Counted.n_calls == 3
     features = [[torch.randn(8, 4)], {}]
     for _ in range(5): preds = copy(features)
@@ -118,7 +119,7 @@ def test_what_is_frozen_by_hand_stays_so(mlp):
     mlp.create_opt()
     mlp.model[-1].bias.requires_grad_(False)
     head = split_head(mlp, mlp.opt.param_lists[-1])
-    assert [p.requires_grad for p in head.copy().trainable()] == [True, False]
+    assert [p.requires_grad for p in FeatureHead(head).trainable()] == [True, False]
 
 def test_a_dropout_in_place_leaves_the_features_alone(mlp):
     mlp.model = nn.Sequential(*mlp.model[:4], nn.Dropout(.5, inplace=True), mlp.model[-1])
@@ -126,5 +127,5 @@ def test_a_dropout_in_place_leaves_the_features_alone(mlp):
     assert head.entry is mlp.model[4]
     with mlp.no_bar(): (features,_),*_ = frozen_features(mlp, head, mlp.dls.valid)
     before = features[0][0].clone()
-    head.copy().train()(features)
+    FeatureHead(head).train()(features)
     assert torch.equal(features[0][0], before)
