@@ -14,7 +14,7 @@ from .json_text import dumps
 from .phase import Phase, set_fields
 from .plan_json import plan_fields, plan_to_dict
 from .plot import plot_lrs
-from .position import ROUNDING, Timeline, phase_at
+from .position import ROUNDING, Timeline
 from .schedules import Schedule
 from .show import plan_counts, plan_html, plan_table, plan_text
 
@@ -66,16 +66,6 @@ class Plan:
     def n_epoch(self) -> int: return round(sum(p.epochs for p in self.phases))
     @property
     def n_groups(self) -> int: return len(self.phases[0].lrs)
-
-    def at(self,
-        epochs:float, # Position in epochs, which may be fractional
-    ) -> Phase:
-        "Return the phase that a position in the fit lies in"
-        if not 0 <= epochs < self.n_epoch:
-            raise ValueError(f'epochs={epochs}: expected at least 0 and less than {self.n_epoch}, the length of the plan in epochs')
-        # Rounding keeps an error of 1e-16, as in 0.1 + 0.2, from moving a position to the phase before it
-        ends = [round(end, 9) for end in accumulate(p.epochs for p in self.phases)]
-        return self.phases[phase_at(round(epochs, 9), ends)]
 
     def timeline(self, n_iter:int) -> Timeline:
         "Lay the phases out in steps, `n_iter` per epoch; raise `ValueError` if there are fewer steps than phases"

@@ -72,14 +72,6 @@ def test_fractions_are_in_the_table():
     plan = Plan([Phase(.25, (2,), LRS), Phase(1/3, (2,), LRS), Phase(2-.25-1/3, (2,), LRS)])
     assert plan.table().epochs.tolist() == ['0.25', '0.333', '1.42'] and repr(plan).startswith('Plan: 2 epochs, 3 phases, 3 groups')
 
-def test_the_phase_at_a_position():
-    assert [PLAN.phases.index(PLAN.at(e)) for e in range(7)] == [0, 1, 1, 2, 2, 3, 4]
-    assert PLAN.at(.99) is PLAN.phases[0] and PLAN.at(2.5) is PLAN.phases[1] and PLAN.at(6.99) is PLAN.phases[4]
-    plan = Plan([Phase(n, (2,), (n,)*3) for n in (.1, .2, .7)])
-    assert [plan.phases.index(plan.at(i/10)) for i in range(10)] == [0, 1, 1, *[2]*7]
-    for e in (7, 7.5, -.1, float('nan')):
-        with pytest.raises(ValueError, match=f'epochs={e}: expected at least 0 and less than 7'): PLAN.at(e)
-
 def test_lrs_shape_and_zeros():
     lrs = PLAN.lrs(10)
     trained = [[0, 0, 1], [0, 1, 1], [0, 1, 1], [1, 1, 1], [1, 1, 1], [1, 0, 0], [1, 0, 1]]
@@ -130,8 +122,7 @@ def test_a_cycle_ends_where_another_begins():
     np.testing.assert_allclose(plan.lrs(4)[:,2], [*cos, *cos], rtol=1e-9)
     timeline = plan.timeline(4)
     assert timeline.ends == [4, 8, 16] and timeline.starts == [0, 4, 8]
-    assert [timeline.cycle(4*e) for e in range(4)] == [(0, 0.), (0, .5), (2, 0.), (2, .5)] and plan.at(3) is plan.phases[2]
-    with pytest.raises(ValueError, match='epochs=4: expected at least 0 and less than 4'): plan.at(4)
+    assert [timeline.cycle(4*e) for e in range(4)] == [(0, 0.), (0, .5), (2, 0.), (2, .5)] and timeline.phase(12) == 2
 
 def test_a_cycle_that_goes_on_over_fractions_of_an_epoch():
     plan = Plan([Phase(.25, (2,), LRS, Cos()), Phase(.25, (1, 2), LRS, None), Phase(.5, (2,), LRS, Cos())])

@@ -41,16 +41,6 @@ def test_phase_and_cycle_of_every_step(epochs, n_iter):
         start,end = [0, *ends][leader],ends[after[0]-1 if after else -1]
         assert timeline.cycle(step) == (leader, float(Fraction(step-start, end-start)))
 
-@quick
-@given(lengths(), st.integers(1, 12))
-def test_a_position_in_epochs_lies_in_the_phase_of_its_step(epochs, n_iter):
-    "Where every phase ends at a whole step, so that nothing is rounded"
-    ends = [sum(epochs[:i+1])*n_iter for i in range(len(epochs))]
-    assume(all(end.denominator == 1 for end in ends))
-    plan = Plan([Phase(float(n), (0,), (i+1.,)) for i,n in enumerate(epochs)])
-    timeline = plan.timeline(n_iter)
-    for step in range(timeline.ends[-1]): assert plan.at(step/n_iter) is plan.phases[timeline.phase(step)]
-
 @pytest.mark.parametrize('epochs,n_iter,ends', [
     ([1, 2, 2], 8, [8, 24, 40]),
     ([.25, .25, .5], 8, [2, 4, 8]),

@@ -168,7 +168,8 @@ def test_phase_tells_where_it_is(mlp):
         def before_batch(self): seen.append((self.epoch, self.learn.phase))
     assert not hasattr(mlp, 'phase') and 'phase' not in vars(mlp)
     with mlp.no_bar(): mlp.fit_plan(PLAN, cbs=See)
-    assert all(PLAN.at(e) is p for e,p in seen) and {p for _,p in seen} == set(PLAN.phases)
+    timeline,n_iter = PLAN.timeline(8),8
+    assert all(PLAN.phases[timeline.phase(e*n_iter)] is p for e,p in seen) and {p for _,p in seen} == set(PLAN.phases)
     assert not hasattr(mlp, 'phase') and 'phase' not in vars(mlp)
     with pytest.raises(AttributeError): _ = mlp.phase
 

@@ -22,7 +22,6 @@ def plans() -> None:
     whole = Phase(2, [0, 1, 2], [1e-4, 1e-3, 1e-2], sched=None)
     plan = Plan([head, whole], names=['a', 'b', 'c'], lr=None)
     assert_type(plan.n_epoch, int)
-    assert_type(plan.at(0.5), Phase)
     assert_type(plan.lrs(10), np.ndarray)
     assert_type(plan.under(Cos(), whole=True), Plan)
     assert_type(Plan.from_json(plan.to_json()), Plan)
