@@ -111,7 +111,7 @@ def ulmfit_plan(self:Learner,
     clip:float|None=None, # Largest norm of the gradients, `inf` for no clipping; None for 1 if the body has layer norms
 ) -> Plan: # The plan, which `learn.fit_plan(plan)` runs
     """Plan gradual unfreezing, discriminative rates and slanted triangular schedules (ULMFiT, sections 3.2 and 3.3). Without `factor`, the
-    rates of the body fall by 0.9 per group in a network of over 5 groups, and by 1.6 in a recurrent classifier if `lr` was found
+    rates of the body fall by 0.9 per group in a network of over 5 groups, and are equal in a recurrent classifier if `lr` was found
 
     >>> learn.ulmfit_plan(3, 1e-2, epochs=1)
     Plan: 3 epochs, 3 phases, 3 groups; peak rates; η_L = 0.01, given

@@ -22,10 +22,9 @@ BATCH_NORM_LR = 1e-3
 # three times the usual rate (measured on EfficientNet-Lite0 by `benchmarks/rates.py`)
 BATCH_NORM_STEPS,BATCH_NORM_HIGHEST = 200,3.
 # Rate of a recurrent classifier: the paper's η_L of 0.01 (section 4.1), divided by 2.6. A shorter fit needs a higher rate here, too
-RECURRENT_LR,RECURRENT_STEPS,RECURRENT_HIGHEST = 0.01/FACTOR,1700,4.
-# Ratio of the rates of neighbouring groups in a recurrent body: with 2.6, the lowest groups hardly learn in few steps
-# (`benchmarks/text.py --studies factor`)
-RECURRENT_FACTOR = 1.6
+RECURRENT_LR,RECURRENT_STEPS,RECURRENT_HIGHEST = 0.01/FACTOR,1000,3.
+# One rate for all groups of a recurrent body: with 2.6, the lowest groups hardly learn in few steps (`benchmarks/text.py --studies factor`)
+RECURRENT_FACTOR = 1.
 # Ratio of a block's rate to that of the block above it (Clark et al. 2020: 0.8 for small models, 0.9 for large ones)
 BLOCK_DECAY = 0.9
 # Largest norm of a transformer's gradients (BERT's `optimization.py`; also the default of Hugging Face's `Trainer`)
