@@ -4,8 +4,9 @@
     python benchmarks/rates.py --table
 
 The cells are those of real_models.py. For each pair of rates the plan of `fit_ulmfit` runs whole, and in miniature as in `body_lr_find`: in
-half of the steps, and in at most 40. The gradients of the transformer are clipped as in `fit_ulmfit`, or not at all. Whole fit and
-miniature are evaluated on 400 training items that neither train nor validate, never on the test set.
+half of the steps, and in at most 40. For the AWD-LSTM, the factor by which the rates of the body fall differs, too. The gradients of the
+transformer are clipped as in `fit_ulmfit`, or not at all. Whole fit and miniature are evaluated on 400 training items (AWD-LSTM: 1,500)
+that neither train nor validate, never on the test set.
 Results: --out gets a line of JSON when a fit ends; fits that are in --out are not run again."""
 import argparse
 import json
@@ -16,22 +17,33 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastai.data.core import DataLoaders
 from fastai.torch_core import set_seed
 from real_models import versions
 from real_models_data import CELLS, IMAGES, _by_length, _padded, draw, draw_images, enlarged, learner, loaders, token_ids
 from real_models_report import title
-from text_data import SHARED
+from text_data import SHARED, tokens
 from text_report import markdown
 
 from fastai_discrim.search.body_lr import n_steps
 from fastai_discrim.search.miniature import miniature_losses
 from fastai_discrim.search.restored import restored
 
-# Pairs of rates of head and body, by model. For MiniLM, the first head's rate is that found with a frozen body, and three pairs have the
-# paper's ratio; for EfficientNet-Lite0, the head's rate is the one that the search finds on CIFAR-10 with 50 labels per class
-PAIRS = dict(minilm=[(.056, 3e-4), (.01, 3e-4), (.003, 3e-4), (.001, 3e-4), (.00078, 3e-4), (.00052, 2e-4), (.00026, 1e-4), (.003, 1e-3)],
-             lite0=[(.0018, 1e-3), (.0018, 2e-3), (.0018, 3e-3)])
-N_ITEMS = 400
+# Rates of head and body, by model, and the factor by which those of the body fall; None for the default. For MiniLM, the first head's rate
+# is that found with a frozen body, and three pairs have the paper's ratio; for EfficientNet-Lite0, it is the one that the search
+# finds on CIFAR-10 with 50 labels per class
+MINILM = [(.056, 3e-4), (.01, 3e-4), (.003, 3e-4), (.001, 3e-4), (.00078, 3e-4), (.00052, 2e-4), (.00026, 1e-4), (.003, 1e-3)]
+PAIRS = dict(minilm=[(*pair, None) for pair in MINILM], lite0=[(.0018, 1e-3, None), (.0018, 2e-3, None), (.0018, 3e-3, None)],
+             awd=[(.003, .0077, 1.), (.003, .0077, 2.6), (.003, .0154, 1.6), (.003, .0154, 2.6), (.003, .00385, 1.)])
+# Items on which a fit is evaluated, at most
+N_ITEMS,N_ITEMS_AWD = 400,1500
+
+def others_awd(learn, name, seed, args):
+    "Return a loader of training texts that neither train nor validate in a cell of the AWD-LSTM"
+    cell,train = CELLS[name],tokens(CELLS[name].data, args.cache)[0]
+    left = np.setdiff1d(np.arange(len(train)), np.concatenate(draw(len(train), cell.labels, seed)))
+    idxs = np.random.default_rng(seed).permutation(left)[:N_ITEMS_AWD]
+    return DataLoaders(*learn.dls.loaders[:2]).test_dl(train.iloc[idxs], with_labels=True)
 
 def others(name, seed) -> list:
     "Draw training items that neither train nor validate in a cell"
@@ -46,13 +58,14 @@ def others(name, seed) -> list:
     idxs = np.random.default_rng(seed).permutation(left)[:N_ITEMS]
     return _by_length([train[i] for i in idxs]) if cell.model == 'minilm' else enlarged(x[idxs], [y[i] for i in idxs])
 
-def losses(args, cell, seed, epochs, head, body, clipped) -> dict:
+def losses(args, cell, seed, epochs, head, body, clipped, factor=None) -> dict:
     "Run the fit in miniature and whole, and return the losses and the error on unused items"
     learn = learner(cell, seed, args)
-    dl = loaders([], [], others(cell, seed), 64, _padded if CELLS[cell].model == 'minilm' else None).loaders[2]
+    if CELLS[cell].model == 'awd': dl = others_awd(learn, cell, seed, args)
+    else: dl = loaders([], [], others(cell, seed), 64, _padded if CELLS[cell].model == 'minilm' else None).loaders[2]
     n_fit = epochs*len(learn.dls.train)
     steps = n_steps(n_fit)
-    plan = learn.ulmfit_plan(epochs, head, body, clip=None if clipped else math.inf)
+    plan = learn.ulmfit_plan(epochs, head, body, factor, clip=None if clipped else math.inf)
     with learn.no_bar(),learn.no_logging():
         set_seed(seed)
         with restored(learn):
@@ -70,14 +83,16 @@ def read(path) -> list:
 def table(runs) -> str:
     "Make a table with one row for each pair of rates: mean losses after the miniature and after the fit, and the mean error of the fit"
     rows = []
-    def _key(r): return r['cell'],r['steps'],r['head'],r['body'],r['clipped']
+    def _key(r): return r['cell'],r['steps'],r['head'],r['body'],r['clipped'],r.get('factor')
     by_cell = sorted(runs, key=lambda r: list(CELLS).index(r['cell']))
     for key in dict.fromkeys(map(_key, by_cell)):
-        same,(cell,steps,head,body,clipped) = [r for r in runs if _key(r) == key],key
+        same,(cell,steps,head,body,clipped,factor) = [r for r in runs if _key(r) == key],key
         mean = {k: np.mean([r[k] for r in same]) for k in ('miniature_loss', 'loss', 'error')}
         shown = f'{mean["miniature_loss"]:.2f}',f'{mean["loss"]:.2f}',f'{100*mean["error"]:.1f}'
-        rows.append((f'{CELLS[cell].model}, {title(cell)}', steps, f'{head:g}', f'{body:g}', 'yes' if clipped else 'no', *shown, len(same)))
-    return markdown(('cell', 'steps', 'head at', 'body at', 'clipped', 'loss, miniature', 'loss, whole fit', 'error, %', 'seeds'), *rows)
+        how = f'{head:g}', f'{body:g}', f'{factor:g}' if factor else '', 'yes' if clipped else 'no'
+        rows.append((f'{CELLS[cell].model}, {title(cell)}', steps, *how, *shown, len(same)))
+    columns = 'cell', 'steps', 'head at', 'body at', 'factor', 'clipped', 'loss, miniature', 'loss, whole fit', 'error, %', 'seeds'
+    return markdown(columns, *rows)
 
 def main():
     "Run the chosen fits, and print the table"
@@ -97,12 +112,13 @@ def main():
     warnings.filterwarnings('ignore')
     os.environ['HF_HUB_OFFLINE'] = '1'
     torch.set_num_threads(args.threads)
-    todo = [] if args.table else [(c, s, head, body) for s in range(args.seeds) for c in args.cells for head,body in PAIRS[CELLS[c].model]
-                                  if args.heads is None or head in args.heads]
+    todo = [] if args.table else [(c, s, *pair) for s in range(args.seeds) for c in args.cells for pair in PAIRS[CELLS[c].model]
+                                  if args.heads is None or pair[0] in args.heads]
     how = versions(args) if todo else {}
-    for cell,seed,head,body in todo:
+    for cell,seed,head,body,factor in todo:
         clipped = CELLS[cell].model == 'minilm' and not args.unclipped
         what = dict(cell=cell, seed=seed, epochs=args.epochs or CELLS[cell].epochs, head=head, body=body, clipped=clipped)
+        if factor: what['factor'] = factor
         if any(what.items() <= r.items() for r in read(args.out)): continue
         measured = losses(args, **what)
         with args.out.open('a') as f: f.write(json.dumps(what | measured | how) + '\n')

@@ -102,7 +102,7 @@ def test_planning_changes_nothing(clas):
 
 def test_where_the_heads_rate_came_from_is_kept_with_the_plan(clas):
     found = HeadLR(1e-2, [1e-2], [.5], 'as <told>')
-    plan = clas.ulmfit_plan(6, found)
+    plan = clas.ulmfit_plan(6, found, body_lr=1e-2/2.6)
     assert plan.lr_from == 'head_lr_find, as <told>'
     assert clas.ulmfit_plan(6, found, body_lr=1e-2/2.6, factor=2.6) == clas.ulmfit_plan(6, 1e-2)
     assert 'η_L = 0.01, head_lr_find, as <told>' in repr(plan) and 'as &lt;told&gt;' in plan._repr_html_()
@@ -272,13 +272,12 @@ def test_a_plan_says_how_low_the_lowest_rate_is(tmp_path):
         assert 'lowest' not in repr(learn.ulmfit_plan(13, 1e-2, **kw))
 
 def test_a_recurrent_body_has_one_rate_if_it_is_found(clas):
-    found,n_steps = HeadLR(1e-2, np.array([1e-2]), np.array([.5]), 'as told'),6*len(clas.dls.train)
-    body_lr = .01/2.6*min((1000/n_steps)**.5, 3)
+    found,body_lr = HeadLR(5e-3, np.array([5e-3]), np.array([.5]), 'as told'),3e-3
     plan = clas.ulmfit_plan(6, found)
-    assert plan.phases[0].lrs == pytest.approx([*[body_lr]*4, 1e-2])
-    assert plan.body_lr == body_lr and plan.body_lr_from == f'what is usual for recurrent networks in {n_steps} steps'
+    assert plan.phases[0].lrs == pytest.approx([*[body_lr]*4, 5e-3])
+    assert (plan.body_lr, plan.body_lr_from) == (body_lr, 'what is usual for recurrent networks')
     # The user decides how they fall, or chooses the head's rate, as the paper does
-    assert clas.ulmfit_plan(6, found, factor=2.6).phases[0].lrs == pytest.approx([*(body_lr/2.6**i for i in (3, 2, 1, 0)), 1e-2])
+    assert clas.ulmfit_plan(6, found, factor=2.6).phases[0].lrs == pytest.approx([*(body_lr/2.6**i for i in (3, 2, 1, 0)), 5e-3])
     assert clas.ulmfit_plan(6, found, span=8).phases[0].lrs[0] == pytest.approx(body_lr/8)
     assert clas.ulmfit_plan(6, 1e-2).phases[0].lrs == pytest.approx([1e-2/2.6**i for i in (4, 3, 2, 1, 0)])
 

@@ -21,10 +21,9 @@ BATCH_NORM_LR = 1e-3
 # A shorter fit needs a higher rate, or the features hardly adapt: the usual rate times the square root of BATCH_NORM_STEPS / steps, at most
 # three times the usual rate (measured on EfficientNet-Lite0 by `benchmarks/rates.py`)
 BATCH_NORM_STEPS,BATCH_NORM_HIGHEST = 200,3.
-# Rate of a recurrent classifier: the paper's η_L of 0.01 (section 4.1), divided by 2.6. A shorter fit needs a higher rate here, too
-RECURRENT_LR,RECURRENT_STEPS,RECURRENT_HIGHEST = 0.01/FACTOR,1000,3.
-# One rate for all groups of a recurrent body: with 2.6, the lowest groups hardly learn in few steps (`benchmarks/text.py --studies factor`)
-RECURRENT_FACTOR = 1.
+# Rate of all groups in the body of a recurrent classifier (measured on the AWD-LSTM by `benchmarks/rates.py`). With the paper's 2.6 a group,
+# the lowest ones hardly learn in few steps; at twice this rate, newly opened groups may destroy a weakly pretrained network
+RECURRENT_LR,RECURRENT_FACTOR = 3e-3,1.
 # Ratio of a block's rate to that of the block above it (Clark et al. 2020: 0.8 for small models, 0.9 for large ones)
 BLOCK_DECAY = 0.9
 # Largest norm of a transformer's gradients (BERT's `optimization.py`; also the default of Hugging Face's `Trainer`)
@@ -91,8 +90,7 @@ def usual_clip(
 def _recurrent_prior(learn, groups):
     "Return the usual rate of a recurrent body. A search is unnecessary: in a few steps, ever higher rates seem better"
     if is_language_model(learn) or not _is_adaptive(learn, groups[-1]): return BodyPrior(None, 'recurrent networks', is_settled=True)
-    return BodyPrior(RECURRENT_LR, 'recurrent networks', is_settled=True, full_steps=RECURRENT_STEPS, highest=RECURRENT_HIGHEST,
-                     factor=RECURRENT_FACTOR)
+    return BodyPrior(RECURRENT_LR, 'recurrent networks', is_settled=True, factor=RECURRENT_FACTOR)
 
 def body_prior(
     learn:Learner, # The learner

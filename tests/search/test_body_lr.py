@@ -315,9 +315,8 @@ def _found(lr): return HeadLR(lr, np.array([lr]), np.ones(1), 'as told', 1., (lr
 def test_of_a_recurrent_classifier_nothing_is_searched(tmp_path):
     learn = make_clas(tmp_path)
     before = everything(learn)
-    res,n_steps = find(learn, 4, _found(.01)),4*len(learn.dls.train)
-    assert res.lr == .01/2.6*min((1000/n_steps)**.5, 3)
-    assert res.how == f'what is usual for recurrent networks in {n_steps} steps'
+    res = find(learn, 4, _found(.01))
+    assert (res.lr, res.how) == (3e-3, 'what is usual for recurrent networks')
     assert len(res.lrs) == len(res.losses) == 0
     # The user's own rate of the head gets the paper's ratio
     res = find(learn, 4, .02)
