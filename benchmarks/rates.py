@@ -34,7 +34,7 @@ from fastai_discrim.search.restored import restored
 # finds on CIFAR-10 with 50 labels per class
 MINILM = [(.056, 3e-4), (.01, 3e-4), (.003, 3e-4), (.001, 3e-4), (.00078, 3e-4), (.00052, 2e-4), (.00026, 1e-4), (.003, 1e-3)]
 PAIRS = dict(minilm=[(*pair, None) for pair in MINILM], lite0=[(.0018, 1e-3, None), (.0018, 2e-3, None), (.0018, 3e-3, None)],
-             awd=[(.003, .0077, 1.), (.003, .0077, 2.6), (.003, .0154, 1.6), (.003, .0154, 2.6), (.003, .00385, 1.)])
+             awd=[(.003, .001, 1.), (.003, .003, 1.), (.003, .003, 2.6), (.003, .0077, 1.), (.003, .0077, 2.6)])
 # Items on which a fit is evaluated, at most
 N_ITEMS,N_ITEMS_AWD = 400,1500
 

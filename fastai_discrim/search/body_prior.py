@@ -21,8 +21,8 @@ BATCH_NORM_LR = 1e-3
 # A shorter fit needs a higher rate, or the features hardly adapt: the usual rate times the square root of BATCH_NORM_STEPS / steps, at most
 # three times the usual rate (measured on EfficientNet-Lite0 by `benchmarks/rates.py`)
 BATCH_NORM_STEPS,BATCH_NORM_HIGHEST = 200,3.
-# Rate of all groups in the body of a recurrent classifier (measured on the AWD-LSTM by `benchmarks/rates.py`). With the paper's 2.6 a group,
-# the lowest ones hardly learn in few steps; at twice this rate, newly opened groups may destroy a weakly pretrained network
+# Rate of all groups in the body of a recurrent classifier (measured on the AWD-LSTM by `benchmarks/rates.py`). If the rates fall by 2.6 per
+# group, the lowest hardly learn in few steps; at twice this rate, newly opened groups may destroy a weakly pretrained network
 RECURRENT_LR,RECURRENT_FACTOR = 3e-3,1.
 # Ratio of a block's rate to that of the block above it (Clark et al. 2020: 0.8 for small models, 0.9 for large ones)
 BLOCK_DECAY = 0.9
