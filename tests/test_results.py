@@ -65,7 +65,7 @@ def test_sentences_about_the_results_hold(tables):
 
 def test_what_is_wrong_with_a_mark_is_said(tables):
     assert tables.filled('text\n') == 'text\n'
-    assert '3.3' not in tables.filled('<!-- table: rates -->\n| 3.3 |\n<!-- end -->\n')
+    assert 'by hand' not in tables.filled('<!-- table: rates -->\n| by hand |\n<!-- end -->\n')
     with pytest.raises(ValueError, match='has no end'): tables.filled('<!-- table: rates -->\n| 3.3 |\n')
     with pytest.raises(ValueError, match="'none': expected one of .*rates"): tables.filled('<!-- table: none -->\n<!-- end -->\n')
 
