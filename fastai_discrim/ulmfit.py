@@ -81,15 +81,19 @@ def fit_ulmfit(self:Learner,
         plan = make_plan(ifnone(lr, defaults.lr), body_lr)
         check_plan(self, plan, cbs, reset_opt)
         state = checkpoint and read_checkpoint(self, checkpoint)
-        if state:
-            before = checkpoint_plan(state)
-            lr,body_lr = ifnone(lr, before.phases[0].lrs[-1]),ifnone(body_lr, before.body_lr)
+        if state: lr,body_lr = map(ifnone, (lr, body_lr), _as_found(checkpoint_plan(state)))
         # The model may need the callbacks during the search, too
         with self.added_cbs(cbs):
             if lr is None: lr = _find_lr(self, plan, n_epoch, wd)
             if body_lr is None: body_lr = _find_body_lr(self, n_epoch, lr, wd, kwargs)
     self.fit_plan(make_plan(lr, body_lr), cbs=cbs, wd=wd, checkpoint=checkpoint, checkpoint_every=checkpoint_every, reset_opt=reset_opt)
     if isinstance(lr, HeadLR) and rank_distrib() == 0: warn_of_collapse(self, lr)
+
+def _as_found(plan):
+    "Return the rates of the head and of the group below it, which were found when a run of `plan` began, as results of searches"
+    lrs,losses = np.reshape(plan.tried, (-1, 2)).T
+    lr = HeadLR(plan.phases[0].lrs[-1], lrs, losses, plan.lr_from)
+    return lr,plan.body_lr and BodyLR(plan.body_lr, np.array([]), np.array([]), plan.body_lr_from)
 
 def _find_lr(learn, plan, n_epoch, wd):
     "Find η_L for `n_epoch` epochs under the schedule and momentum of `plan`"

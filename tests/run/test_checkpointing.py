@@ -175,16 +175,17 @@ def test_a_finished_run_is_loaded_where_its_data_is(tmp_path):
 
 # By other ways to run a plan
 
-def test_eta_is_not_looked_for_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize('kw', [{}, dict(body_lr=2e-3)], ids=str)
+def test_eta_is_not_looked_for_again(tmp_path, monkeypatch, kw):
     want = make_clas(tmp_path)
     set_seed(3)
-    with want.no_bar(), want.no_logging(): want.fit_ulmfit(5)
+    with want.no_bar(), want.no_logging(): want.fit_ulmfit(5, **kw)
     a,b = make_clas(tmp_path),make_clas(tmp_path)
     set_seed(3)
-    with pytest.raises(KeyboardInterrupt), a.no_bar(), a.no_logging(): a.fit_ulmfit(5, checkpoint='r', cbs=StopAt(0, 0))
+    with pytest.raises(KeyboardInterrupt), a.no_bar(), a.no_logging(): a.fit_ulmfit(5, checkpoint='r', cbs=StopAt(0, 0), **kw)
     strange(2)
     monkeypatch.setattr(type(b), 'head_lr_find', lambda *args, **kw: pytest.fail('it was looked for'))
-    with b.no_bar(), b.no_logging(): b.fit_ulmfit(5, checkpoint='r')
+    with b.no_bar(), b.no_logging(): b.fit_ulmfit(5, checkpoint='r', **kw)
     assert outcome(want)['params'] == outcome(b)['params'] and b.recorder.plan.lr_from == want.recorder.plan.lr_from
     c = make_clas(tmp_path)
     with pytest.raises(ValueError, match='r.ckpt belongs to another run: its plan is'): c.fit_ulmfit(6, checkpoint='r')

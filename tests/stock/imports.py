@@ -222,7 +222,7 @@ ALONE = {
     'run.fit_plan with a checkpoint': ([], lambda learn: _fit_plan(learn, checkpoint='run')),
     'run.fit_plan with early stopping': ([], _early_stop),
     'run.load_checkpoint': (['load_checkpoint'], _load_checkpoint),
-    'run.run_record': (['run_record', 'save_run', 'plan', 'ran'], _run_record),
+    'run.run_record': (['run_record', 'save_run'], _run_record),
     'ulmfit': (['ulmfit_plan', 'fit_ulmfit', 'body_lr_find'], _ulmfit),
     'search.head_lr': (['head_lr_find'], _head_lr_find), 'search.head_lr by a range test': ([], _range_test),
     'callbacks.fit_sched': (['fit_stlr', 'fit_clr_beta'], _fit_sched),
