@@ -38,31 +38,27 @@ PAIRS = dict(minilm=[(*pair, None) for pair in MINILM], lite0=[(.0018, 1e-3, Non
 # Items on which a fit is evaluated, at most
 N_ITEMS,N_ITEMS_AWD = 400,1500
 
-def others_awd(learn, name, seed, args):
-    "Return a loader of training texts that neither train nor validate in a cell of the AWD-LSTM"
-    cell,train = CELLS[name],tokens(CELLS[name].data, args.cache)[0]
-    left = np.setdiff1d(np.arange(len(train)), np.concatenate(draw(len(train), cell.labels, seed)))
-    idxs = np.random.default_rng(seed).permutation(left)[:N_ITEMS_AWD]
-    return DataLoaders(*learn.dls.loaders[:2]).test_dl(train.iloc[idxs], with_labels=True)
+def unused(n, used, seed, most) -> np.ndarray:
+    "Draw the indices of at most `most` of `n` items, without those in `used`, lists of indices"
+    return np.random.default_rng(seed).permutation(np.setdiff1d(np.arange(n), np.concatenate(used)))[:most]
 
-def others(name, seed) -> list:
-    "Draw training items that neither train nor validate in a cell"
+def others(learn, name, seed, args):
+    "Return a loader of training items that neither train nor validate in a cell"
     cell = CELLS[name]
-    if cell.model == 'minilm':
-        train = token_ids(cell.data)[0]
-        used,n = draw(len(train), cell.labels, seed),len(train)
-    else:
+    if cell.model == 'lite0':
         (x,y),_ = IMAGES[cell.data][0]()
-        used,n = draw_images(y, cell.labels, seed),len(y)
-    left = np.setdiff1d(np.arange(n), np.concatenate(used))
-    idxs = np.random.default_rng(seed).permutation(left)[:N_ITEMS]
-    return _by_length([train[i] for i in idxs]) if cell.model == 'minilm' else enlarged(x[idxs], [y[i] for i in idxs])
+        idxs = unused(len(y), draw_images(y, cell.labels, seed), seed, N_ITEMS)
+        return loaders([], [], enlarged(x[idxs], [y[i] for i in idxs]), 64).loaders[2]
+    is_awd = cell.model == 'awd'
+    train = tokens(cell.data, args.cache)[0] if is_awd else token_ids(cell.data)[0]
+    idxs = unused(len(train), draw(len(train), cell.labels, seed), seed, N_ITEMS_AWD if is_awd else N_ITEMS)
+    if is_awd: return DataLoaders(*learn.dls.loaders[:2]).test_dl(train.iloc[idxs], with_labels=True)
+    return loaders([], [], _by_length([train[i] for i in idxs]), 64, _padded).loaders[2]
 
 def losses(args, cell, seed, epochs, head, body, clipped, factor=None) -> dict:
     "Run the fit in miniature and whole, and return the losses and the error on unused items"
     learn = learner(cell, seed, args)
-    if CELLS[cell].model == 'awd': dl = others_awd(learn, cell, seed, args)
-    else: dl = loaders([], [], others(cell, seed), 64, _padded if CELLS[cell].model == 'minilm' else None).loaders[2]
+    dl = others(learn, cell, seed, args)
     n_fit = epochs*len(learn.dls.train)
     steps = n_steps(n_fit)
     plan = learn.ulmfit_plan(epochs, head, body, factor, clip=None if clipped else math.inf)

@@ -11,7 +11,7 @@ from fastcore.foundation import L
 from fastcore.meta import delegates
 
 from . import ulmfit_plan  # noqa: F401, for `learn.ulmfit_plan`
-from .checks import check_names
+from .checks import check_data, check_names
 from .distributed import log_rank0
 from .groups.layer_groups import check_groups
 from .plan.origin import BodyLR, HeadLR
@@ -41,6 +41,7 @@ def body_lr_find(self:Learner,
     Start at the usual rate for this kind of network and this number of steps, or at the paper's η_L / 2.6, and lower it as long as the
     validation loss clearly improves. For recurrent networks, search nothing, and return the rate of the plan. Leave no trace on the
     learner"""
+    check_data(self)
     if body_prior(self, check_groups(self)).is_settled: return _planned_body_lr(self.ulmfit_plan(n_epoch, lr, **kwargs))
     res = search_body_lr(self, lr, lambda body_lr: self.ulmfit_plan(n_epoch, lr, body_lr, **kwargs), wd)
     if show_plot and rank_distrib() == 0: plot_search(res, 'group below the head')
@@ -81,7 +82,7 @@ def fit_ulmfit(self:Learner,
         plan = make_plan(ifnone(lr, defaults.lr), body_lr)
         check_plan(self, plan, cbs, reset_opt)
         state = checkpoint and read_checkpoint(self, checkpoint)
-        if state: lr,body_lr = map(ifnone, (lr, body_lr), _as_found(checkpoint_plan(state)))
+        if state: lr,body_lr = map(ifnone, (lr, body_lr), _rates_of(checkpoint_plan(state)))
         # The model may need the callbacks during the search, too
         with self.added_cbs(cbs):
             if lr is None: lr = _find_lr(self, plan, n_epoch, wd)
@@ -89,11 +90,12 @@ def fit_ulmfit(self:Learner,
     self.fit_plan(make_plan(lr, body_lr), cbs=cbs, wd=wd, checkpoint=checkpoint, checkpoint_every=checkpoint_every, reset_opt=reset_opt)
     if isinstance(lr, HeadLR) and rank_distrib() == 0: warn_of_collapse(self, lr)
 
-def _as_found(plan):
-    "Return the rates of the head and of the group below it, which were found when a run of `plan` began, as results of searches"
-    lrs,losses = np.reshape(plan.tried, (-1, 2)).T
-    lr = HeadLR(plan.phases[0].lrs[-1], lrs, losses, plan.lr_from)
-    return lr,plan.body_lr and BodyLR(plan.body_lr, np.array([]), np.array([]), plan.body_lr_from)
+def _rates_of(plan):
+    "Return the rates of the head and of the group below it in the `plan` of a checkpoint; one that was found, as the result of its search"
+    def _rate(lr, origin, search, kind):
+        return kind(lr, np.array([]), np.array([]), 'as in the checkpoint') if origin.startswith(search) else lr
+    return (_rate(plan.phases[0].lrs[-1], plan.lr_from, 'head_lr_find', HeadLR),
+            _rate(plan.body_lr, plan.body_lr_from, 'body_lr_find', BodyLR))
 
 def _find_lr(learn, plan, n_epoch, wd):
     "Find η_L for `n_epoch` epochs under the schedule and momentum of `plan`"

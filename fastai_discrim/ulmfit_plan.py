@@ -82,11 +82,11 @@ def _clip(learn, groups, clip):
     if clip is None: return usual_clip(learn, groups)
     return None if clip == inf else check_number(clip, 'clip')
 
-def _usual_factor(learn, groups, lr, body_lr):
+def _usual_factor(prior, n_groups, lr, body_lr):
     "Return the usual ratio of the rates of neighbouring groups of the body: the paper's with few groups and rates that the user chose"
-    if len(groups) > PAPER_GROUPS: return 1/BLOCK_DECAY
+    if n_groups > PAPER_GROUPS: return 1/BLOCK_DECAY
     is_found = isinstance(lr, HeadLR) or isinstance(body_lr, BodyLR)
-    return body_prior(learn, groups).factor if is_found else FACTOR
+    return prior.factor if is_found else FACTOR
 
 @patch
 @check_names
@@ -128,12 +128,12 @@ def ulmfit_plan(self:Learner,
     n,dead = len(groups),check_some_train(self, groups)
     gradual = _is_gradual(self, gradual, epochs, unfreezing)
     phases,clip = _phases(self, n, dead, n_epoch, strategy, gradual, down_to),_clip(self, groups, clip)
-    is_fall_given = not (factor is span is decay is None and min_scale == 0)
-    factor = ifnone(factor, FACTOR)
+    is_usual_fall = factor is span is decay is None and not min_scale
+    factor,prior = ifnone(factor, FACTOR),body_prior(self, groups)
     check_fall(factor, min_scale, span, decay)
-    rates = plan_rates(self, groups, lr, body_lr, factor, n_epoch*len(self.dls.train))
-    if not is_fall_given:
-        factor = _usual_factor(self, groups, lr, body_lr)
+    rates = plan_rates(self, prior, lr, body_lr, factor, n_epoch*len(self.dls.train))
+    if is_usual_fall:
+        factor = _usual_factor(prior, n, lr, body_lr)
         # From the head to the body, the paper's factor holds
         if factor != FACTOR: rates = dict(body_lr=rates['lr']/FACTOR, body_lr_from=f"1/{FACTOR} of the head's") | rates
     lrs = discriminative_lrs(rates['lr'], n, factor, min_scale, span, decay, rates.get('body_lr'))

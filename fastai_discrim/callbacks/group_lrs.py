@@ -62,10 +62,11 @@ def plot_group_lrs(self:Recorder,
     yscale:str='log', # 'log' or 'linear'; a slanted triangle looks like one on the linear scale
 ):
     "Plot the rate of each layer group over the last fit, and when each group trained, as `Plan.plot` does"
-    if not len(self.group_lrs):
+    lrs = self.group_lrs
+    if not len(lrs):
         raise ValueError('no rates are recorded: expected a fit of at least one batch before this, with a plan or schedule of '
                          'fastai_discrim, or its callbacks for layer groups; for any other fit add `cbs=GroupLRRecorder()`')
-    lrs,groups = self.group_lrs,check_groups(self.learn, at_least=1)
+    groups = check_groups(self.learn, at_least=1)
     # After `learn.regroup()` the names don't belong to the groups of the last fit
     names = group_labels(self.learn, groups) if len(groups) == lrs.shape[1] else None
     at,(n_epoch,n_iter) = np.array(self.group_lr_at),self.group_lr_fit

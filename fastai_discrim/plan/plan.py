@@ -38,12 +38,12 @@ class Plan:
     phases: Sequence[Phase] # The phases in order
     names: Sequence[str] = field(default=(), compare=False) # A name for each layer group, input first; for display only
     lr: float | None = field(default=None, compare=False) # η_L, the rate that all others follow; for display only
-    lr_from: str = field(default='', compare=False) # Origin of `lr`; for display only
+    lr_from: str = field(default='', compare=False) # Origin of `lr`; not compared
     tried: Sequence[tuple[float, float]] = field(default=(), compare=False) # Pairs of rate and loss from which `lr` was chosen; for display
     source: str = field(default='', compare=False) # Where the plan is published; for display only
     train_bn: bool | None = None # Do norm layers of frozen groups train? False also keeps their statistics; None for `learn.train_bn`
     body_lr: float | None = field(default=None, compare=False) # Rate of the group below the head, for display; None if it follows from `lr`
-    body_lr_from: str = field(default='', compare=False) # Origin of `body_lr`; for display only
+    body_lr_from: str = field(default='', compare=False) # Origin of `body_lr`; not compared
     passed_over: Sequence[str] = field(default=(), compare=False) # Names of groups that never train, as the user froze them; for display
     clip: float | None = None # Largest norm of the gradients; None for no clipping
 

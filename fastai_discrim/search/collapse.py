@@ -12,6 +12,7 @@ from .choice import lowers
 def has_collapsed(losses, head:HeadLR) -> bool:
     """Tell whether all of `losses`, those after fine-tuning, are closer to the loss of an untrained head than to that of a head trained on
     frozen features; False if the search, which found `head`, didn't measure both"""
+    if not np.isfinite(head.untrained): return False
     alone = np.nanmin(head.losses)
     return bool(len(losses) and lowers(head.untrained, alone) and min(losses) > (alone+head.untrained)/2)
 

@@ -7,12 +7,12 @@ from ..checks import as_rate, check_number
 from ..groups.layer_groups import own_lr
 from ..plan.origin import BodyLR, HeadLR, lr_and_origin
 from ..plan.rates import FACTOR
-from .body_prior import body_prior
+from .body_prior import BodyPrior
 
 
 def plan_rates(
     learn:Learner, # The learner that is to run the plan
-    groups:list, # Its layer groups
+    prior:BodyPrior, # The usual rate of its body
     lr:float|HeadLR, # Peak rate of the head; None for `learn.lr`
     body_lr:float|BodyLR, # Peak rate of the group below the head; None to choose it by rule
     factor:float, # The paper's ratio of the head's rate to that of the group below
@@ -21,7 +21,7 @@ def plan_rates(
     "Return the rates of the head and of the group below it, with their origin"
     origin = dict(lr=own_lr(learn), lr_from='learn.lr') if lr is None else _lr(lr)
     check_number(origin['lr'], 'lr')
-    body_lr,body_lr_from = _body_lr(learn, groups, lr, origin['lr']/factor, body_lr, n_steps)
+    body_lr,body_lr_from = _body_lr(prior, lr, origin['lr']/factor, body_lr, n_steps)
     if body_lr is None: return origin
     return origin | _beside(lr, body_lr) | dict(body_lr=body_lr, body_lr_from=body_lr_from)
 
@@ -34,14 +34,12 @@ def _lr(lr):
         origin['lr_from'] = f'lr_find, {field}'
     return origin
 
-def _body_lr(learn, groups, lr, papers_lr, body_lr, n_steps):
+def _body_lr(prior, lr, papers_lr, body_lr, n_steps):
     "Return the rate of the group below the head, or None for the paper's ratio, and its origin"
     if isinstance(body_lr, BodyLR): return body_lr.lr,f'body_lr_find, {body_lr.how}'
     if body_lr is not None: return as_rate(body_lr, 'body_lr'),'given'
-    prior = body_prior(learn, groups)
     if prior.lr is None: return None,''
-    if isinstance(lr, HeadLR):
-        return prior.lr_in(n_steps),prior.origin(n_steps)
+    if isinstance(lr, HeadLR): return prior.lr_in(n_steps),prior.origin(n_steps)
     # The user chose the head's rate: the paper's ratio holds, unless it gives a rate that destroys such networks
     if prior.is_limit and prior.lr < papers_lr: return prior.lr,f'lowered from {papers_lr:.1e} to the limit for {prior.kind}'
     return None,''

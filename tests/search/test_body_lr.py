@@ -338,7 +338,7 @@ def test_bad_input(mlp, args, kw):
 
 def test_one_group_and_no_batch(tmp_path):
     with pytest.raises(ValueError, match='1 layer group'): find(make_mlp(tmp_path, splitter=lambda m: [list(m.parameters())]))
-    with pytest.raises(ValueError, match='batch'): find(make_mlp(tmp_path, n=4))
+    with pytest.raises(ValueError, match='batch'): find(make_clas(tmp_path, n=6))
 
 @pytest.mark.parametrize('train', [True, False], ids=['train', 'valid'])
 @pytest.mark.parametrize('ex', [CancelFitException, CancelEpochException, CancelTrainException, CancelValidException])
