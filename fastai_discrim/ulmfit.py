@@ -17,7 +17,7 @@ from .groups.layer_groups import check_groups
 from .plan.origin import BodyLR, HeadLR
 from .plan.rates import FACTOR
 from .run.checkpoint_file import check_checkpoint, read_checkpoint
-from .run.fit_plan import check_plan
+from .run.fit_plan import check_plan, run_checked
 from .run.run_identity import checkpoint_plan
 from .search import head_lr as _head_lr  # noqa: F401, for `learn.head_lr_find`
 from .search.body_lr import search_body_lr
@@ -72,22 +72,24 @@ def fit_ulmfit(self:Learner,
     >>> learn.recorder.plan   # what ran, and where its rates came from
     Plan: 3 epochs, 3 phases, 3 groups; peak rates; η_L = ..., head_lr_find, validation loss of the head...
     """
-    make_plan = partial(self.ulmfit_plan, n_epoch, **kwargs)
+    make_plan,state = partial(self.ulmfit_plan, n_epoch, **kwargs),None
     # Instantiate classes once, for the search and the fit
     cbs = L(cbs).map(lambda cb: cb() if isinstance(cb, type) else cb)
+    # Check everything before the search, with a stand-in for an unknown rate
+    check_checkpoint(checkpoint, checkpoint_every)
     # Nothing is searched if the user gives a number for `lr`
-    if lr is None or isinstance(lr, HeadLR) and body_lr is None:
-        # Check everything before the search, with a stand-in for the unknown rate
-        check_checkpoint(checkpoint, checkpoint_every)
-        plan = make_plan(ifnone(lr, defaults.lr), body_lr)
-        check_plan(self, plan, cbs, reset_opt)
+    searches = lr is None or isinstance(lr, HeadLR) and body_lr is None
+    plan = make_plan(defaults.lr if lr is None else lr, body_lr)
+    check_plan(self, plan, cbs, reset_opt)
+    if searches:
         state = checkpoint and read_checkpoint(self, checkpoint)
         if state: lr,body_lr = map(ifnone, (lr, body_lr), _rates_of(checkpoint_plan(state)))
         # The model may need the callbacks during the search, too
         with self.added_cbs(cbs):
             if lr is None: lr = _find_lr(self, plan, n_epoch, wd)
             if body_lr is None: body_lr = _find_body_lr(self, n_epoch, lr, wd, kwargs)
-    self.fit_plan(make_plan(lr, body_lr), cbs=cbs, wd=wd, checkpoint=checkpoint, checkpoint_every=checkpoint_every, reset_opt=reset_opt)
+        plan = make_plan(lr, body_lr)
+    run_checked(self, plan, cbs, wd, checkpoint, checkpoint_every, reset_opt, state=state)
     if isinstance(lr, HeadLR) and rank_distrib() == 0: warn_of_collapse(self, lr)
 
 def _rates_of(plan):

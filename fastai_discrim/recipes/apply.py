@@ -14,7 +14,7 @@ from ..groups.text_models import is_language_model
 from ..plan.origin import HeadLR
 from ..plan.passed_over import pass_over_in_plan
 from ..run.checkpoint_file import check_checkpoint
-from ..run.fit_plan import check_plan, has_clip
+from ..run.fit_plan import check_plan, has_clip, run_checked
 from ..run.run_identity import check_run
 from ..user_warning import warn_user
 from .recipe import LM, Recipe
@@ -64,7 +64,7 @@ def apply_recipe(self:Learner,
     _check_clipping(self, recipe, cbs)
     groups = check_groups(self, reset_opt)
     plan = pass_over_in_plan(replace(plan, names=group_labels(self, groups)), check_some_train(self, groups))
-    if checkpoint is not None: check_run(self, plan, checkpoint, recipe.wd, reset_opt)
+    state = None if checkpoint is None else check_run(self, plan, checkpoint, recipe.wd, reset_opt)[1]
     if self.opt is None or reset_opt: renew_opt(self)
     _set_betas(self.opt, recipe)
-    self.fit_plan(plan, cbs, recipe.wd, checkpoint, checkpoint_every=checkpoint_every, start_epoch=start_epoch)
+    run_checked(self, plan, cbs, recipe.wd, checkpoint, checkpoint_every, start_epoch=start_epoch, state=state)

@@ -135,11 +135,12 @@ def restore(learn:Learner, state:dict):
     set_data_state(learn, of_this_process(state)['start'])
     set_learner_state(learn, learner_part(state))
 
-def checkpointing(learn:Learner, plan:Plan, name:str, every:int|None, wd:float|None, reset_opt:bool) -> tuple:
-    """Begin a run, resume it, or load its result, by its checkpoint `name`. Return the plan as it was first run, and a `Checkpointing`, or
-    None if the run is finished. Raise `ValueError` if the checkpoint belongs to another run"""
+def checkpointing(learn:Learner, plan:Plan, name:str, every:int|None, wd:float|None, reset_opt:bool, state:dict|None=None) -> tuple:
+    """Begin a run, resume it, or load its result, by its checkpoint `name`, whose content is `state` if it was read before. Return the
+    plan as it was first run, and a `Checkpointing`, or None if the run is finished. Raise `ValueError` if the checkpoint belongs to
+    another run"""
     file = checkpoint_file(learn, name)
-    identity,state = check_run(learn, plan, name, wd, reset_opt)
+    identity,state = check_run(learn, plan, name, wd, reset_opt, state)
     if not state: return plan,Checkpointing(file, identity, every)
     plan = checkpoint_plan(state)
     if not state['finished']:

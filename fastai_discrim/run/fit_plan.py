@@ -114,30 +114,34 @@ def fit_plan(self:Learner,
     >>> np.array_equal(learn.recorder.group_lrs, plan.lrs(len(learn.dls.train)))   # it ran as planned
     True
     """
+    check_checkpoint(checkpoint, checkpoint_every, start_epoch)
+    check_plan(self, plan, cbs, reset_opt)
+    run_checked(self, plan, cbs, wd, checkpoint, checkpoint_every, reset_opt, start_epoch)
+
+def run_checked(learn:Learner, plan:Plan, cbs, wd, checkpoint, checkpoint_every, reset_opt=False, start_epoch=0, state:dict|None=None):
+    "Fit as `fit_plan` does, after `check_plan`; `state` is the content of the checkpoint, if it was read before"
     # Imported here, as these import callbacks of fastai that change the default callbacks of every learner
     from fastai.callback.training import GradientClip
 
     from .checkpointing import checkpointing
     from .phase_ending import PhaseEnding
     from .plan_callbacks import PlanScheduler, PlanUnfreezing
-    check_checkpoint(checkpoint, checkpoint_every, start_epoch)
-    check_plan(self, plan, cbs, reset_opt)
-    plan = pass_over_in_plan(plan, check_some_train(self, check_groups(self, reset_opt)))
-    if has_clip(self, cbs): plan = replace(plan, clip=None)
-    _warn_of_one_step(plan, len(self.dls.train))
+    plan = pass_over_in_plan(plan, check_some_train(learn, check_groups(learn, reset_opt)))
+    if has_clip(learn, cbs): plan = replace(plan, clip=None)
+    _warn_of_one_step(plan, len(learn.dls.train))
     saving,begin = None,(start_epoch, 0)
     if checkpoint is not None:
-        plan,saving = checkpointing(self, plan, checkpoint, checkpoint_every, wd, reset_opt)
+        plan,saving = checkpointing(learn, plan, checkpoint, checkpoint_every, wd, reset_opt, state)
         # The run is finished
         if saving is None: return
         begin = saving.begin
-    with plan_loop(self, plan, *begin) as loop:
+    with plan_loop(learn, plan, *begin) as loop:
         ours = [PlanUnfreezing(plan), PlanScheduler(plan, loop), LossGuard(plan, checkpoint, checkpoint_every)]
-        if hasattr(self, 'recorder'): ours.append(RunRecorder(plan))
+        if hasattr(learn, 'recorder'): ours.append(RunRecorder(plan))
         if any(p.early_stop for p in plan.phases): ours.append(PhaseEnding(plan, loop))
         if plan.clip is not None: ours.append(GradientClip(plan.clip))
-        cbs = [*ours, *_debias(self, plan), *L(cbs)]
+        cbs = [*ours, *_debias(learn, plan), *L(cbs)]
         if saving is not None:
             saving.loop = loop
             cbs.append(saving)
-        self.fit(plan.n_epoch, lr=list(plan.phases[0].lrs), wd=wd, cbs=cbs, reset_opt=reset_opt, start_epoch=start_epoch)
+        learn.fit(plan.n_epoch, lr=list(plan.phases[0].lrs), wd=wd, cbs=cbs, reset_opt=reset_opt, start_epoch=start_epoch)

@@ -69,10 +69,10 @@ def check_same_run(file:Path, old:dict, new:dict):
         raise ValueError(f'{file} belongs to another run: {"; ".join(diffs)}: expected the same; give this run another name for its '
                          'checkpoint, or delete that file')
 
-def check_run(learn:Learner, plan:Plan, name:str, wd:float|None, reset_opt:bool) -> tuple:
-    """Return the `run_identity` of a run and the content of its checkpoint `name`, None if there is none. Raise `ValueError` if the
-    checkpoint belongs to another run"""
-    identity,state = run_identity(learn, plan, wd, reset_opt),read_checkpoint(learn, name)
+def check_run(learn:Learner, plan:Plan, name:str, wd:float|None, reset_opt:bool, state:dict|None=None) -> tuple:
+    """Return the `run_identity` of a run and the content of its checkpoint `name`, None if there is none; read it unless it is given as
+    `state`. Raise `ValueError` if the checkpoint belongs to another run"""
+    identity,state = run_identity(learn, plan, wd, reset_opt),state or read_checkpoint(learn, name)
     if state: check_same_run(checkpoint_file(learn, name), state['identity'], identity)
     return identity,state
 

@@ -16,7 +16,8 @@ from run.resumed import MAKERS, check, check_maker, outcome, plan_of, strange
 from fastai_discrim.plan.phase import EarlyStop
 from fastai_discrim.plan.schedules import OneCycle
 from fastai_discrim.recipes import recipes
-from fastai_discrim.run.checkpoint_file import checkpoint_file, read
+from fastai_discrim.run.checkpoint_file import checkpoint_file, read, read_checkpoint
+from fastai_discrim.run.fit_plan import check_plan
 
 
 @pytest.mark.parametrize('name', MAKERS)
@@ -215,6 +216,29 @@ def test_a_recipe_goes_on(tmp_path):
     want = run()
     run((2, 3), checkpoint='r')
     assert outcome(run(checkpoint='r')) == outcome(want)
+
+RESUMABLE = dict(fit_plan=lambda learn, **kw: learn.fit_plan(learn.ulmfit_plan(2, 1e-2), **kw),
+                 fit_ulmfit=lambda learn, **kw: learn.fit_ulmfit(2, **kw),
+                 apply_recipe=lambda learn, **kw: learn.apply_recipe(recipes.scripts_clas, 5, **kw))
+
+@pytest.mark.parametrize('name', RESUMABLE)
+def test_a_resumed_call_reads_the_checkpoint_once_and_checks_the_plan_once(tmp_path, monkeypatch, name):
+    "Also `fit_ulmfit`, which takes the rates from the checkpoint"
+    calls = []
+    def _count(module, f):
+        def _counted(*args, **kw):
+            calls.append(f.__name__)
+            return f(*args, **kw)
+        monkeypatch.setattr(f'fastai_discrim.{module}.{f.__name__}', _counted)
+    for module in ('ulmfit', 'run.run_identity'): _count(module, read_checkpoint)
+    for module in ('ulmfit', 'run.fit_plan', 'recipes.apply'): _count(module, check_plan)
+    for cbs in (StopAt(1, 1), None):
+        learn = make_clas(tmp_path)
+        calls.clear()
+        try:
+            with learn.no_bar(), learn.no_logging(): RESUMABLE[name](learn, cbs=cbs, checkpoint='r')
+        except KeyboardInterrupt: pass
+    assert calls.count('read_checkpoint') == calls.count('check_plan') == 1
 
 def test_in_an_own_folder_and_by_two_names(tmp_path):
     learn = make_mlp(tmp_path/'deep', model_dir='elsewhere')
