@@ -3,10 +3,10 @@
     python benchmarks/rates.py [--cells minilm_trec6_300 minilm_trec6_100 ..] [--seeds 1] [--heads 0.00078 ..] [--unclipped] [--epochs 1]
     python benchmarks/rates.py --table
 
-The cells are those of real_models.py. For each pair of rates the plan of `fit_ulmfit` runs whole, and in miniature as in `body_lr_find`: in
-half of the steps, and in at most 40. For the AWD-LSTM, the factor by which the rates of the body fall differs, too. The gradients of the
-transformer are clipped as in `fit_ulmfit`, or not at all. Whole fit and miniature are evaluated on 400 training items (AWD-LSTM: 1,500)
-that neither train nor validate, never on the test set.
+The cells are those of real_models.py. For each pair of rates the plan of `fit_ulmfit` runs whole, and in miniature as in `body_lr_find`:
+in half of the steps, and in at most 40. For the AWD-LSTM, the factor by which the rates of the body fall differs, too, and the fraction of
+the fit in which the rates rise. The gradients of the transformer are clipped as in `fit_ulmfit`, or not at all. Whole fit and miniature
+are evaluated on 400 training items (AWD-LSTM: 1,500) that neither train nor validate, never on the test set.
 Results: --out gets a line of JSON when a fit ends; fits that are in --out are not run again."""
 import argparse
 import json
@@ -25,16 +25,21 @@ from real_models_report import title
 from text_data import SHARED, tokens
 from text_report import markdown
 
+from fastai_discrim.plan.schedules import STLR
 from fastai_discrim.search.body_lr import n_steps
 from fastai_discrim.search.miniature import miniature_losses
 from fastai_discrim.search.restored import restored
 
-# Rates of head and body, by model, and the factor by which those of the body fall; None for the default. For MiniLM, the first head's rate
-# is that found with a frozen body, and three pairs have the paper's ratio; for EfficientNet-Lite0, it is the one that the search
+# Rates of head and body, by model, the factor by which those of the body fall, and `cut_frac`; None for the default. For MiniLM, the first
+# head's rate is that found with a frozen body, and three pairs have the paper's ratio; for EfficientNet-Lite0, it is the one that the search
 # finds on CIFAR-10 with 50 labels per class
 MINILM = [(.056, 3e-4), (.01, 3e-4), (.003, 3e-4), (.001, 3e-4), (.00078, 3e-4), (.00052, 2e-4), (.00026, 1e-4), (.003, 1e-3)]
-PAIRS = dict(minilm=[(*pair, None) for pair in MINILM], lite0=[(.0018, 1e-3, None), (.0018, 2e-3, None), (.0018, 3e-3, None)],
-             awd=[(.003, .001, 1.), (.003, .003, 1.), (.003, .003, 2.6), (.003, .0077, 1.), (.003, .0077, 2.6)])
+LITE0 = [(.0018, 1e-3), (.0018, 2e-3), (.0018, 3e-3)]
+AWD = [(.003, .001, 1., None), (.003, .003, 1., None), (.003, .003, 2.6, None), (.003, .0077, 1., None), (.003, .0077, 2.6, None),
+       (.003, .003, 1., .5), (.003, .0077, 1., .5)]
+PAIRS = dict(minilm=[(*pair, None, None) for pair in MINILM], lite0=[(*pair, None, None) for pair in LITE0], awd=AWD)
+# Fields of a result that say which fit it is
+KEYS = 'cell', 'seed', 'epochs', 'head', 'body', 'clipped', 'factor', 'cut_frac'
 # Items on which a fit is evaluated, at most
 N_ITEMS,N_ITEMS_AWD = 400,1500
 
@@ -55,13 +60,13 @@ def others(learn, name, seed, args):
     if is_awd: return DataLoaders(*learn.dls.loaders[:2]).test_dl(train.iloc[idxs], with_labels=True)
     return loaders([], [], _by_length([train[i] for i in idxs]), 64, _padded).loaders[2]
 
-def losses(args, cell, seed, epochs, head, body, clipped, factor=None) -> dict:
+def losses(args, cell, seed, epochs, head, body, clipped, factor=None, cut_frac=None) -> dict:
     "Run the fit in miniature and whole, and return the losses and the error on unused items"
     learn = learner(cell, seed, args)
     dl = others(learn, cell, seed, args)
     n_fit = epochs*len(learn.dls.train)
     steps = n_steps(n_fit)
-    plan = learn.ulmfit_plan(epochs, head, body, factor, clip=None if clipped else math.inf)
+    plan = learn.ulmfit_plan(epochs, head, body, factor, cut_frac, clip=None if clipped else math.inf)
     with learn.no_bar(),learn.no_logging():
         set_seed(seed)
         with restored(learn):
@@ -79,15 +84,15 @@ def read(path) -> list:
 def table(runs) -> str:
     "Make a table with one row for each pair of rates: mean losses after the miniature and after the fit, and the mean error of the fit"
     rows = []
-    def _key(r): return r['cell'],r['steps'],r['head'],r['body'],r['clipped'],r.get('factor')
+    def _key(r): return r['cell'],r['steps'],r['head'],r['body'],r['clipped'],r.get('factor'),r.get('cut_frac', STLR.cut_frac)
     by_cell = sorted(runs, key=lambda r: list(CELLS).index(r['cell']))
     for key in dict.fromkeys(map(_key, by_cell)):
-        same,(cell,steps,head,body,clipped,factor) = [r for r in runs if _key(r) == key],key
+        same,(cell,steps,head,body,clipped,factor,cut_frac) = [r for r in runs if _key(r) == key],key
         mean = {k: np.mean([r[k] for r in same]) for k in ('miniature_loss', 'loss', 'error')}
         shown = f'{mean["miniature_loss"]:.2f}',f'{mean["loss"]:.2f}',f'{100*mean["error"]:.1f}'
-        how = f'{head:g}', f'{body:g}', f'{factor:g}' if factor else '', 'yes' if clipped else 'no'
+        how = f'{head:g}', f'{body:g}', f'{factor:g}' if factor else '', f'{cut_frac:g}', 'yes' if clipped else 'no'
         rows.append((f'{CELLS[cell].model}, {title(cell)}', steps, *how, *shown, len(same)))
-    columns = 'cell', 'steps', 'head at', 'body at', 'factor', 'clipped', 'loss, miniature', 'loss, whole fit', 'error, %', 'seeds'
+    columns = 'cell', 'steps', 'head at', 'body at', 'factor', 'rise', 'clipped', 'loss, miniature', 'loss, whole fit', 'error, %', 'seeds'
     return markdown(columns, *rows)
 
 def main():
@@ -111,11 +116,11 @@ def main():
     todo = [] if args.table else [(c, s, *pair) for s in range(args.seeds) for c in args.cells for pair in PAIRS[CELLS[c].model]
                                   if args.heads is None or pair[0] in args.heads]
     how = versions(args) if todo else {}
-    for cell,seed,head,body,factor in todo:
+    for cell,seed,head,body,factor,cut_frac in todo:
         clipped = CELLS[cell].model == 'minilm' and not args.unclipped
         what = dict(cell=cell, seed=seed, epochs=args.epochs or CELLS[cell].epochs, head=head, body=body, clipped=clipped)
-        if factor: what['factor'] = factor
-        if any(what.items() <= r.items() for r in read(args.out)): continue
+        what |= {k: v for k,v in dict(factor=factor, cut_frac=cut_frac).items() if v}
+        if any(what == {k: v for k,v in r.items() if k in KEYS} for r in read(args.out)): continue
         measured = losses(args, **what)
         with args.out.open('a') as f: f.write(json.dumps(what | measured | how) + '\n')
     print(table(read(args.out)))

@@ -111,6 +111,10 @@ def count_items(dl) -> int|None:
     try: return len(dl.dataset)
     except (AttributeError, TypeError): return None
 
+def batch_size(dl) -> int|None:
+    "Return the batch size of a loader of fastai or torch, or None if it has none"
+    return getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None)
+
 def has_valid(learn) -> bool:
     "Tell whether a learner has batches to validate on"
     loaders = learn.dls.loaders

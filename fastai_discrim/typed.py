@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     class PlanArgs(TypedDict, total=False):
         "Arguments that `fit_ulmfit` and `body_lr_find` pass on to `ulmfit_plan`"
         factor: float | None
-        cut_frac: float
+        cut_frac: float | None
         ratio: float
         epochs: float | Sequence[float] | None
         down_to: int

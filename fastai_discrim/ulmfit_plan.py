@@ -40,11 +40,11 @@ def _strategy(unfreezing, epochs, down_to):
                          'give them to the strategy')
     return unfreezing
 
-def _shape(sched, cut_frac, ratio):
+def _shape(sched, cut_frac, ratio, usual_cut_frac):
     "Return the schedule of each cycle"
-    if sched is None: return STLR(cut_frac, ratio)
+    if sched is None: return STLR(ifnone(cut_frac, usual_cut_frac), ratio)
     if not isinstance(sched, Schedule): raise TypeError(f'sched={sched!r}: expected a Schedule, such as STLR() or OneCycle()')
-    if STLR(cut_frac, ratio) != STLR():
+    if cut_frac is not None or ratio != STLR.ratio:
         raise ValueError(f'cut_frac={cut_frac} and ratio={ratio} with sched={sched}: expected one of the two ways; give them to `sched`')
     return sched
 
@@ -82,10 +82,9 @@ def _clip(learn, groups, clip):
     if clip is None: return usual_clip(learn, groups)
     return None if clip == inf else check_number(clip, 'clip')
 
-def _usual_factor(prior, n_groups, lr, body_lr):
+def _usual_factor(prior, n_groups, is_found):
     "Return the usual ratio of the rates of neighbouring groups of the body: the paper's with few groups and rates that the user chose"
     if n_groups > PAPER_GROUPS: return 1/BLOCK_DECAY
-    is_found = isinstance(lr, HeadLR) or isinstance(body_lr, BodyLR)
     return prior.factor if is_found else FACTOR
 
 @patch
@@ -95,7 +94,7 @@ def ulmfit_plan(self:Learner,
     lr:float|HeadLR|None=None, # Peak rate of the head, η_L, or the result of `head_lr_find`; None for `learn.lr`
     body_lr:float|BodyLR|None=None, # Peak rate of the group below the head, from which the lower ones fall; None for a rule
     factor:float|None=None, # Each group's rate is that of the group above divided by this; None for 2.6, in some bodies less (below)
-    cut_frac:float=0.1, # Fraction of each cycle in which the rate rises
+    cut_frac:float|None=None, # Fraction of each cycle in which the rate rises; None for 0.1, in some fits 0.5 (below)
     ratio:float=32, # Each cycle starts and ends at the peak rate divided by this
     epochs=None, # Epochs before each next group opens, one or a list, head first, a cycle per phase; None for 8 % of the fit, in one cycle
     down_to:int=0, # Index of the lowest group that trains
@@ -111,7 +110,8 @@ def ulmfit_plan(self:Learner,
     clip:float|None=None, # Largest norm of the gradients, `inf` for no clipping; None for 1 if the body has layer norms
 ) -> Plan: # The plan, which `learn.fit_plan(plan)` runs
     """Plan gradual unfreezing, discriminative rates and slanted triangular schedules (ULMFiT, sections 3.2 and 3.3). Without `factor`, the
-    rates of the body fall by 0.9 per group in a network of over 5 groups, and are equal in a recurrent classifier if `lr` was found
+    rates of the body fall by 0.9 per group in a network of over 5 groups. In a recurrent classifier whose `lr` was found, they are equal,
+    and rise in the first half of each cycle
 
     >>> learn.ulmfit_plan(3, 1e-2, epochs=1)
     Plan: 3 epochs, 3 phases, 3 groups; peak rates; η_L = 0.01, given
@@ -124,16 +124,18 @@ def ulmfit_plan(self:Learner,
     n_epoch,epochs,factor = check_count(n_epoch),plain_number(epochs),plain_number(factor)
     check_train_bn(train_bn)
     check_flag(gradual, 'gradual', 'to open a language model whole')
-    groups,strategy,sched = check_groups(self),_strategy(unfreezing, epochs, down_to),_shape(sched, cut_frac, ratio)
-    n,dead = len(groups),check_some_train(self, groups)
+    groups,strategy = check_groups(self),_strategy(unfreezing, epochs, down_to)
+    n,dead,prior = len(groups),check_some_train(self, groups),body_prior(self, groups)
+    is_found = isinstance(lr, HeadLR) or isinstance(body_lr, BodyLR)
+    sched = _shape(sched, cut_frac, ratio, prior.cut_frac if is_found else STLR.cut_frac)
     gradual = _is_gradual(self, gradual, epochs, unfreezing)
     phases,clip = _phases(self, n, dead, n_epoch, strategy, gradual, down_to),_clip(self, groups, clip)
     is_usual_fall = factor is span is decay is None and not min_scale
-    factor,prior = ifnone(factor, FACTOR),body_prior(self, groups)
+    factor = ifnone(factor, FACTOR)
     check_fall(factor, min_scale, span, decay)
     rates = plan_rates(self, prior, lr, body_lr, factor, n_epoch*len(self.dls.train))
     if is_usual_fall:
-        factor = _usual_factor(prior, n, lr, body_lr)
+        factor = _usual_factor(prior, n, is_found)
         # From the head to the body, the paper's factor holds
         if factor != FACTOR: rates = dict(body_lr=rates['lr']/FACTOR, body_lr_from=f"1/{FACTOR} of the head's") | rates
     lrs = discriminative_lrs(rates['lr'], n, factor, min_scale, span, decay, rates.get('body_lr'))

@@ -104,7 +104,7 @@ def test_where_the_heads_rate_came_from_is_kept_with_the_plan(clas):
     found = HeadLR(1e-2, [1e-2], [.5], 'as <told>')
     plan = clas.ulmfit_plan(6, found, body_lr=1e-2/2.6)
     assert plan.lr_from == 'head_lr_find, as <told>'
-    assert clas.ulmfit_plan(6, found, body_lr=1e-2/2.6, factor=2.6) == clas.ulmfit_plan(6, 1e-2)
+    assert clas.ulmfit_plan(6, found, body_lr=1e-2/2.6, factor=2.6, cut_frac=.1) == clas.ulmfit_plan(6, 1e-2)
     assert 'η_L = 0.01, head_lr_find, as <told>' in repr(plan) and 'as &lt;told&gt;' in plan._repr_html_()
     assert Plan.from_json(plan.to_json()).lr_from == plan.lr_from
     assert clas.ulmfit_plan(6).lr_from == 'learn.lr' and clas.ulmfit_plan(6, 1e-2).lr_from == 'given'
@@ -197,7 +197,7 @@ def test_the_rate_is_searched_for_under_any_schedule_and_strategy(mlp, kw):
 CONFLICTS = {
     'cut_frac': (dict(sched=STLR(), cut_frac=.2),
                  r'cut_frac=0.2 and ratio=32 with sched=STLR\(.*\): expected one of the two ways; give them to `sched`'),
-    'ratio': (dict(sched=OneCycle(), ratio=20), r'cut_frac=0.1 and ratio=20 with sched=OneCycle'),
+    'ratio': (dict(sched=OneCycle(), ratio=20), r'cut_frac=None and ratio=20 with sched=OneCycle'),
     'epochs': (dict(unfreezing=ChainThaw(), epochs=2),
                r'epochs=2 and down_to=0 with unfreezing=ChainThaw\(epochs=1\): expected one of the two ways'),
     'a fraction': (dict(unfreezing=ChainThaw(), epochs=.5), r'epochs=0.5 and down_to=0'),
@@ -272,14 +272,22 @@ def test_a_plan_says_how_low_the_lowest_rate_is(tmp_path):
         assert 'lowest' not in repr(learn.ulmfit_plan(13, 1e-2, **kw))
 
 def test_a_recurrent_body_has_one_rate_if_it_is_found(clas):
-    found,body_lr = HeadLR(5e-3, np.array([5e-3]), np.array([.5]), 'as told'),3e-3
+    found,body_lr = HeadLR(5e-3, np.array([5e-3]), np.array([.5]), 'as told'),8**.5/1000
     plan = clas.ulmfit_plan(6, found)
     assert plan.phases[0].lrs == pytest.approx([*[body_lr]*4, 5e-3])
-    assert (plan.body_lr, plan.body_lr_from) == (body_lr, 'what is usual for recurrent networks')
+    assert (plan.body_lr, plan.body_lr_from) == (body_lr, 'what is usual for recurrent networks in batches of 8')
     # The user decides how they fall, or chooses the head's rate, as the paper does
     assert clas.ulmfit_plan(6, found, factor=2.6).phases[0].lrs == pytest.approx([*(body_lr/2.6**i for i in (3, 2, 1, 0)), 5e-3])
     assert clas.ulmfit_plan(6, found, span=8).phases[0].lrs[0] == pytest.approx(body_lr/8)
     assert clas.ulmfit_plan(6, 1e-2).phases[0].lrs == pytest.approx([1e-2/2.6**i for i in (4, 3, 2, 1, 0)])
+
+def test_the_rates_of_a_recurrent_body_rise_for_longer_if_they_are_found(clas, lm, mlp):
+    found = HeadLR(5e-3, np.array([5e-3]), np.array([.5]), 'as told')
+    def _sched(learn, *args, **kw): return learn.ulmfit_plan(6, *args, **kw).phases[0].sched
+    assert _sched(clas, found) == _sched(clas, found, epochs=1) == STLR(.5) and _sched(clas, found, ratio=8) == STLR(.5, 8)
+    assert _sched(clas, 1e-2) == _sched(lm, found) == _sched(mlp, found) == STLR()
+    # The user decides
+    assert _sched(clas, found, cut_frac=.1) == STLR() and _sched(clas, found, sched=OneCycle()) == OneCycle()
 
 @pytest.mark.parametrize('n_groups,factor', [(3, 2.6), (5, 2.6), (6, 1/.9), (13, 1/.9)])
 def test_rates_of_deep_models_fall_slowly(tmp_path, n_groups, factor):

@@ -8,7 +8,7 @@ import numpy as np
 from fastai.learner import Learner
 from fastai.torch_core import get_model
 
-from ..checks import count_items
+from ..checks import batch_size, count_items
 from ..data_state import whole_loader
 from ..distributed import n_processes
 from ..groups.layer_groups import check_groups
@@ -34,10 +34,6 @@ def _tensors_text(tensors):
 def _loss_name(learn):
     "Return the name of the loss function; after Ctrl-C a callback such as `MixUp` leaves its own in place"
     return func_name(getattr(getattr(learn.loss_func, '__self__', None), 'old_lf', learn.loss_func))
-
-def batch_size(dl) -> int|None:
-    "Return the batch size of a loader of fastai or torch, or None if it has none"
-    return getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None)
 
 def run_identity(learn:Learner, plan:Plan, wd:float|None=None, reset_opt:bool=False) -> dict:
     "Return what must be the same to resume a run, by name, to compare and to show"

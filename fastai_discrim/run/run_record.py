@@ -14,10 +14,10 @@ from fastcore.basics import patch
 from .. import __version__
 from ..callbacks.base import FitCallback
 from ..callbacks.group_lrs import record_on
-from ..checks import count_items
+from ..checks import batch_size, count_items
 from ..plan.json_text import dumps, json_number, jsonable
 from ..plan.plan import Plan
-from .run_identity import batch_size, func_name
+from .run_identity import func_name
 
 
 def _simple_args(cb):

@@ -9,8 +9,11 @@ from fastai.optimizer import OptimWrapper
 from fastai.torch_core import get_model
 from torch import nn
 
+from ..checks import batch_size
+from ..distributed import n_processes
 from ..groups.text_models import is_language_model
 from ..plan.rates import FACTOR
+from ..plan.schedules import STLR
 
 # Rate of a pretrained transformer's top block under Adam, by the least width of its layers, widest first. Source: Clark et al. 2020
 # (ELECTRA), table 7, for a large, a base and a small model. Devlin et al. 2019 (BERT), appendix A.3, use 2e-5 to 5e-5 for all layers of a
@@ -21,9 +24,10 @@ BATCH_NORM_LR = 1e-3
 # A shorter fit needs a higher rate, or the features hardly adapt: the usual rate times the square root of BATCH_NORM_STEPS / steps, at most
 # three times the usual rate (measured on EfficientNet-Lite0 by `benchmarks/rates.py`)
 BATCH_NORM_STEPS,BATCH_NORM_HIGHEST = 200,3.
-# Rate of all groups in the body of a recurrent classifier (measured on the AWD-LSTM by `benchmarks/rates.py`). If the rates fall by 2.6 per
-# group, the lowest hardly learn in few steps; at twice this rate, newly opened groups may destroy a weakly pretrained network
-RECURRENT_LR,RECURRENT_FACTOR = 3e-3,1.
+# Rate of all groups in the body of a recurrent classifier: this times the square root of the batch size, the scaling rule for Adam (Malladi
+# et al. 2022), within the sizes that were measured (AWD-LSTM, `benchmarks/rates.py`). If the rates fell by 2.6 per group, the lowest would
+# hardly learn in few steps. Half of the fit as the rise: a group that opens near the peak takes full steps at once, which can destroy it
+RECURRENT_LR,RECURRENT_SIZES,RECURRENT_FACTOR,RECURRENT_CUT_FRAC = 1e-3,(8, 64),1.,.5
 # Ratio of a block's rate to that of the block above it (Clark et al. 2020: 0.8 for small models, 0.9 for large ones)
 BLOCK_DECAY = 0.9
 # Largest norm of a transformer's gradients (BERT's `optimization.py`; also the default of Hugging Face's `Trainer`)
@@ -40,6 +44,7 @@ class BodyPrior:
     full_steps: int = 0 # A fit of fewer steps needs a higher rate
     highest: float = 1. # How many times higher, at most
     factor: float = FACTOR # Ratio of the rate of a group of the body to that of the group below it
+    cut_frac: float = STLR.cut_frac # Fraction of the cycle in which the rate rises
 
     def lr_in(self,
         n_steps:int, # Number of steps of the fit
@@ -90,7 +95,11 @@ def usual_clip(
 def _recurrent_prior(learn, groups):
     "Return the usual rate of a recurrent body. A search is unnecessary: in a few steps, ever higher rates seem better"
     if is_language_model(learn) or not _is_adaptive(learn, groups[-1]): return BodyPrior(None, 'recurrent networks', is_settled=True)
-    return BodyPrior(RECURRENT_LR, 'recurrent networks', is_settled=True, factor=RECURRENT_FACTOR)
+    lowest,highest = RECURRENT_SIZES
+    # A loader that doesn't tell its batch size gets the lowest rate
+    size = min(max((batch_size(learn.dls.train) or lowest)*n_processes(), lowest), highest)
+    return BodyPrior(RECURRENT_LR*sqrt(size), f'recurrent networks in batches of {size}', is_settled=True, factor=RECURRENT_FACTOR,
+                     cut_frac=RECURRENT_CUT_FRAC)
 
 def body_prior(
     learn:Learner, # The learner

@@ -316,7 +316,7 @@ def test_of_a_recurrent_classifier_nothing_is_searched(tmp_path):
     learn = make_clas(tmp_path)
     before = everything(learn)
     res = find(learn, 4, _found(.01))
-    assert (res.lr, res.how) == (3e-3, 'what is usual for recurrent networks')
+    assert (res.lr, res.how) == (8**.5/1000, 'what is usual for recurrent networks in batches of 8')
     assert len(res.lrs) == len(res.losses) == 0
     # The user's own rate of the head gets the paper's ratio
     res = find(learn, 4, .02)

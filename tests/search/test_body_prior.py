@@ -73,22 +73,33 @@ def test_a_convolutional_network_needs_a_higher_rate_in_few_steps(n_steps, facto
 def test_the_kind_is_named():
     kinds = [prior(learner(*body)).kind for body in ([nn.LayerNorm(4)], [nn.BatchNorm1d(4)], [], [nn.LSTM(4, 4)])]
     assert kinds == ['networks with layer norms', 'networks with batch or group norms', 'networks without norm layers',
-                     'recurrent networks']
+                     'recurrent networks in batches of 8']
 
 @pytest.mark.parametrize('rnn', [nn.LSTM, nn.GRU, nn.RNN])
-@pytest.mark.parametrize('opt,lr,factor', [(Adam, 3e-3, 1), (SGD, None, 2.6)])
-def test_of_recurrent_networks_it_is_settled(rnn, opt, lr, factor):
+@pytest.mark.parametrize('opt,factor,cut_frac', [(Adam, 1, .5), (SGD, 2.6, .1)])
+def test_of_recurrent_networks_it_is_settled(rnn, opt, factor, cut_frac):
     res = prior(learner(rnn(4, 4), nn.LayerNorm(4), opt_func=opt))
-    assert (res.lr, res.factor, res.is_settled) == (lr, factor, True)
+    assert (res.factor, res.cut_frac, res.is_settled) == (factor, cut_frac, True) and (res.lr is None) == (opt is SGD)
     res = prior(learner(nn.LayerNorm(4), top=head(rnn(4, 4)), opt_func=Adam))
-    assert (res.lr, res.factor, res.is_settled) == (LAYER_NORM_LR, 2.6, False)
+    assert (res.lr, res.factor, res.cut_frac, res.is_settled) == (LAYER_NORM_LR, 2.6, .1, False)
 
-def test_a_recurrent_classifier_has_the_same_rate_in_fits_of_any_length(tmp_path):
-    assert {prior(make_clas(tmp_path)).lr_in(n_steps) for n_steps in (1, 100, 10_000)} == {3e-3}
+@pytest.mark.parametrize('bs,size', [(1, 8), (8, 8), (16, 16), (64, 64), (256, 64), (None, 8)])
+def test_the_rate_of_a_recurrent_classifier_rises_with_the_root_of_the_batch_size(tmp_path, bs, size):
+    learn = make_clas(tmp_path)
+    learn.dls.train.bs = bs
+    res = prior(learn)
+    assert {res.lr_in(n_steps) for n_steps in (1, 100, 10_000)} == {res.lr} and res.lr == pytest.approx(1e-3*size**.5, rel=1e-12)
+    assert res.kind == f'recurrent networks in batches of {size}'
+
+def test_the_batches_of_all_processes_count(tmp_path, monkeypatch):
+    learn = make_clas(tmp_path)
+    learn.dls.train.bs = 8
+    monkeypatch.setattr('fastai_discrim.search.body_prior.n_processes', lambda: 2)
+    assert prior(learn).kind == 'recurrent networks in batches of 16'
 
 def test_a_recurrent_language_model_keeps_the_papers_ratio(tmp_path):
     res = prior(make_lm(tmp_path))
-    assert (res.lr, res.lr_in(10), res.factor, res.is_settled) == (None, None, 2.6, True)
+    assert (res.lr, res.lr_in(10), res.factor, res.cut_frac, res.is_settled) == (None, None, 2.6, .1, True)
 
 @pytest.mark.parametrize('opt', [Adam, SGD])
 def test_gradients_of_a_body_with_layer_norms_are_clipped(opt):
