@@ -94,7 +94,7 @@ def train_all_layers(df, vocab, path, epochs, head_lr):
     "Fine-tune without gradual unfreezing, and return the errors"
     print('\n== 4. Train all layers from the start, at the same rates')
     learn = classifier(df, vocab, path)
-    learn.fit_ulmfit(epochs, head_lr.lr, gradual=False)
+    learn.fit_ulmfit(epochs, head_lr, gradual=False)
     return count_errors(learn, df)
 
 def train_stock(df, vocab, path, epochs):

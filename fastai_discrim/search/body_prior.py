@@ -24,10 +24,13 @@ BATCH_NORM_LR = 1e-3
 # A shorter fit needs a higher rate, or the features hardly adapt: the usual rate times the square root of BATCH_NORM_STEPS / steps, at most
 # three times the usual rate (measured on EfficientNet-Lite0 by `benchmarks/rates.py`)
 BATCH_NORM_STEPS,BATCH_NORM_HIGHEST = 200,3.
-# Rate of all groups in the body of a recurrent classifier: this times the square root of the batch size, the scaling rule for Adam (Malladi
-# et al. 2022), within the sizes that were measured (AWD-LSTM, `benchmarks/rates.py`). If the rates fell by 2.6 per group, the lowest would
-# hardly learn in few steps. Half of the fit as the rise: a group that opens near the peak takes full steps at once, which can destroy it
-RECURRENT_LR,RECURRENT_SIZES,RECURRENT_FACTOR,RECURRENT_CUT_FRAC = 1e-3,(8, 64),1.,.5
+# Rate of a recurrent classifier's body, divided by the square root of the batch size, the scaling rule for Adam (Malladi et al. 2022), and
+# the smallest and the largest batch for which the rule was measured (AWD-LSTM, `benchmarks/rates.py`)
+RECURRENT_LR,RECURRENT_SIZES = 1e-3,(8, 64)
+# All groups of the body have this rate: if the rates fell by 2.6 per group, the lowest would hardly learn in few steps
+RECURRENT_FACTOR = 1.
+# A group that opens near the peak takes full steps at once, which can destroy its features. So the rate rises for half of the fit
+RECURRENT_CUT_FRAC = .5
 # Ratio of a block's rate to that of the block above it (Clark et al. 2020: 0.8 for small models, 0.9 for large ones)
 BLOCK_DECAY = 0.9
 # Largest norm of a transformer's gradients (BERT's `optimization.py`; also the default of Hugging Face's `Trainer`)
