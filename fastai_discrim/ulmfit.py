@@ -66,7 +66,7 @@ def fit_ulmfit(self:Learner,
     reset_opt:bool=False, # As in `fit`
     **kwargs
 ):
-    """Fine-tune as ULMFiT does: find the rates, then unfreeze the layer groups one by one, each at its own rate, under a slanted triangle
+    """Fine-tune as ULMFiT does: find the rates, then unfreeze the layer groups one by one, each at its own rate, under a triangle
 
     >>> learn.fit_ulmfit(3)
     >>> learn.recorder.plan   # what ran, and where its rates came from
@@ -100,7 +100,7 @@ def _rates_of(plan):
             _rate(plan.body_lr, plan.body_lr_from, 'body_lr_find', BodyLR))
 
 def _find_lr(learn, plan, n_epoch, wd):
-    "Find η_L for `n_epoch` epochs under the schedule and momentum of `plan`"
+    "Find η_L for `n_epoch` epochs under the schedule and momentum of `plan`, by default the paper's triangle, as `head_lr_find` does"
     phase = plan.phases[0]
     lr = learn.head_lr_find(n_epoch=n_epoch, sched=phase.sched, moms=phase.moms, wd=wd, show_plot=False)
     log_rank0(learn, f'head_lr_find: η_L = {lr.lr:.2e}, {lr.how}')

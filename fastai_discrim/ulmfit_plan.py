@@ -44,8 +44,9 @@ def _shape(sched, cut_frac, ratio, usual_cut_frac):
     "Return the schedule of each cycle"
     if sched is None: return STLR(ifnone(cut_frac, usual_cut_frac), ratio)
     if not isinstance(sched, Schedule): raise TypeError(f'sched={sched!r}: expected a Schedule, such as STLR() or OneCycle()')
-    if cut_frac is not None or ratio != STLR.ratio:
-        raise ValueError(f'cut_frac={cut_frac} and ratio={ratio} with sched={sched}: expected one of the two ways; give them to `sched`')
+    given = [f'cut_frac={cut_frac}'] if cut_frac is not None else []
+    if ratio != STLR.ratio: given.append(f'ratio={ratio}')
+    if given: raise ValueError(f'{" and ".join(given)} with sched={sched}: expected one of the two ways; give them to `sched`')
     return sched
 
 def _is_gradual(learn, gradual, epochs, unfreezing):
@@ -105,13 +106,13 @@ def ulmfit_plan(self:Learner,
     span:float|None=None, # Instead of `factor`: the head's rate divided by the lowest group's
     decay:float|None=None, # Instead of `factor`: each group's rate is that of the group above times this
     train_bn:bool|None=None, # Do norm layers of frozen groups train? False also keeps their running statistics; None for `learn.train_bn`
-    sched:Schedule|None=None, # Shape of the rate in each cycle; None for `STLR(cut_frac, ratio)`
+    sched:Schedule|None=None, # Shape of the rate in each cycle; None for an `STLR` with `cut_frac` and `ratio`
     unfreezing:Unfreezing|None=None, # Strategy that unfreezes the groups; None for `GradualUnfreezing(epochs, down_to)`
     clip:float|None=None, # Largest norm of the gradients, `inf` for no clipping; None for 1 if the body has layer norms
 ) -> Plan: # The plan, which `learn.fit_plan(plan)` runs
     """Plan gradual unfreezing, discriminative rates and slanted triangular schedules (ULMFiT, sections 3.2 and 3.3). Without `factor`, the
-    rates of the body fall by 0.9 per group in a network of over 5 groups. In a recurrent classifier whose `lr` was found, they are equal,
-    and rise in the first half of each cycle
+    rates of the body fall by 0.9 per group in a network of over 5 groups, and are equal in a recurrent classifier if `lr` was found. All
+    rates of such a classifier rise in the first half of each cycle
 
     >>> learn.ulmfit_plan(3, 1e-2, epochs=1)
     Plan: 3 epochs, 3 phases, 3 groups; peak rates; η_L = 0.01, given
@@ -126,7 +127,7 @@ def ulmfit_plan(self:Learner,
     check_flag(gradual, 'gradual', 'to open a language model whole')
     groups,strategy = check_groups(self),_strategy(unfreezing, epochs, down_to)
     n,dead,prior = len(groups),check_some_train(self, groups),body_prior(self, groups)
-    is_found = isinstance(lr, HeadLR) or isinstance(body_lr, BodyLR)
+    is_found = isinstance(lr, HeadLR)
     sched = _shape(sched, cut_frac, ratio, prior.cut_frac if is_found else STLR.cut_frac)
     gradual = _is_gradual(self, gradual, epochs, unfreezing)
     phases,clip = _phases(self, n, dead, n_epoch, strategy, gradual, down_to),_clip(self, groups, clip)

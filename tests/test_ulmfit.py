@@ -196,8 +196,8 @@ def test_the_rate_is_searched_for_under_any_schedule_and_strategy(mlp, kw):
 
 CONFLICTS = {
     'cut_frac': (dict(sched=STLR(), cut_frac=.2),
-                 r'cut_frac=0.2 and ratio=32 with sched=STLR\(.*\): expected one of the two ways; give them to `sched`'),
-    'ratio': (dict(sched=OneCycle(), ratio=20), r'cut_frac=None and ratio=20 with sched=OneCycle'),
+                 r'^cut_frac=0.2 with sched=STLR\(.*\): expected one of the two ways; give them to `sched`'),
+    'ratio': (dict(sched=OneCycle(), ratio=20), r'^ratio=20 with sched=OneCycle'),
     'epochs': (dict(unfreezing=ChainThaw(), epochs=2),
                r'epochs=2 and down_to=0 with unfreezing=ChainThaw\(epochs=1\): expected one of the two ways'),
     'a fraction': (dict(unfreezing=ChainThaw(), epochs=.5), r'epochs=0.5 and down_to=0'),
@@ -276,15 +276,22 @@ def test_a_recurrent_body_has_one_rate_if_it_is_found(clas):
     plan = clas.ulmfit_plan(6, found)
     assert plan.phases[0].lrs == pytest.approx([*[body_lr]*4, 5e-3])
     assert (plan.body_lr, plan.body_lr_from) == (body_lr, 'what is usual for recurrent networks in batches of 8')
-    # The user decides how they fall, or chooses the head's rate, as the paper does
+    # The user decides how they fall
     assert clas.ulmfit_plan(6, found, factor=2.6).phases[0].lrs == pytest.approx([*(body_lr/2.6**i for i in (3, 2, 1, 0)), 5e-3])
     assert clas.ulmfit_plan(6, found, span=8).phases[0].lrs[0] == pytest.approx(body_lr/8)
-    assert clas.ulmfit_plan(6, 1e-2).phases[0].lrs == pytest.approx([1e-2/2.6**i for i in (4, 3, 2, 1, 0)])
+
+def test_a_recurrent_body_has_the_papers_rates_if_the_user_chooses_that_of_the_head(clas):
+    papers = [1e-2/2.6**i for i in (4, 3, 2, 1, 0)]
+    found = clas.body_lr_find(6, 1e-2, show_plot=False)
+    for body_lr in (None, found, found.lr):
+        phase = clas.ulmfit_plan(6, 1e-2, body_lr).phases[0]
+        assert phase.lrs == pytest.approx(papers) and phase.sched == STLR()
 
 def test_the_rates_of_a_recurrent_body_rise_for_longer_if_they_are_found(clas, lm, mlp):
     found = HeadLR(5e-3, np.array([5e-3]), np.array([.5]), 'as told')
     def _sched(learn, *args, **kw): return learn.ulmfit_plan(6, *args, **kw).phases[0].sched
-    assert _sched(clas, found) == _sched(clas, found, epochs=1) == STLR(.5) and _sched(clas, found, ratio=8) == STLR(.5, 8)
+    assert all(_sched(clas, found, **kw) == STLR(.5) for kw in ({}, dict(epochs=1), dict(gradual=False), dict(body_lr=4e-3)))
+    assert _sched(clas, found, ratio=8) == STLR(.5, 8)
     assert _sched(clas, 1e-2) == _sched(lm, found) == _sched(mlp, found) == STLR()
     # The user decides
     assert _sched(clas, found, cut_frac=.1) == STLR() and _sched(clas, found, sched=OneCycle()) == OneCycle()

@@ -98,11 +98,11 @@ def usual_clip(
 def _recurrent_prior(learn, groups):
     "Return the usual rate of a recurrent body. A search is unnecessary: in a few steps, ever higher rates seem better"
     if is_language_model(learn) or not _is_adaptive(learn, groups[-1]): return BodyPrior(None, 'recurrent networks', is_settled=True)
-    lowest,highest = RECURRENT_SIZES
+    size,(lowest,highest) = batch_size(learn.dls.train),RECURRENT_SIZES
+    kind = f'recurrent networks in batches of {size*n_processes()}' if size else 'recurrent networks'
     # A loader that doesn't tell its batch size gets the lowest rate
-    size = min(max((batch_size(learn.dls.train) or lowest)*n_processes(), lowest), highest)
-    return BodyPrior(RECURRENT_LR*sqrt(size), f'recurrent networks in batches of {size}', is_settled=True, factor=RECURRENT_FACTOR,
-                     cut_frac=RECURRENT_CUT_FRAC)
+    lr = RECURRENT_LR*sqrt(min(max(size*n_processes() if size else 0, lowest), highest))
+    return BodyPrior(lr, kind, is_settled=True, factor=RECURRENT_FACTOR, cut_frac=RECURRENT_CUT_FRAC)
 
 def body_prior(
     learn:Learner, # The learner

@@ -73,7 +73,7 @@ def test_a_convolutional_network_needs_a_higher_rate_in_few_steps(n_steps, facto
 def test_the_kind_is_named():
     kinds = [prior(learner(*body)).kind for body in ([nn.LayerNorm(4)], [nn.BatchNorm1d(4)], [], [nn.LSTM(4, 4)])]
     assert kinds == ['networks with layer norms', 'networks with batch or group norms', 'networks without norm layers',
-                     'recurrent networks in batches of 8']
+                     'recurrent networks in batches of 2']
 
 @pytest.mark.parametrize('rnn', [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize('opt,factor,cut_frac', [(Adam, 1, .5), (SGD, 2.6, .1)])
@@ -89,7 +89,7 @@ def test_the_rate_of_a_recurrent_classifier_rises_with_the_root_of_the_batch_siz
     learn.dls.train.bs = bs
     res = prior(learn)
     assert {res.lr_in(n_steps) for n_steps in (1, 100, 10_000)} == {res.lr} and res.lr == pytest.approx(1e-3*size**.5, rel=1e-12)
-    assert res.kind == f'recurrent networks in batches of {size}'
+    assert res.kind == 'recurrent networks' + (f' in batches of {bs}' if bs else '')
 
 def test_the_batches_of_all_processes_count(tmp_path, monkeypatch):
     learn = make_clas(tmp_path)
