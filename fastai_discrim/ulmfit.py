@@ -79,7 +79,7 @@ def fit_ulmfit(self:Learner,
     check_checkpoint(checkpoint, checkpoint_every)
     # Nothing is searched if the user gives a number for `lr`
     searches = lr is None or isinstance(lr, HeadLR) and body_lr is None
-    plan = make_plan(defaults.lr if lr is None else lr, body_lr)
+    plan = make_plan(ifnone(lr, defaults.lr), body_lr)
     check_plan(self, plan, cbs, reset_opt)
     if searches:
         state = checkpoint and read_checkpoint(self, checkpoint)

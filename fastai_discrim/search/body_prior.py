@@ -25,7 +25,7 @@ BATCH_NORM_LR = 1e-3
 # three times the usual rate (measured on EfficientNet-Lite0 by `benchmarks/rates.py`)
 BATCH_NORM_STEPS,BATCH_NORM_HIGHEST = 200,3.
 # Rate of a recurrent classifier's body, divided by the square root of the batch size, the scaling rule for Adam (Malladi et al. 2022), and
-# the smallest and the largest batch for which the rule was measured (AWD-LSTM, `benchmarks/rates.py`)
+# the smallest and the largest batch of the AWD-LSTM in `benchmarks/real_models.py`
 RECURRENT_LR,RECURRENT_SIZES = 1e-3,(8, 64)
 # All groups of the body have this rate: if the rates fell by 2.6 per group, the lowest would hardly learn in few steps
 RECURRENT_FACTOR = 1.
@@ -98,10 +98,10 @@ def usual_clip(
 def _recurrent_prior(learn, groups):
     "Return the usual rate of a recurrent body. A search is unnecessary: in a few steps, ever higher rates seem better"
     if is_language_model(learn) or not _is_adaptive(learn, groups[-1]): return BodyPrior(None, 'recurrent networks', is_settled=True)
-    size,(lowest,highest) = batch_size(learn.dls.train),RECURRENT_SIZES
-    kind = f'recurrent networks in batches of {size*n_processes()}' if size else 'recurrent networks'
     # A loader that doesn't tell its batch size gets the lowest rate
-    lr = RECURRENT_LR*sqrt(min(max(size*n_processes() if size else 0, lowest), highest))
+    size,(lowest,highest) = (batch_size(learn.dls.train) or 0)*n_processes(),RECURRENT_SIZES
+    lr = RECURRENT_LR*sqrt(min(max(size, lowest), highest))
+    kind = f'recurrent networks in batches of {size}' if size else 'recurrent networks'
     return BodyPrior(lr, kind, is_settled=True, factor=RECURRENT_FACTOR, cut_frac=RECURRENT_CUT_FRAC)
 
 def body_prior(

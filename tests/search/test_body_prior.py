@@ -76,10 +76,10 @@ def test_the_kind_is_named():
                      'recurrent networks in batches of 2']
 
 @pytest.mark.parametrize('rnn', [nn.LSTM, nn.GRU, nn.RNN])
-@pytest.mark.parametrize('opt,factor,cut_frac', [(Adam, 1, .5), (SGD, 2.6, .1)])
-def test_of_recurrent_networks_it_is_settled(rnn, opt, factor, cut_frac):
+@pytest.mark.parametrize('opt,lr,factor,cut_frac', [(Adam, 8**.5/1000, 1, .5), (SGD, None, 2.6, .1)])
+def test_of_recurrent_networks_it_is_settled(rnn, opt, lr, factor, cut_frac):
     res = prior(learner(rnn(4, 4), nn.LayerNorm(4), opt_func=opt))
-    assert (res.factor, res.cut_frac, res.is_settled) == (factor, cut_frac, True) and (res.lr is None) == (opt is SGD)
+    assert (res.lr, res.factor, res.cut_frac, res.is_settled) == (lr, factor, cut_frac, True)
     res = prior(learner(nn.LayerNorm(4), top=head(rnn(4, 4)), opt_func=Adam))
     assert (res.lr, res.factor, res.cut_frac, res.is_settled) == (LAYER_NORM_LR, 2.6, .1, False)
 
