@@ -15,7 +15,6 @@ from .checks import check_data, check_names
 from .distributed import log_rank0
 from .groups.layer_groups import check_groups
 from .plan.origin import BodyLR, HeadLR
-from .plan.rates import FACTOR
 from .run.checkpoint_file import check_checkpoint, read_checkpoint
 from .run.fit_plan import check_plan, run_checked
 from .run.run_identity import checkpoint_plan
@@ -28,7 +27,7 @@ from .search.plot import plot_search
 
 @patch
 @check_names
-@delegates(Learner.ulmfit_plan)
+@delegates(Learner.ulmfit_plan, but=['body_lr'])
 def body_lr_find(self:Learner,
     n_epoch:int, # Number of epochs of the planned fit
     lr:float|HeadLR, # Peak rate of the head, η_L, or the result of `head_lr_find`
@@ -39,17 +38,20 @@ def body_lr_find(self:Learner,
 ) -> BodyLR: # The chosen rate, the rates tried and their losses, and how they were found
     """Find the rate of the group below the head by fits in miniature, which run the planned fit in at most 40 steps, once for each rate.
     Start at the usual rate for this kind of network and this number of steps, or at the paper's η_L / 2.6, and lower it as long as the
-    validation loss clearly improves. For recurrent networks, search nothing, and return the rate of the plan. Leave no trace on the
-    learner"""
+    validation loss clearly improves. For recurrent networks, or if only the head trains, search nothing, and return the rate of the
+    plan. Leave no trace on the learner"""
     check_data(self)
-    if body_prior(self, check_groups(self)).is_settled: return _planned_body_lr(self.ulmfit_plan(n_epoch, lr, **kwargs))
+    plan = self.ulmfit_plan(n_epoch, lr, **kwargs)
+    only_head_trains = all(p.groups == (plan.n_groups-1,) for p in plan.phases)
+    if only_head_trains or body_prior(self, check_groups(self)).is_settled: return _planned_body_lr(plan)
     res = search_body_lr(self, lr, lambda body_lr: self.ulmfit_plan(n_epoch, lr, body_lr, **kwargs), wd)
     if show_plot and rank_distrib() == 0: plot_search(res, 'group below the head')
     return res
 
 def _planned_body_lr(plan):
     "Return the rate of the group below the head in `plan`, as the result of a search that tried no rates"
-    return BodyLR(plan.phases[0].lrs[-2], np.array([]), np.array([]), plan.body_lr_from or f"1/{FACTOR} of the head's")
+    *_,body_lr,lr = plan.phases[0].lrs
+    return BodyLR(body_lr, np.array([]), np.array([]), plan.body_lr_from or f"1/{lr/body_lr:.3g} of the head's")
 
 @patch
 @check_names

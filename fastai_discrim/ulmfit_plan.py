@@ -15,19 +15,16 @@ from .groups.layer_groups import check_groups
 from .groups.modules import own_params
 from .groups.norms import keeps_stats, norm_ids
 from .groups.text_models import is_language_model
-from .plan.opening import with_own_steps
+from .plan.opening import check_down_to, with_own_steps
 from .plan.origin import BodyLR, HeadLR
 from .plan.passed_over import pass_over
 from .plan.phase import EarlyStop, Phase
 from .plan.plan import Plan
-from .plan.rates import FACTOR, check_fall, discriminative_lrs
 from .plan.schedules import STLR, Schedule
-from .search.body_prior import BLOCK_DECAY, body_prior, usual_clip
+from .search.accumulation import batches_per_step
+from .search.body_prior import body_prior, usual_clip
 from .search.plan_rates import plan_rates
 from .user_warning import warn_user
-
-# Number of layer groups of the paper's classifier. With more groups, the paper's factor would leave the lowest almost frozen
-PAPER_GROUPS = 5
 
 
 def _strategy(unfreezing, epochs, down_to):
@@ -35,10 +32,14 @@ def _strategy(unfreezing, epochs, down_to):
     if unfreezing is None: return GradualUnfreezing(epochs, down_to)
     if isinstance(unfreezing, type) or not isinstance(unfreezing, Unfreezing):
         raise TypeError(f'unfreezing={unfreezing!r}: expected a strategy, such as GradualUnfreezing() or ChainThaw()')
-    if epochs is not None or down_to:
-        raise ValueError(f'epochs={epochs} and down_to={down_to} with unfreezing={unfreezing!r}: expected one of the two ways; '
-                         'give them to the strategy')
+    given = [f'epochs={epochs}'] if epochs is not None else []
+    if down_to: given.append(f'down_to={down_to}')
+    if given: raise _two_ways(given, f'unfreezing={unfreezing!r}', 'the strategy')
     return unfreezing
+
+def _two_ways(given, other, owner):
+    "Return the error for arguments that `other` replaces"
+    return ValueError(f'{" and ".join(given)} with {other}: expected one of the two ways; give them to {owner}')
 
 def _shape(sched, cut_frac, ratio, usual_cut_frac):
     "Return the schedule of each cycle"
@@ -46,7 +47,7 @@ def _shape(sched, cut_frac, ratio, usual_cut_frac):
     if not isinstance(sched, Schedule): raise TypeError(f'sched={sched!r}: expected a Schedule, such as STLR() or OneCycle()')
     given = [f'cut_frac={cut_frac}'] if cut_frac is not None else []
     if ratio != STLR.ratio: given.append(f'ratio={ratio}')
-    if given: raise ValueError(f'{" and ".join(given)} with sched={sched}: expected one of the two ways; give them to `sched`')
+    if given: raise _two_ways(given, f'sched={sched}', '`sched`')
     return sched
 
 def _is_gradual(learn, gradual, epochs, unfreezing):
@@ -66,15 +67,17 @@ def _norms_freeze(model, groups, phases):
     return any(id(p) in norms for i in frozen for p in groups[i])
 
 def _early_stops(early_stop, phases, whole):
-    """Return `early_stop` for each phase that it may end, else None. It needs a phase that ends with an epoch, where the loss is measured
-    and, if the `whole` fit is one cycle, the last phase"""
+    """Return for each phase `early_stop`, or None. Only a phase that ends with an epoch can stop early, as the loss is measured there; if
+    the `whole` fit is one cycle, only the last phase can"""
     ends = accumulate(n for n,_ in phases)
     stops = [early_stop if float(round(end, 6)).is_integer() else None for end in ends]
     return [None]*(len(stops)-1) + stops[-1:] if whole else stops
 
 def _phases(learn, n_groups, dead, n_epoch, strategy, gradual, down_to):
     "List pairs of epochs and groups, without groups in which the user froze all parameters"
-    if not gradual: return [(n_epoch, pass_over([(n_epoch, tuple(range(down_to, n_groups)))], dead)[-1][1])]
+    if not gradual:
+        check_down_to(down_to, n_groups)
+        return [(n_epoch, pass_over([(n_epoch, tuple(range(down_to, n_groups)))], dead)[-1][1])]
     phases = strategy.fill(n_groups, n_epoch, dead)
     return with_own_steps(phases, len(learn.dls.train)) if strategy.in_shares else phases
 
@@ -82,11 +85,6 @@ def _clip(learn, groups, clip):
     "Return the largest norm of the gradients, or None for no clipping"
     if clip is None: return usual_clip(learn, groups)
     return None if clip == inf else check_number(clip, 'clip')
-
-def _usual_factor(prior, n_groups, is_found):
-    "Return the usual ratio of the rates of neighbouring groups of the body: the paper's with few groups and rates that the user chose"
-    if n_groups > PAPER_GROUPS: return 1/BLOCK_DECAY
-    return prior.factor if is_found else FACTOR
 
 @patch
 @check_names
@@ -102,8 +100,8 @@ def ulmfit_plan(self:Learner,
     gradual:bool|None=None, # Unfreeze one group after another? None: yes, except for a language model (section 3.2)
     moms:tuple|None=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
     early_stop:EarlyStop|None=None, # When to end a phase early, if it would end with an epoch; None for never
-    min_scale:float=0., # For deep models: lower bound of the rates, as a fraction of `body_lr` if it is set, else of the head's rate
-    span:float|None=None, # Instead of `factor`: the head's rate divided by the lowest group's
+    min_scale:float=0., # Lower bound of the rates, as a fraction of the body's highest rate if it has one of its own, else of the head's
+    span:float|None=None, # Instead of `factor`: the same rate divided by that of the lowest group
     decay:float|None=None, # Instead of `factor`: each group's rate is that of the group above times this
     train_bn:bool|None=None, # Do norm layers of frozen groups train? False also keeps their running statistics; None for `learn.train_bn`
     sched:Schedule|None=None, # Shape of the rate in each cycle; None for an `STLR` with `cut_frac` and `ratio`
@@ -127,19 +125,11 @@ def ulmfit_plan(self:Learner,
     check_flag(gradual, 'gradual', 'to open a language model whole')
     groups,strategy = check_groups(self),_strategy(unfreezing, epochs, down_to)
     n,dead,prior = len(groups),check_some_train(self, groups),body_prior(self, groups)
-    is_found = isinstance(lr, HeadLR)
-    sched = _shape(sched, cut_frac, ratio, prior.cut_frac if is_found else STLR.cut_frac)
+    sched = _shape(sched, cut_frac, ratio, prior.cut_frac if isinstance(lr, HeadLR) else STLR.cut_frac)
     gradual = _is_gradual(self, gradual, epochs, unfreezing)
     phases,clip = _phases(self, n, dead, n_epoch, strategy, gradual, down_to),_clip(self, groups, clip)
-    is_usual_fall = factor is span is decay is None and not min_scale
-    factor = ifnone(factor, FACTOR)
-    check_fall(factor, min_scale, span, decay)
-    rates = plan_rates(self, prior, lr, body_lr, factor, n_epoch*len(self.dls.train))
-    if is_usual_fall:
-        factor = _usual_factor(prior, n, is_found)
-        # From the head to the body, the paper's factor holds
-        if factor != FACTOR: rates = dict(body_lr=rates['lr']/FACTOR, body_lr_from=f"1/{FACTOR} of the head's") | rates
-    lrs = discriminative_lrs(rates['lr'], n, factor, min_scale, span, decay, rates.get('body_lr'))
+    n_steps,body_trains = n_epoch*len(self.dls.train)//batches_per_step(self),any(min(training) < n-1 for _,training in phases)
+    rates,lrs = plan_rates(self, prior, n, lr, body_lr, n_steps, body_trains, factor, min_scale, span, decay)
     # Leave `train_bn` out of the plan if no norm layer is ever frozen
     if not _norms_freeze(self.model, groups, phases): train_bn = None
     elif train_bn is None: train_bn = self.train_bn

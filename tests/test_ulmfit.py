@@ -199,11 +199,12 @@ CONFLICTS = {
                  r'^cut_frac=0.2 with sched=STLR\(.*\): expected one of the two ways; give them to `sched`'),
     'ratio': (dict(sched=OneCycle(), ratio=20), r'^ratio=20 with sched=OneCycle'),
     'epochs': (dict(unfreezing=ChainThaw(), epochs=2),
-               r'epochs=2 and down_to=0 with unfreezing=ChainThaw\(epochs=1\): expected one of the two ways'),
-    'a fraction': (dict(unfreezing=ChainThaw(), epochs=.5), r'epochs=0.5 and down_to=0'),
-    'list': (dict(unfreezing=ChainThaw(), epochs=[1, 1]), r'epochs=\[1, 1\] and down_to=0'),
-    'array': (dict(unfreezing=ChainThaw(), epochs=np.array([1, 1])), r'epochs=.* and down_to=0'),
-    'down_to': (dict(unfreezing=GradualUnfreezing(), down_to=1), r'epochs=None and down_to=1 with unfreezing=GradualUnfreezing'),
+               r'^epochs=2 with unfreezing=ChainThaw\(epochs=1\): expected one of the two ways; give them to the strategy'),
+    'a fraction': (dict(unfreezing=ChainThaw(), epochs=.5), r'^epochs=0.5 with'),
+    'list': (dict(unfreezing=ChainThaw(), epochs=[1, 1]), r'^epochs=\[1, 1\] with'),
+    'array': (dict(unfreezing=ChainThaw(), epochs=np.array([1, 1])), r'^epochs=.* with'),
+    'down_to': (dict(unfreezing=GradualUnfreezing(), down_to=1), r'^down_to=1 with unfreezing=GradualUnfreezing'),
+    'both': (dict(unfreezing=ChainThaw(), epochs=2, down_to=1), r'^epochs=2 and down_to=1 with'),
     'not gradual': (dict(unfreezing=GradualUnfreezing(), gradual=False),
                     r'gradual=False with unfreezing=GradualUnfreezing.*: expected one of the two'),
     'no schedule': (dict(sched='cos'), r"sched='cos': expected a Schedule, such as STLR\(\) or OneCycle\(\)"),
@@ -235,7 +236,8 @@ REFUSED = {
     'cut_frac': (lambda l: l.fit_ulmfit(3, cut_frac=1), 'cut_frac=1'),
     'ratio': (lambda l: l.fit_ulmfit(3, ratio=.5), 'ratio=0.5'),
     'epochs': (lambda l: l.fit_ulmfit(9, epochs=[1]), 'epochs='),
-    'down_to': (lambda l: l.fit_ulmfit(9, down_to=3), 'down_to=3'),
+    'down_to': (lambda l: l.fit_ulmfit(9, down_to=3), 'down_to=3: expected at most 2 for 3 layer groups'),
+    'down_to of all': (lambda l: l.fit_ulmfit(9, down_to=3, gradual=False), 'down_to=3: expected at most 2 for 3 layer groups'),
 }
 
 @pytest.mark.parametrize('call,match', REFUSED.values(), ids=REFUSED)
@@ -276,6 +278,8 @@ def test_a_recurrent_body_has_one_rate_if_it_is_found(clas):
     plan = clas.ulmfit_plan(6, found)
     assert plan.phases[0].lrs == pytest.approx([*[body_lr]*4, 5e-3])
     assert (plan.body_lr, plan.body_lr_from) == (body_lr, 'what is usual for recurrent networks in batches of 8')
+    # A lower bound of the rates only raises them
+    assert clas.ulmfit_plan(6, found, min_scale=1e-4) == plan
     # The user decides how they fall
     assert clas.ulmfit_plan(6, found, factor=2.6).phases[0].lrs == pytest.approx([*(body_lr/2.6**i for i in (3, 2, 1, 0)), 5e-3])
     assert clas.ulmfit_plan(6, found, span=8).phases[0].lrs[0] == pytest.approx(body_lr/8)
@@ -304,8 +308,12 @@ def test_rates_of_deep_models_fall_slowly(tmp_path, n_groups, factor):
     plan = learn.ulmfit_plan(3, 1e-2)
     assert plan.phases[0].lrs == tuple(discriminative_lrs(1e-2, n_groups, factor, body_lr=1e-2/2.6))
     assert plan.phases[0].lrs[-2] == 1e-2/2.6 and plan.body_lr_from == ("1/2.6 of the head's" if n_groups > 5 else '')
-    for kw in (dict(factor=3), dict(min_scale=.1), dict(span=100), dict(decay=.8)):
+    for kw in (dict(factor=3), dict(factor=2.6, min_scale=.1), dict(span=100), dict(decay=.8)):
         assert learn.ulmfit_plan(3, 1e-2, **kw).phases[0].lrs == tuple(discriminative_lrs(1e-2, n_groups, **kw))
+    # A lower bound only raises rates
+    assert learn.ulmfit_plan(3, 1e-2, min_scale=1e-4).phases[0].lrs == plan.phases[0].lrs
+    lowest = .3*(plan.body_lr or 1e-2)
+    assert learn.ulmfit_plan(3, 1e-2, min_scale=.3).phases[0].lrs == pytest.approx(np.maximum(plan.phases[0].lrs, lowest))
 
 def test_a_slow_fall_is_only_the_default(tmp_path):
     model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(8)])

@@ -15,6 +15,8 @@ from .repeats import repeated_blocks
 from .run_order import RunOrder
 from .timm_models import is_timm_model, timm_layers
 
+# Why a model without repeated blocks has no layers
+NO_BLOCKS = 'no repeated blocks follow each other'
 # Words in the name of a norm that is declared before the blocks but runs after them
 LAST_NORM_NAME = re.compile('final|last|after|post')
 
@@ -107,7 +109,7 @@ class Blocks:
         "Return the children of `m` in the order in which they run, and the names of the trunk: children that are blocks or hold blocks"
         children = children_with_params(m)
         trunk = [n for n,c in children.items() if c in self.blocks or self._is_divided(c)]
-        if not trunk: raise NoLayerOrder('no repeated blocks follow each other')
+        if not trunk: raise NoLayerOrder(NO_BLOCKS)
         return self._as_run(children, trunk) if self.order else self._as_declared(m, children, trunk)
 
     def _as_run(self, children, trunk):
@@ -118,7 +120,7 @@ class Blocks:
         trunk = [n for n in names if n in trunk and n not in heads] or trunk
         if not self.blocks and len(trunk) > 1 and trunk[-1] == names[-1]: trunk.pop()
         holders = [n for n in trunk if children[n] not in self.blocks]
-        if not all(self.order.follow(children[a], children[b]) for a,b in pairwise(holders)):
+        if not all(self.order.feeds(children[a], children[b]) for a,b in pairwise(holders)):
             raise NoLayerOrder(f'{", ".join(holders)} run side by side')
         return children,trunk
 

@@ -37,8 +37,8 @@ class RunOrder:
             place[n] = last
         return {n: children[n] for n in sorted(children, key=place.get)}
 
-    def follow(self, a:nn.Module, b:nn.Module) -> bool:
-        "Tell whether `b`, which starts after `a`, ran after all of it, and takes its output, directly or through other modules"
+    def feeds(self, a:nn.Module, b:nn.Module) -> bool:
+        "Tell whether `b`, which starts after `a`, runs after all of it, and takes its output, directly or through other modules"
         span_a,span_b = self.span(a),self.span(b)
         if span_a is None or span_b is None: return True
         if span_a[1] > span_b[0]: return False

@@ -9,10 +9,15 @@ from torch import nn
 from ..checks import check_count
 from ..optional import if_loaded
 from ..portable import Portable
-from .blocks import Blocks, NoLayerOrder
-from .modules import unwrapped
+from .blocks import NO_BLOCKS, Blocks, NoLayerOrder
+from .modules import children_with_params, own_params, unwrapped
 from .run_order import RunOrder, run_order
 from .text_models import text_splitter
+
+# How to find the order of the layers of a model with blocks
+BY_RUN = 'find it by a run, with `learn.regroup()` or with `partial(layerwise_split, x=x)` for an input `x`, or '
+# A message lists the parts of a splitter for a model with at most this many
+MAX_PARTS = 5
 
 
 @Portable
@@ -67,6 +72,13 @@ def _merge(groups, n_groups):
 def _no_order(model, why, order):
     "Return the error for a model whose layers have no known order"
     children = ', '.join(f'{n} ({type(c).__name__})' for n,c in model.named_children()) or 'none'
-    by_run = '' if order else 'find it by a run, with `learn.regroup()` or with `partial(layerwise_split, x=x)` for an input `x`, or '
+    # A run finds the order of blocks, but no blocks
+    by_run = '' if order or str(why) == NO_BLOCKS else BY_RUN
     return ValueError(f"layerwise_split can't tell the order of the layers of {type(model).__name__}: {why} (its children: {children}); "
-                      f'{by_run}write a splitter, `lambda m: L(m.stem, m.blocks, m.head).map(params)`, input first')
+                      f'{by_run}write a splitter, `lambda m: L({_parts(model)}).map(params)`, input first')
+
+def _parts(model):
+    "Return the code of a splitter's parts: all children of a model with few, else an example"
+    names = list(children_with_params(model))
+    if not 2 <= len(names) <= MAX_PARTS or own_params(model): return 'm.stem, m.blocks, m.head'
+    return ', '.join(f'm[{n}]' if n.isdigit() else f'm.{n}' for n in names)

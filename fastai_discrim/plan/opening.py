@@ -16,8 +16,8 @@ def gradual(
     n_epoch:float|None=None, # Epochs of the fit; needed only where `epochs` is None
 ) -> list: # Pairs of epochs and the groups that train in them; the last pair has the fewest epochs that it may have
     "List the phases of gradual unfreezing: the head alone, then one more group at a time from the top"
+    check_down_to(down_to, n_groups)
     n_opened = n_groups-1 - down_to
-    if n_opened < 0: raise ValueError(f'down_to={down_to}: expected at most {n_groups-1} for {n_groups} layer groups')
     if epochs is None: epochs = min(1, OPENING_SHARE*n_epoch/max(n_opened, 1))
     lengths = [epochs]*n_opened if isinstance(epochs, Number) else list(epochs)
     if len(lengths) != n_opened:
@@ -25,6 +25,10 @@ def gradual(
                          f'the head down to {down_to}, except for this last one, which trains to the end')
     lowest = range(n_groups-1, down_to-1, -1)
     return [(n, tuple(range(low, n_groups))) for n,low in zip([*lengths, _least(lengths)], lowest)]
+
+def check_down_to(down_to:int, n_groups:int):
+    "Raise `ValueError` unless one of `n_groups` layer groups has the index `down_to`"
+    if down_to >= n_groups: raise ValueError(f'down_to={down_to}: expected at most {n_groups-1} for {n_groups} layer groups')
 
 def chain_thaw(n_groups:int, epochs=1) -> list:
     "List the phases of chain-thaw as `gradual` does: the head alone, each other group alone from the input up, then all of them"

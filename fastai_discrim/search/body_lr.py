@@ -7,9 +7,10 @@ import numpy as np
 from fastai.learner import Learner
 
 from ..plan.origin import BodyLR, HeadLR
+from .accumulation import batches_per_step
 from .choice import HIGHEST_USUAL
 from .restored import restored
-from .run_search import run_search
+from .run_search import measure_nothing, run_search
 
 # `miniature` is imported inside a function: it imports fastai.callback.progress, which changes the default callbacks of every learner
 
@@ -65,12 +66,15 @@ def search_body_lr(
 ) -> BodyLR: # The chosen rate, the rates tried and their losses, and how they were found
     "Find the rate of the group below the head by fits in miniature, starting at the default rate of the plan"
     from .miniature import miniature_losses
-    plan = plan_at(None)
-    steps = n_steps(plan.n_epoch*len(learn.dls.train))
+    plan,accumulated = plan_at(None),batches_per_step(learn)
+    steps = n_steps(plan.n_epoch*len(learn.dls.train)//accumulated)
     def _losses_at(body_lr):
         with restored(learn),learn.no_bar(),learn.no_logging():
-            learn.metrics = []
-            return miniature_losses(learn, plan_at(body_lr), steps, N_ITEMS, wd)
+            measure_nothing(learn)
+            return miniature_losses(learn, plan_at(body_lr), steps*accumulated, N_ITEMS, wd)
     def _search(): return lower_lr(_losses_at, plan.phases[0].lrs[-2], destroyed_from(lr))
     lrs,losses,chosen = run_search(learn, _search, "the body's rate")
+    if not np.isfinite(losses.mean).any():
+        raise ValueError(f'the validation loss is not finite at any of {len(lrs)} rates of the body: expected one at which it is; fix the '
+                         'data or the loss, or give a lower `lr`')
     return BodyLR(chosen, lrs, losses.mean, f'validation loss after {steps} steps of the plan in miniature, at {len(lrs)} rates')

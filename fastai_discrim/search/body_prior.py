@@ -14,6 +14,7 @@ from ..distributed import n_processes
 from ..groups.text_models import is_language_model
 from ..plan.rates import FACTOR
 from ..plan.schedules import STLR
+from .accumulation import batches_per_step
 
 # Rate of a pretrained transformer's top block under Adam, by the least width of its layers, widest first. Source: Clark et al. 2020
 # (ELECTRA), table 7, for a large, a base and a small model. Devlin et al. 2019 (BERT), appendix A.3, use 2e-5 to 5e-5 for all layers of a
@@ -99,7 +100,7 @@ def _recurrent_prior(learn, groups):
     "Return the usual rate of a recurrent body. A search is unnecessary: in a few steps, ever higher rates seem better"
     if is_language_model(learn) or not _is_adaptive(learn, groups[-1]): return BodyPrior(None, 'recurrent networks', is_settled=True)
     # A loader that doesn't tell its batch size gets the lowest rate
-    size,(lowest,highest) = (batch_size(learn.dls.train) or 0)*n_processes(),RECURRENT_SIZES
+    size,(lowest,highest) = (batch_size(learn.dls.train) or 0)*batches_per_step(learn)*n_processes(),RECURRENT_SIZES
     lr = RECURRENT_LR*sqrt(min(max(size, lowest), highest))
     kind = f'recurrent networks in batches of {size}' if size else 'recurrent networks'
     return BodyPrior(lr, kind, is_settled=True, factor=RECURRENT_FACTOR, cut_frac=RECURRENT_CUT_FRAC)

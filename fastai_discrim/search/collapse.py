@@ -1,4 +1,4 @@
-"Warn if fine-tuning has destroyed the pretrained features of the body, judged by the losses of the search for the head's rate"
+"Warn if fine-tuning ended worse than a head on frozen features, judged by the losses of the search for the head's rate"
 __all__ = []
 
 import numpy as np
@@ -6,15 +6,21 @@ from fastai.learner import Learner
 
 from ..plan.origin import HeadLR
 from ..user_warning import warn_user
-from .choice import lowers
 
+# A head that gains less than this fraction of the untrained loss tells little: losses of other items differ by as much
+LEAST_GAIN = 0.1
 
 def has_collapsed(losses, head:HeadLR) -> bool:
     """Tell whether all of `losses`, those after fine-tuning, are closer to the loss of an untrained head than to that of a head trained on
-    frozen features; False if the search, which found `head`, didn't measure both"""
+    frozen features; False if the search, which found `head`, didn't measure both, or if such a head learns little"""
     if not np.isfinite(head.untrained): return False
-    alone = np.nanmin(head.losses)
-    return bool(len(losses) and lowers(head.untrained, alone) and min(losses) > (alone+head.untrained)/2)
+    alone = _loss_alone(head)
+    learns = head.untrained-alone > LEAST_GAIN*abs(head.untrained)
+    return bool(len(losses) and learns and min(losses) > (alone+head.untrained)/2)
+
+def _loss_alone(head):
+    "Return the loss of a head that trains on frozen features, at the rate that was found"
+    return float(np.interp(head.lr, head.lrs, head.losses))
 
 def _last_losses(learn):
     "Return the smoothed training loss at the end of the last fit, and the validation loss if there is one"
@@ -22,7 +28,8 @@ def _last_losses(learn):
     if recorder is None or not recorder.values: return []
     losses = [float(recorder.smooth_loss.value)]
     last = dict(zip(recorder.metric_names[1:], recorder.values[-1]))
-    if 'valid_loss' in last: losses.append(float(last['valid_loss']))
+    # None if the validation set is empty
+    if last.get('valid_loss') is not None: losses.append(float(last['valid_loss']))
     return losses
 
 def warn_of_collapse(learn:Learner, head:HeadLR):
@@ -30,5 +37,6 @@ def warn_of_collapse(learn:Learner, head:HeadLR):
     losses = _last_losses(learn)
     if not has_collapsed(losses, head): return
     warn_user(f'the fit ended with a loss of {losses[-1]:.3g}, but an untrained head has {head.untrained:.3g} and a head trained on frozen '
-              f'features {np.nanmin(head.losses):.3g}: the body has lost its pretrained features; start again from the pretrained weights '
-              'with a lower `body_lr`')
+              f'features {_loss_alone(head):.3g}: either the body has lost its pretrained features, or the fit was too short or its rates '
+              'too low; start again from the pretrained weights, with a lower `body_lr` if the loss rose during the fit, else with more '
+              'epochs or a higher `body_lr`')

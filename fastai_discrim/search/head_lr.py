@@ -10,7 +10,7 @@ from fastprogress.fastprogress import progress_bar
 from ..callbacks.freezing import freeze_all_but
 from ..checks import check_count, check_data, check_list, check_moms, check_number
 from ..data_state import random_states, set_random
-from ..groups.by_hand import check_made
+from ..groups.by_hand import check_some_train
 from ..groups.layer_groups import check_groups
 from ..plan.origin import HeadLR
 from ..plan.schedules import STLR, Schedule
@@ -18,7 +18,7 @@ from ..user_warning import warn_user
 from .choice import HIGHEST_USUAL, N_FIRST, about_as_good, lowers, search_lrs
 from .losses import joined_parts, mean_losses
 from .plot import plot_search
-from .run_search import run_search
+from .run_search import measure_nothing, run_search
 from .split_head import HeadNotSeparable, split_head
 from .trained_loss import check_trained_loss
 
@@ -95,8 +95,7 @@ def _head_lr(learn, n_groups, lrs, **trial_args):
     "Return the `HeadLR`, and a warning or None; `learn` is changed"
     # This also imports fastai.callback.progress, which adds `no_bar` to the learner
     from .range_test import range_test
-    # Metrics cost time, and some fail on a few items
-    learn.metrics = []
+    measure_nothing(learn)
     # A compiled model doesn't call hooks; the original model has the same parameters
     if hasattr(learn.model, '_orig_mod'): learn.model = learn.model._orig_mod
     if learn.opt is None: learn.create_opt()
@@ -134,7 +133,10 @@ def head_lr_find(self:Learner,
     for name,n in dict(n_epoch=n_epoch, n_batch=n_batch, runs=runs).items(): check_count(n, name)
     if not isinstance(sched, Schedule): raise TypeError(f'sched={sched!r}: expected a Schedule, such as STLR() or OneCycle()')
     if moms is not None: check_moms(moms, counts=sched.n_moms)
-    check_made(groups := check_groups(self))
+    groups = check_groups(self)
+    if len(groups)-1 in check_some_train(self, groups):
+        raise ValueError('all parameters of the head are frozen by hand: expected some that train; give a rate, as in '
+                         '`fit_ulmfit(6, 1e-2)`, or let them train by `learn.unfreeze()`')
     check_data(self)
     def _search():
         return _head_lr(self, len(groups), lrs, n_epoch=n_epoch, n_batch=n_batch, runs=runs, sched=sched, moms=moms, wd=wd)

@@ -64,6 +64,7 @@ def _loader(batches, device, shuffle=False):
 
 def _of_head(wd):
     "Return the weight decay of the last layer group, if there is one per group"
+    if isinstance(wd, slice): return wd.stop
     return wd if wd is None or isinstance(wd, Number) else listify(wd)[-1]
 
 def trial_losses(

@@ -1,29 +1,49 @@
 "Choose the rates of a plan: given, found by a search, or usual for the kind of network"
 __all__ = []
 
+import numpy as np
 from fastai.learner import Learner
+from fastcore.basics import ifnone
 
 from ..checks import as_rate, check_number
 from ..groups.layer_groups import own_lr
 from ..plan.origin import BodyLR, HeadLR, lr_and_origin
-from ..plan.rates import FACTOR
-from .body_prior import BodyPrior
+from ..plan.rates import FACTOR, check_fall, discriminative_lrs
+from .body_prior import BLOCK_DECAY, BodyPrior
+
+# Number of layer groups of the paper's classifier. With more groups, the paper's factor would leave the lowest almost frozen
+PAPER_GROUPS = 5
 
 
 def plan_rates(
     learn:Learner, # The learner that is to run the plan
     prior:BodyPrior, # The usual rate of its body
-    lr:float|HeadLR, # Peak rate of the head; None for `learn.lr`
-    body_lr:float|BodyLR, # Peak rate of the group below the head; None to choose it by rule
-    factor:float, # The paper's ratio of the head's rate to that of the group below
+    n_groups:int, # Number of its layer groups
+    lr:float|HeadLR|None, # Peak rate of the head; None for `learn.lr`
+    body_lr:float|BodyLR|None, # Peak rate of the group below the head; None to choose it by rule
     n_steps:int, # Number of steps of the fit
-) -> dict: # Fields of a `Plan`: both rates and their origin, without `body_lr` if the paper's ratio holds
-    "Return the rates of the head and of the group below it, with their origin"
-    origin = dict(lr=own_lr(learn), lr_from='learn.lr') if lr is None else _lr(lr)
-    check_number(origin['lr'], 'lr')
-    body_lr,body_lr_from = _body_lr(prior, lr, origin['lr']/factor, body_lr, n_steps)
-    if body_lr is None: return origin
-    return origin | _beside(lr, body_lr) | dict(body_lr=body_lr, body_lr_from=body_lr_from)
+    body_trains:bool, # Does any group of the body train?
+    factor:float|None, # As in `ulmfit_plan`, like the following
+    min_scale:float,
+    span:float|None,
+    decay:float|None,
+) -> tuple: # Fields of a `Plan`: both rates and their origin, without `body_lr` if it follows from the head's; the rates of all groups
+    "Return the rates of the head and of the group below it, with their origin, and those of all layer groups"
+    rates = dict(lr=own_lr(learn), lr_from='learn.lr') if lr is None else _lr(lr)
+    check_number(rates['lr'], 'lr')
+    fall = dict(factor=ifnone(factor, FACTOR), min_scale=min_scale, span=span, decay=decay)
+    check_fall(**fall)
+    below_head = discriminative_lrs(rates['lr'], n_groups, **fall)[-2]
+    body_lr,body_lr_from = _body_lr(prior, lr, below_head, body_lr, n_steps)
+    if body_lr is not None:
+        if body_trains: rates |= _beside(lr, body_lr, rates['lr']/below_head)
+        rates |= dict(body_lr=body_lr, body_lr_from=body_lr_from)
+    if factor is span is decay is None:
+        fall['factor'] = _usual_factor(prior, n_groups, isinstance(lr, HeadLR))
+        # From the head to the body, the paper's factor holds
+        if fall['factor'] != FACTOR and body_lr is None:
+            rates |= dict(body_lr=rates['lr']/FACTOR, body_lr_from=f"1/{FACTOR} of the head's")
+    return rates,discriminative_lrs(rates['lr'], n_groups, body_lr=rates.get('body_lr'), **fall)
 
 def _lr(lr):
     "Return η_L and its origin, which may be `learn.lr_find`"
@@ -34,22 +54,29 @@ def _lr(lr):
         origin['lr_from'] = f'lr_find, {field}'
     return origin
 
-def _body_lr(prior, lr, papers_lr, body_lr, n_steps):
-    "Return the rate of the group below the head, or None for the paper's ratio, and its origin"
+def _body_lr(prior, lr, below_head, body_lr, n_steps):
+    "Return the rate of the group below the head, or None if it follows from the head's, and its origin"
     if isinstance(body_lr, BodyLR): return body_lr.lr,f'body_lr_find, {body_lr.how}'
     if body_lr is not None: return as_rate(body_lr, 'body_lr'),'given'
     if prior.lr is None: return None,''
     if isinstance(lr, HeadLR): return prior.lr_in(n_steps),prior.origin(n_steps)
-    # The user chose the head's rate: the paper's ratio holds, unless it gives a rate that destroys such networks
-    if prior.is_limit and prior.lr < papers_lr: return prior.lr,f'lowered from {papers_lr:.1e} to the limit for {prior.kind}'
+    # The user chose the head's rate: that of the body follows, unless it destroys such networks
+    if prior.is_limit and prior.lr < below_head: return prior.lr,f'lowered from {below_head:.1e} to the limit for {prior.kind}'
     return None,''
 
-def _beside(lr, body_lr):
-    """Return η_L limited to the paper's ratio above and below `body_lr`, with its origin, if it was found on frozen features; else {}.
-    Above that ratio, the logits move faster than the features of a training body can follow. With few labels and many epochs, the
-    η_L found is so low that the body would have to fit the labels alone"""
+def _beside(lr, body_lr, ratio):
+    """Return η_L, with its origin, limited to the paper's ratio above and below `body_lr`, or to a larger `ratio` of the user; {} if it was
+    not found on frozen features, or is within the limits. Above them, the logits move faster than the features of a training body can
+    follow. With few labels and many epochs, the η_L found is so low that the body would have to fit the labels alone"""
     if not isinstance(lr, HeadLR): return {}
-    lowest,highest = body_lr/FACTOR,body_lr*FACTOR
-    if lowest <= lr.lr <= highest: return {}
-    bound,what = (highest, f'at most {FACTOR}') if lr.lr > highest else (lowest, f'at least 1/{FACTOR}')
+    ratio = max(FACTOR, ratio)
+    lowest,highest = body_lr/ratio,body_lr*ratio
+    # A rate that follows from η_L may differ from the limit by rounding
+    if lowest <= lr.lr <= highest or np.isclose(lr.lr, (lowest, highest)).any(): return {}
+    bound,what = (highest, f'at most {ratio:.3g}') if lr.lr > highest else (lowest, f'at least 1/{ratio:.3g}')
     return dict(lr=bound, lr_from=f'head_lr_find, {lr.how}: {lr.lr:.1e}, but {what} times the rate below it')
+
+def _usual_factor(prior, n_groups, is_found):
+    "Return the usual ratio of the rates of neighbouring groups of the body: the paper's with few groups and rates that the user chose"
+    if n_groups > PAPER_GROUPS: return 1/BLOCK_DECAY
+    return prior.factor if is_found else FACTOR

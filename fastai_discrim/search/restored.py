@@ -58,7 +58,7 @@ def restored(learn:Learner):
     metrics, loss, random states, and the order of the batches. If one part fails, restore the other parts, then raise the error"""
     rec = getattr(learn, 'recorder', None)
     with ExitStack() as stack:
-        # Callbacks run in reverse order: the random states come last, as restoring other parts may draw random numbers
+        # The stack restores in reverse order: the random states come last, as restoring other parts may draw random numbers
         stack.callback(set_random, random_states())
         for dl in learn.dls.loaders: stack.callback(set_loader, dl, loader_state(dl))
         model = get_model(learn.model)

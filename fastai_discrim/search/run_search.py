@@ -4,7 +4,7 @@ __all__ = []
 from collections.abc import Callable
 
 from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException, CancelValidException
-from fastai.learner import Learner
+from fastai.learner import Learner, Metric
 
 from ..callbacks.ddp import single_process
 from ..distributed import on_rank0
@@ -14,6 +14,17 @@ from .restored import restored
 class PauseTrackers(Callback):
     "Pause loggers and trackers: they skip a fit with a callback of this name, as in `get_preds`"
     name = 'gather_preds'
+
+class Unmeasured(Metric):
+    "Stand in for the metric called `name`, and measure nothing"
+    name,value = None,float('nan')
+    def __init__(self, name:str): self.name = name
+    def reset(self): pass
+    def accumulate(self, learn): pass
+
+def measure_nothing(learn:Learner):
+    "Replace the metrics of `learn`, as they cost time and some fail on a few items. Callbacks still find as many, with the same names"
+    learn.metrics = [Unmeasured(m.name) for m in learn.metrics]
 
 def run_search(learn:Learner, search:Callable, what:str):
     """Run `search`, which trains `learn`, on rank 0, restore all that it changes, and return its result in all processes. Raise

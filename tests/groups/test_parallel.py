@@ -13,10 +13,10 @@ def towers(a, b): return Net(user=tower(a), item=tower(b), head=nn.Linear(16, 2)
 
 REFUSED = {
     'no blocks': (lambda: Net(stem=nn.Linear(2, 2), head=nn.Linear(2, 2)), r'of Net: no repeated blocks follow each other '
-                  r'\(its children: stem \(Linear\), head \(Linear\)\); find it by a run, .*, or write a '
-                  r'splitter, `lambda m: L\('),
+                  r'\(its children: stem \(Linear\), head \(Linear\)\); write a splitter, '
+                  r'`lambda m: L\(m.stem, m.head\).map\(params\)`, input first'),
     'one layer': (lambda: nn.LSTM(2, 2), r'of LSTM: no repeated blocks follow each other \(its children: none\)'),
-    'two towers': (lambda: towers(3, 5), ': user, item may run side by side'),
+    'two towers': (lambda: towers(3, 5), ': user, item may run side by side .*; find it by a run, .*, or write a splitter'),
     'equal towers': (lambda: towers(8, 8), ': user, item may run side by side'),
     'two encoders': (lambda: Net(text=Net(layer=blocks(2)), image=Net(layer=blocks(2)), head=nn.Linear(4, 2)), ': text, image may run'),
     'two lists of blocks': (lambda: Net(query=blocks(3), key=blocks(3), head=nn.Linear(4, 2)), ': query, key may run side by side'),

@@ -176,6 +176,16 @@ def test_metrics_that_cost_time_are_left_out(mlp):
     find(mlp)
     assert len(mlp.metrics) == 1
 
+def test_callbacks_find_their_metrics(tmp_path):
+    "fastai fits, validates and predicts with such a callback"
+    seen = []
+    class Reads(Callback):
+        def after_validate(self): seen.append((self.recorder.metrics[-1].name, self.recorder.metrics[-1].value))
+    learn = make_mlp(tmp_path, norm=True, cbs=Reads())
+    find(learn)
+    assert seen and all(name == 'accuracy' and np.isnan(value) for name,value in seen)
+    with learn.no_bar(): learn.head_lr_find(show_plot=False)
+
 # What it finds
 
 def pretrained(path, **kwargs):
@@ -206,6 +216,17 @@ def test_what_it_returns(mlp):
     # Of 4 epochs of 8 steps half
     assert res.how == f'validation loss after 16 steps of the plan in miniature, at {len(res.lrs)} rates'
     assert repr(res) == f'BodyLR(lr={res.lr:.2e}, by {res.how})'
+
+def test_without_a_finite_loss_it_finds_nothing(tmp_path):
+    learn = make_mlp(tmp_path, norm=True)
+    learn.loss_func = lambda p,y: p.sum()*NAN
+    before = everything(learn)
+    with pytest.raises(ValueError, match='the validation loss is not finite at any of 5 rates of the body: expected one'): find(learn)
+    before['attrs'].pop('logger'), (after := everything(learn))['attrs'].pop('logger')
+    check_no_trace(before, after)
+
+def test_the_rate_that_it_finds_is_not_given(mlp):
+    with pytest.raises(TypeError, match=r"body_lr_find\(\) has no argument 'body_lr'"): mlp.body_lr_find(3, 1e-2, body_lr=1e-3)
 
 def test_the_same_twice(tmp_path):
     for make in ('norm', 'clas'):
@@ -269,11 +290,8 @@ def test_a_loss_that_is_finite_at_low_rates_only(tmp_path):
     learn = make_mlp(tmp_path)
     stock = learn.loss_func
     learn.loss_func = lambda p,y: stock(p, y) if p.abs().max() < 20 else (p*NAN).sum()
-    res = find(learn, lr=1., factor=.01, unfreezing=None)
-    assert np.isnan(res.losses[-1]) and np.isfinite(res.lr)
-    learn.loss_func = lambda p,y: p.sum()*NAN
-    res = find(learn)
-    assert np.isnan(res.losses).all() and len(res.lrs) == 5 and res.lr == res.lrs[0]
+    res = find(learn, lr=.3, factor=.1, unfreezing=None)
+    assert np.isnan(res.losses[-1]) and np.isfinite(res.losses[list(res.lrs).index(res.lr)])
 
 def test_a_weighted_loss(tmp_path):
     learn = make_mlp(tmp_path)
@@ -283,7 +301,7 @@ def test_a_weighted_loss(tmp_path):
     assert np.isfinite(res.losses).all()
     # Not finite at first: then it is in parts
     learn.loss_func = lambda p,y: stock(p, y) if p.abs().max() < 20 else (p*NAN).sum()
-    assert np.isnan(find(learn, lr=1., factor=.01).losses[-1])
+    assert np.isnan(find(learn, lr=1., factor=.1).losses[-1])
 
 # The data
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import MAKERS, make_mlp
 from fastai.callback.core import Callback
+from fastai.data.core import DataLoaders
 
 from fastai_discrim.all import *
 from fastai_discrim.search.collapse import has_collapsed
@@ -18,11 +19,13 @@ def head(losses, untrained): return HeadLR(.01, np.array([.001, .01]), np.array(
     # Half way between 0.4 and 1.6 is 1
     ((1.1, 1.01), head((.6, .4), 1.6), True), ((1.1, .99), head((.6, .4), 1.6), False), ((.99, 1.1), head((.6, .4), 1.6), False),
     # One candidate may have diverged
-    ((1.1, 1.2), head((.4, NAN), 1.6), True),
+    ((1.1, 1.2), head((NAN, .4), 1.6), True),
     # Negative losses
     ((-1.1, -1.2), head((-5., -4.), 0.), True), ((-3., -3.), head((-5., -4.), 0.), False),
     # The head learnt next to nothing, or nobody knows
-    ((9., 9.), head((2., 1.7), 1.6), False), ((9., 9.), head((1.599, 1.7), 1.6), False),
+    ((9., 9.), head((2., 1.7), 1.6), False), ((9., 9.), head((1.7, 1.45), 1.6), False), ((9., 9.), head((1.7, 1.43), 1.6), True),
+    # The rate that was found decides, not another that happens to have a lower loss
+    ((9., 9.), head((1., 1.45), 1.6), False),
     ((9., 9.), head((.6, .4), NAN), False), ((), head((.6, .4), 1.6), False),
     # A loss that isn't finite is said by others
     ((NAN, NAN), head((.6, .4), 1.6), False)])
@@ -38,7 +41,7 @@ def said(learn, *args, **kwargs):
     with learn.no_bar(),learn.no_logging(),warnings.catch_warnings(record=True) as got:
         warnings.simplefilter('always')
         learn.fit_ulmfit(*args, **kwargs)
-    return [str(w.message) for w in got if 'lost its pretrained features' in str(w.message)]
+    return [str(w.message) for w in got if 'has lost its pretrained features, or the fit was too short' in str(w.message)]
 
 @pytest.mark.all_rates
 def test_a_body_that_is_lost_is_said(tmp_path):
@@ -52,6 +55,13 @@ def test_a_body_that_is_lost_is_said(tmp_path):
 @pytest.mark.all_rates
 @pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS)
 def test_usual_fits_are_silent(tmp_path, make): assert not said(make(tmp_path), 8)
+
+def test_an_empty_validation_set_is_no_reason_to_fail(tmp_path):
+    learn = make_mlp(tmp_path)
+    train = learn.dls.train.dataset
+    learn.dls = DataLoaders.from_dsets(train, [], bs=8, device='cpu', num_workers=0)
+    assert not said(learn, 8)
+    assert learn.recorder.values[-1][1] is None
 
 def test_a_learner_that_measures_nothing_is_no_reason_to_fail(tmp_path):
     learn = make_mlp(tmp_path)

@@ -2,7 +2,8 @@
 import pytest
 import torch
 import torch.fx
-from conftest import make_mlp
+from conftest import everything, make_mlp
+from search.no_trace import check_no_trace
 from search.split_models import HEADS, Siblings, split, tokens
 from torch import nn
 
@@ -114,6 +115,15 @@ def test_blocks_of_the_body_in_a_list_run_only_when_the_head_is_copied(mlp):
     assert Counted.n_calls == 3
     for other in head.copies(4): assert torch.equal(other(features), preds)
     assert Counted.n_calls == 6 and torch.equal(preds, mlp.model.top(mlp.model.hidden(features[0][0])))
+
+@pytest.mark.parametrize('find', [lambda l: l.head_lr_find(), lambda l: l.fit_ulmfit(2)], ids=['head_lr_find', 'fit_ulmfit'])
+def test_a_head_that_is_frozen_by_hand_has_no_rate(mlp, find):
+    for p in mlp.model[-1].parameters(): p.requires_grad_(False)
+    before = everything(mlp)
+    with pytest.raises(ValueError, match='all parameters of the head are frozen by hand: .*give a rate, as in `fit_ulmfit'): find(mlp)
+    check_no_trace(before, everything(mlp))
+    # With a rate, it is passed over
+    with mlp.no_bar(),mlp.no_logging(): mlp.fit_ulmfit(2, 1e-2)
 
 def test_what_is_frozen_by_hand_stays_so(mlp):
     mlp.create_opt()

@@ -77,6 +77,13 @@ def test_so_it_is_under_other_schedules_and_momentum(tmp_path):
     with learn.no_bar(): learn.fit_one_cycle(6, 3e-2, pct_start=.4, moms=moms)
     assert res.losses[1] == pytest.approx(learn.recorder.values[-1][1], rel=1e-5)
 
+@pytest.mark.parametrize('wd', [slice(1e-4, .5), slice(.5), [.1, .2, .3, .4, .5]], ids=str)
+def test_the_weight_decay_is_that_of_the_head(tmp_path, wd):
+    "In all copies, also if the groups of the learner have different ones"
+    def _losses(wd):
+        with (learn := _clas(tmp_path)).no_bar(): return learn.head_lr_find([1e-3, 1e-2, 1e-1], 2, show_plot=False, wd=wd).losses
+    assert np.array_equal(_losses(wd), _losses(.5)) and not np.array_equal(_losses(.5), _losses(1e-4))
+
 def test_a_rate_does_not_depend_on_the_others(clas):
     losses = []
     for lrs in ([1e-3, 1e-2], [1e-2, 1e-1], [1e-2, 1e3]):

@@ -1,0 +1,38 @@
+"The batches of a step are counted under fastai's `GradientAccumulation`"
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import make_clas, make_mlp
+from fastai.callback.core import Callback
+from fastai.callback.training import GradientAccumulation
+
+from fastai_discrim.all import *
+from fastai_discrim.search.accumulation import batches_per_step
+
+
+@pytest.mark.parametrize('n_items,want', [(1, 1), (8, 1), (9, 2), (16, 2), (32, 4)])
+def test_as_many_batches_as_fastai_sums(tmp_path, n_items, want):
+    class Steps(Callback):
+        n = 0
+        def after_step(self): self.n += 1
+    learn,steps = make_mlp(tmp_path, n=256, cbs=GradientAccumulation(n_items)),Steps()
+    assert batches_per_step(learn) == want
+    with learn.no_bar(): learn.fit(1, cbs=steps)
+    assert steps.n == len(learn.dls.train)//want
+
+def test_without_the_callback_or_a_batch_size(mlp):
+    assert batches_per_step(mlp) == 1
+    accumulates = [GradientAccumulation(32)]
+    assert batches_per_step(SimpleNamespace(cbs=accumulates, dls=SimpleNamespace(train=object()))) == 1
+
+def test_the_batches_of_a_recurrent_classifier_are_those_of_a_step(tmp_path):
+    found = HeadLR(5e-3, np.array([5e-3]), np.array([.5]), 'as told')
+    learn = make_clas(tmp_path, cbs=GradientAccumulation(32))
+    assert learn.ulmfit_plan(6, found).body_lr == pytest.approx(32**.5/1000)
+
+def test_a_miniature_makes_steps(tmp_path):
+    learn = make_mlp(tmp_path, n=256, norm=True, cbs=GradientAccumulation(64))
+    with learn.no_bar(): res = learn.body_lr_find(4, 1e-2, show_plot=False)
+    # 4 epochs of 32 batches, of which 8 make a step
+    assert res.how.startswith('validation loss after 8 steps') and len(set(res.losses)) == len(res.losses)
