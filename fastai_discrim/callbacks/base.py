@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fastai.callback.core import Callback
-from fastai.imports import noop
 from fastai.learner import Learner
 from fastcore.foundation import L
 
@@ -66,8 +65,10 @@ class GroupCallback(FitCallback):
     run_valid = False
     # The callback needs at least this many layer groups
     min_groups = 2
-    # Has `check_fit` been called for this fit? Is this one of the two fits of `fine_tune`?
+    # Does our wrapper of `fit` run this fit, which it has checked? Is this one of the two fits of `fine_tune`?
     checked = fine_tuning = False
+    # A copy of a learner runs no fit
+    _stateattrs = 'checked','fine_tuning'
 
     def check_fit(self, fit:FitArgs) -> L: # Layer groups of the learner
         "Raise if the callback can't work in this fit"
@@ -78,22 +79,17 @@ class GroupCallback(FitCallback):
 
     def before_train(self):
         "Check the fit here if another package has replaced `fit`, so that our wrapper wasn't called"
-        if self.checked: return
-        self.check_fit(FitArgs(self.learn, self.n_epoch, None, list(self.learn.cbs)))
-        self.checked = True
+        # In each epoch, as nobody would clear a mark of the first check after Ctrl-C
+        if not self.checked: self.check_fit(FitArgs(self.learn, self.n_epoch, None, list(self.learn.cbs)))
 
     def undo(self, learn:Learner):
         "Undo what the callback overrides on `learn`; called when the fit ends, also after an error or Ctrl-C"
         self.checked = False
 
-    def after_fit(self):
-        self.checked = False
-        # `CycleScheduler` inherits an `after_fit` from `ParamScheduler`, too
-        getattr(super(), 'after_fit', noop)()
-
 def check_only_one(kind, cbs):
     "Raise if `cbs` has two callbacks of `kind`, which would contradict each other"
     both = [o for o in cbs if isinstance(o, kind)]
+    if len(both) > 1 and both[0] is both[1]: raise ValueError(f'{both[0]!r} is on the learner already: leave it out of `cbs`')
     if len(both) > 1:
         raise ValueError(f'{both[0]!r} and {both[1]!r} in one fit: expected one of them; leave one out, or remove it with '
                          '`learn.remove_cb`')

@@ -15,6 +15,7 @@ from .base import FitArgs, group_callbacks, instantiate_ours
 from .checked_fine_tune import wrap_fine_tune
 from .ddp import distributed_fit
 from .group_lrs import GroupLRRecorder
+from .nested_fit import nested_fit
 from .unfreezing import Unfreezing
 
 # Positional parameters of `Learner.fit`
@@ -29,6 +30,9 @@ def checked(fit):
     "Wrap `fit`, so that our callbacks check the fit before it changes anything, and are undone however it ends"
     @wraps(fit)
     def _fit(self, *args, **kwargs):
+        # A callback has started this fit within one of ours
+        if any(cb.checked for cb in group_callbacks(self.cbs)):
+            with nested_fit(self): return _fit(self, *args, **kwargs)
         given = {**dict(zip(FIT_ARGS, args)), **kwargs}
         cbs = instantiate_ours(given.get('cbs'))
         every = [*self.cbs, *cbs]

@@ -64,9 +64,9 @@ class DiscriminativeLR(GroupCallback):
         "Do the step with the scaled rates"
         step,opt = type(learn)._step,learn.opt
         # An interrupted fit left this override, as another package has replaced `fit`, and with it our cleaning up
-        if self.learn is None:
-            vars(learn).pop('_step', None)
-            return step(learn)
+        if self.learn is None: vars(learn).pop('_step', None)
+        # A fit within this one has rates of its own
+        if self not in learn.cbs: return step(learn)
         unscaled = [h['lr'] for h in opt.hypers]
         opt._set_hyper('lr', [s*unscaled[-1] for s in self.scales])
         try: step(learn)

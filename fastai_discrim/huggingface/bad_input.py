@@ -1,6 +1,8 @@
 "Check texts, labels, tokenizer and model before anything is trained"
 __all__ = []
 
+from numbers import Integral
+
 import pandas as pd
 import torch
 from fastai.data.core import DataLoaders
@@ -18,8 +20,10 @@ def names_of_columns(df:pd.DataFrame, arg:str, cols) -> list:
     res = []
     for c in L(cols):
         if c in df.columns: res.append(c)
-        elif isinstance(c, int) and 0 <= c < df.shape[1]: res.append(df.columns[c])
+        elif isinstance(c, Integral) and 0 <= c < df.shape[1]: res.append(df.columns[c])
         else: raise ValueError(f'{arg}={cols!r}: expected columns of the data frame, which are {list(df.columns)}')
+    twice = [c for c in res if list(df.columns).count(c) > 1]
+    if twice: raise ValueError(f'{arg}={cols!r}: expected one column {twice[0]!r}, but the data frame has several; rename them')
     return res
 
 def check_rows(df:pd.DataFrame, text_cols:list, label_cols:list):

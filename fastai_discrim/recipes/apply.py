@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from fastai.learner import Learner
 from fastcore.basics import patch
+from fastcore.foundation import L
 
 from ..checks import as_rate, check_names
 from ..groups.by_hand import check_some_train, renew_opt
@@ -56,6 +57,7 @@ def apply_recipe(self:Learner,
     """Fit by `recipe`: with its plan, gradient clipping, β1, β2 and weight decay. The optimiser keeps these values. Batch size, dropout and
     the like are not applied, as model and data exist already"""
     if not isinstance(recipe, Recipe): raise TypeError(f'recipe={recipe!r}: expected a Recipe, such as `recipes.paper_clas`')
+    cbs = L(cbs)
     check_checkpoint(checkpoint, checkpoint_every, start_epoch)
     if not isinstance(lr, HeadLR | None): lr = as_rate(lr, advice='give the highest, as the recipe sets the others')
     plan = recipe.plan(n_epoch, lr)

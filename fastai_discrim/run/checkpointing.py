@@ -39,8 +39,8 @@ class Checkpointing(FitCallback):
         self.begin = (state['epoch'], state['batches']) if state else (0, 0)
 
     def before_fit(self):
-        # Not those of this callback: the `repr` of a whole checkpoint is slow
-        self.args,self.cancelled = [init_args(cb) if in_checkpoint(cb) else {} for cb in self.learn.cbs],False
+        # By `id`, as other callbacks may reorder `learn.cbs`; not those of this callback, as the `repr` of a whole checkpoint is slow
+        self.args,self.cancelled = {id(cb): init_args(cb) for cb in self.learn.cbs if in_checkpoint(cb)},False
         if self.state: self._resume()
         else: self._write(0, 0)
 

@@ -18,6 +18,7 @@ from ..groups.labels import group_labels
 from ..groups.layer_groups import check_groups
 from ..optional import if_loaded
 from ..plan.passed_over import pass_over_in_plan
+from ..plan.phase import EarlyStop
 from ..plan.plan import Plan
 from ..user_warning import warn_user
 from .checkpoint_file import check_checkpoint
@@ -28,7 +29,7 @@ from .run_record import RunRecorder
 # A phase of a single step at less than this share of its peak rates trains next to nothing
 LOW_SHARE = 0.5
 
-def _measured(learn):
+def _names_to_come(learn):
     "Return the names of the values that the recorder will have"
     recorder,metrics = learn.recorder,list(L(learn.metrics).attrgot('name'))
     if not recorder.valid_metrics or not has_valid(learn): return ['train_loss']
@@ -38,17 +39,21 @@ def _measured(learn):
 def check_plan(learn:Learner, plan:Plan, cbs, reset_opt:bool):
     "Raise `TypeError` or `ValueError` unless `learn` can run `plan` with these arguments of `fit`; change nothing"
     if not isinstance(plan, Plan):
-        raise TypeError(f'the plan is a {type(plan).__name__}: expected a Plan, such as `learn.ulmfit_plan(6, 1e-2)` or '
-                        '`recipes.paper_clas.plan()`')
+        raise TypeError(f'plan={str(plan)[:60]}: expected a Plan, such as `learn.ulmfit_plan(6, 1e-2)` or `recipes.paper_clas.plan()`')
+    if any(is_kind(cb, if_loaded('fastai_discrim.run.plan_callbacks', 'PlanUnfreezing')) for cb in learn.cbs):
+        raise ValueError('a plan runs on this learner already: expected one at a time; start this one after the fit, or on a copy')
     groups = check_groups(learn, reset_opt)
     if len(groups) != plan.n_groups:
         raise ValueError(f'the plan is for {plan.n_groups} layer groups ({", ".join(plan.names)}), the learner has {len(groups)} '
                          f'({", ".join(group_labels(learn, groups))}): make the plan from this learner, or give it the plan\'s splitter')
     for cb in [*learn.cbs, *L(cbs)]:
+        if isinstance(cb, EarlyStop):
+            raise TypeError(f'{cb!r} in `cbs`: expected callbacks; give it to the plan, `ulmfit_plan(..., early_stop={cb!r})`, or use '
+                            "fastai's EarlyStoppingCallback")
         if _sets_what_plans_set(cb):
             name = cb.__name__ if isinstance(cb, type) else type(cb).__name__
-            raise ValueError(f'{name} together with a plan, which sets every rate, momentum and what trains: expected none; '
-                             'leave it out, or remove it with `learn.remove_cb`')
+            raise ValueError(f'{name} together with a plan, which sets rates, momentum and what trains: expected none; leave it out, '
+                             'remove it with `learn.remove_cb`, or wait until the fit that added it has ended')
     _check_monitors(learn, plan)
     check_data(learn)
     plan.timeline(len(learn.dls.train))
@@ -63,7 +68,10 @@ def _sets_what_plans_set(cb):
 def _check_monitors(learn, plan):
     "Raise `ValueError` unless the learner measures what the phases monitor"
     monitors = [p.early_stop.monitor for p in plan.phases if p.early_stop]
-    names = _measured(learn) if monitors else []
+    if monitors and not hasattr(learn, 'recorder'):
+        raise ValueError('early_stop on a learner without a recorder, which measures what it monitors: expected one; leave `early_stop` '
+                         'out, or `learn.add_cb(Recorder())`')
+    names = _names_to_come(learn) if monitors else []
     for monitor in monitors:
         if monitor not in names:
             raise ValueError(f'monitor={monitor!r}: expected what the learner measures, {", ".join(names)}; give it that metric')
@@ -114,6 +122,8 @@ def fit_plan(self:Learner,
     >>> np.array_equal(learn.recorder.group_lrs, plan.lrs(len(learn.dls.train)))   # it ran as planned
     True
     """
+    # An iterator can be read only once
+    cbs = L(cbs)
     check_checkpoint(checkpoint, checkpoint_every, start_epoch)
     check_plan(self, plan, cbs, reset_opt)
     run_checked(self, plan, cbs, wd, checkpoint, checkpoint_every, reset_opt, start_epoch)

@@ -25,8 +25,8 @@ def _grad(p):
     "Return the gradient of `p`, or 0 if it is all zeros, which saves space"
     return p.grad if p.grad is None or p.grad.any() else 0
 
-def learner_state(learn:Learner, args:list, lost:set) -> dict:
-    "Return the state that the rest of the run depends on, as plain data; `args` of each callback and `lost` are as in `callback_state`"
+def learner_state(learn:Learner, args:dict, lost:set) -> dict:
+    "Return the state that the run depends on, as plain data; `args`, by the `id` of a callback, and `lost` as in `callback_state`"
     model,params = get_model(learn.model),list(get_model(learn.model).parameters())
     scaler = getattr(learn, 'scaler', None)
     return dict(
@@ -34,7 +34,7 @@ def learner_state(learn:Learner, args:list, lost:set) -> dict:
         frozen_idx=getattr(learn.opt, 'frozen_idx', 0), trains=[p.requires_grad for p in params],
         grads=[_grad(p) for p in params], modes=[m.training for m in model.modules()],
         memory={n: _memory(m) for n,m in _resettable(model).items()}, scaler=to_plain(scaler.state_dict()) if scaler else None,
-        callbacks=[[cb.name, callback_state(cb, a, lost)] for cb,a in zip(learn.cbs, args) if in_checkpoint(cb)],
+        callbacks=[[cb.name, callback_state(cb, args.get(id(cb), {}), lost)] for cb in learn.cbs if in_checkpoint(cb)],
         metrics=[plain_attrs(m) for m in learn.metrics], **{k: to_plain(getattr(learn, k, None)) for k in COUNTS})
 
 def set_learner_state(learn:Learner, state:dict):

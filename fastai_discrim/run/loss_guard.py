@@ -57,10 +57,11 @@ class LossGuard(FitCallback):
 
     def _where(self):
         "Return the step, the phase and the peak rates of the groups that train, in words"
-        phase = self.learn.phase
+        n_iter = len(self.dls.train)
+        i_phase = self.plan.timeline(n_iter).phase(self.epoch*n_iter + self.iter)
+        phase = self.plan.phases[i_phase]
         rates = ', '.join(f'{self.plan.names[i]} at {phase.lrs[i]:.1e}' for i in phase.groups)
-        number = self.plan.phases.index(phase)+1
-        return f'in epoch {self.epoch}, step {self.iter}, phase {number}, with peak rates {rates}'
+        return f'in epoch {self.epoch}, step {self.iter}, phase {i_phase+1}, with peak rates {rates}'
 
     def _advice(self):
         "Return what to do, in words"

@@ -12,7 +12,7 @@ from ..plan.plan import Plan
 from .plan_loop import PlanLoop
 
 
-def _measured(recorder):
+def _names_of_epoch(recorder):
     "Return the names of the values that the recorder has for the last epoch: fastai leaves out a training or validation that was cancelled"
     names,n_train = [n for n in recorder.metric_names[1:] if n != 'time'],1
     if recorder.train_metrics: n_train += len(recorder.metrics)
@@ -68,7 +68,7 @@ class PhaseEnding(FitCallback, TrackerCallback):
 
     def _compare(self):
         "Compare the monitored value with the best so far; return False if the epoch has none, as its training or validation was cancelled"
-        names = _measured(self.recorder)
+        names = _names_of_epoch(self.recorder)
         if self.monitor not in names:
             self.new_best = False
             return False

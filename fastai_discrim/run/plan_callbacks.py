@@ -16,6 +16,7 @@ class PlanUnfreezing(Unfreezing):
     def __init__(self, plan:Plan): self.plan,self.train_bn = plan,plan.train_bn
     # `check_plan` has checked the rest
     def check_fit(self, fit): self.check_callbacks(fit.cbs)
+    # The plan has all its epochs, and has passed over dead groups
     def fill(self, n_groups, n_epoch, dead=()): return [(p.epochs, p.groups) for p in self.plan.phases]
 
     def enter(self, phase):

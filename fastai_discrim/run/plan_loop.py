@@ -8,9 +8,9 @@ from fastai.imports import noop
 from fastai.learner import Learner
 
 from ..callbacks.base import overridden
+from ..callbacks.nested_fit import nested_fit
 from ..distributed import n_processes
 from ..plan.plan import Plan
-from .nested_fit import nested_fit
 
 
 class PlanLoop:
@@ -67,4 +67,7 @@ def plan_loop(learn:Learner, plan:Plan, epoch:int=0, batches:int=0):
     trained so many `batches` before"""
     loop,n_iter = PlanLoop(learn),len(learn.dls.train)
     begin = plan.timeline(n_iter).phase(epoch*n_iter + batches*n_processes())
-    with overridden(learn, fit=loop.fit, _do_fit=loop.do_fit, one_batch=loop.one_batch, phase=plan.phases[begin]): yield loop
+    overrides = dict(fit=loop.fit, _do_fit=loop.do_fit, one_batch=loop.one_batch, phase=plan.phases[begin])
+    def _state(): return {k: v for k,v in type(learn).__getstate__(learn).items() if k not in (*overrides, '__getstate__')}
+    # A learner that is exported or copied while the plan runs has no plan
+    with overridden(learn, **overrides, __getstate__=_state): yield loop

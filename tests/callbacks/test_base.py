@@ -1,4 +1,7 @@
 "Base classes of our callbacks"
+import pickle
+from copy import deepcopy
+
 import numpy as np
 import pytest
 from conftest import make_mlp, same, snapshot, weights
@@ -174,3 +177,18 @@ def test_overrides_are_undone_however_a_fit_ends(mlp):
             with pytest.raises(ex): mlp.fit(1, cbs=[Undo, cb])
             assert all(p.grad is None for p in mlp.model.parameters())
     assert undone == [mlp]*3
+
+@pytest.mark.parametrize('copy', [deepcopy, lambda cb: pickle.loads(pickle.dumps(cb))], ids=['copy', 'pickle'])
+def test_a_copy_that_is_made_in_a_fit_is_in_none(mlp, copy):
+    copies = []
+    class Copies(Callback):
+        def after_batch(self):
+            cb = self.gradual_unfreezing
+            cb.learn,learn = None,cb.learn
+            copies.append(copy(cb))
+            cb.learn = learn
+    with mlp.no_bar(): mlp.fit(3, cbs=[GradualUnfreezing(1), Copies()])
+    assert copies and not any(cb.checked for cb in copies)
+    # It works in a fit
+    with mlp.no_bar(): mlp.fit(3, cbs=copies[-1])
+    assert (mlp.recorder.group_lrs > 0).sum(0).tolist() == [8, 16, 24]

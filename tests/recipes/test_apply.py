@@ -111,7 +111,7 @@ REFUSED = {
     'lm on an mlp': (make_mlp, apply('forum_lm'), 'forum_lm is for a language model'),
     'other groups': (make_mlp, apply('paper_clas'), r'the plan is for 5 layer groups \(encoder, .*the learner has 3'),
     'lm plan on a classifier': (make_clas, lambda l: l.fit_plan(recipes.paper_lm.plan()), 'the plan is for 4 layer groups'),
-    'a recipe is no plan': (make_clas, lambda l: l.fit_plan(recipes.paper_clas), 'the plan is a Recipe: expected a Plan'),
+    'a recipe is no plan': (make_clas, lambda l: l.fit_plan(recipes.paper_clas), 'plan=paper_clas, .*: expected a Plan'),
     'a name': (make_clas, lambda l: l.apply_recipe('paper_clas'), "recipe='paper_clas': expected a Recipe, such as `recipes.paper_clas`"),
     'a checkpoint without a name': (make_clas, apply('scripts_clas', checkpoint_every=3), 'checkpoint_every=3 without `checkpoint`'),
     'clipped twice': (make_clas, apply('scripts_clas', cbs=GradientClip),

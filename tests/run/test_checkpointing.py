@@ -8,9 +8,10 @@ from conftest import StopAt, make_clas, make_mlp, needs_stock_load_text
 from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.mixup import MixUp
 from fastai.callback.progress import CSVLogger
-from fastai.callback.tracker import SaveModelCallback
+from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.metrics import AccumMetric
 from fastai.torch_core import set_seed
+from fastcore.foundation import L
 from run.resumed import MAKERS, check, check_maker, outcome, plan_of, strange
 
 from fastai_discrim.plan.phase import EarlyStop
@@ -37,6 +38,23 @@ def test_after_the_last_batch_of_an_epoch(tmp_path, name, epoch):
 
 def test_a_cycle_over_the_whole_plan(tmp_path):
     check(lambda: make_clas(tmp_path), [(2, 3)], plan=lambda l: plan_of(l).under(OneCycle(), whole=True), every=2)
+
+class Reorders(Callback):
+    "Put callbacks in another order during the fit, as fastai's `FetchPredsCallback` does"
+    def after_epoch(self): self.learn.cbs = L(reversed(self.learn.cbs))
+
+def test_the_arguments_of_the_line_that_resumes_count(tmp_path):
+    "Also where another callback reorders the callbacks"
+    def _run(patience, *cbs):
+        learn = make_mlp(tmp_path)
+        learn.lr = 1e-9
+        cbs = [EarlyStoppingCallback(min_delta=100., patience=patience), Reorders(), *cbs]
+        try:
+            with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(8, 1e-9, cbs=cbs, checkpoint='r')
+        except KeyboardInterrupt: pass
+        return learn.epoch
+    assert _run(5, StopAt(2, 3)) == 2
+    assert _run(20) == 7
 
 def test_after_its_last_epoch(tmp_path):
     class AtTheEnd(StopAt):

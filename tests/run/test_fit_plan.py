@@ -24,15 +24,18 @@ from plan.strategies import lengths, schedules
 
 from fastai_discrim.callbacks.discriminative import DiscriminativeLR
 from fastai_discrim.callbacks.unfreezing import ChainThaw, GradualUnfreezing
-from fastai_discrim.plan.phase import Phase
+from fastai_discrim.plan.phase import EarlyStop, Phase
 from fastai_discrim.plan.plan import Plan
 from fastai_discrim.plan.rates import discriminative_lrs
 from fastai_discrim.plan.schedules import STLR, CLRBeta, Cos, Flat, OneCycle, Schedule
+from fastai_discrim.recipes import recipes
 
 LRS = (1e-4, 1e-3, 1e-2)
 
 PLAN = Plan([Phase(1, (2,), LRS), Phase(2, (1, 2), LRS, CLRBeta()), Phase(2, (0, 1, 2), LRS, OneCycle()),
              Phase(1, (0,), LRS, Cos()), Phase(1, (0, 2), LRS, Flat())], 'abc')
+
+STOPPED = Plan([Phase(2, (0, 1, 2), LRS, early_stop=EarlyStop(1))])
 
 GRADUAL = Plan([Phase(1, (2,), LRS), Phase(2, (1, 2), LRS), Phase(2, (0, 1, 2), LRS)])
 
@@ -269,14 +272,15 @@ def test_ctrl_c_in_the_middle_of_an_epoch_leaves_what_the_phase_set(mlp):
 REFUSED = {
     'groups': (lambda l: l.fit_plan(Plan([Phase(1, (0,), (1e-3, 1e-3))], ['body', 'head'])),
                r'the plan is for 2 layer groups \(body, head\), the learner has 3 \(0, 2, head\)'),
-    'no plan': (lambda l: l.fit_plan([1]), 'expected a Plan'),
+    'no plan': (lambda l: l.fit_plan([1]), r'plan=\[1\]: expected a Plan'),
+    'an early stop': (lambda l: l.fit_plan(PLAN, cbs=EarlyStop(2)), r'EarlyStop\(.*\) in `cbs`: expected callbacks; give it to the plan'),
     'discriminative': (lambda l: l.fit_plan(PLAN, cbs=DiscriminativeLR), 'DiscriminativeLR together with a plan'),
     'unfreezing': (lambda l: l.fit_plan(PLAN, cbs=[ChainThaw()]), 'ChainThaw together with a plan'),
     'scheduler': (lambda l: l.fit_plan(PLAN, cbs=ParamScheduler({'lr': None})), 'ParamScheduler together with a plan'),
     'more phases than steps': (lambda l: l.fit_plan(Plan([Phase(1/16, (2,), LRS)]*16)),
                                '16 phases in 8 steps: expected at least one step for each'),
     'a class': (lambda l: l.fit_plan(PLAN, cbs=[GradualUnfreezing]), 'GradualUnfreezing together with a plan'),
-    'the method of a plan': (lambda l: l.fit_plan(l.ulmfit_plan), 'the plan is a method: expected a Plan'),
+    'the method of a plan': (lambda l: l.fit_plan(l.ulmfit_plan), 'plan=<bound method .*: expected a Plan, such as'),
 }
 
 @pytest.mark.parametrize('call,match', REFUSED.values(), ids=REFUSED)
@@ -285,6 +289,24 @@ def test_refused_before_anything_changes(mlp, call, match):
     before,state = snapshot(mlp),torch.get_rng_state()
     with pytest.raises((ValueError, TypeError), match=match): call(mlp)
     assert same(before, snapshot(mlp)) and torch.equal(state, torch.get_rng_state())
+
+@pytest.mark.parametrize('make,fit', [(make_mlp, lambda l, cbs: l.fit_plan(PLAN, cbs=cbs)),
+                                      (make_mlp, lambda l, cbs: l.fit_ulmfit(4, 1e-2, cbs=cbs)),
+                                      (make_clas, lambda l, cbs: l.apply_recipe(recipes.paper_clas, cbs=cbs))],
+                         ids=['plan', 'ulmfit', 'recipe'])
+def test_callbacks_of_an_iterator(tmp_path, make, fit):
+    class Counts(Callback):
+        n = 0
+        def after_batch(self): self.n += self.training
+    def _n(wrap):
+        learn,counts = make(tmp_path),Counts()
+        with learn.no_bar(),learn.no_logging(): fit(learn, wrap([counts]))
+        return counts.n
+    assert _n(list) == _n(iter) > 0
+
+def test_an_early_stop_needs_a_recorder(mlp):
+    mlp.remove_cb(mlp.recorder)
+    with pytest.raises(ValueError, match='early_stop on a learner without a recorder'): mlp.fit_plan(STOPPED)
 
 def test_an_attached_callback_is_refused_too(mlp):
     mlp.add_cb(GradualUnfreezing(1))

@@ -63,7 +63,7 @@ def test_in_half_precision(tmp_path):
 def state_of(learn):
     "Return the learner's state as a file gives it back"
     buf = io.BytesIO()
-    torch.save(to_plain(learner_state(learn, [init_args(cb) for cb in learn.cbs], set())), buf)
+    torch.save(to_plain(learner_state(learn, {id(cb): init_args(cb) for cb in learn.cbs}, set())), buf)
     buf.seek(0)
     return from_plain(torch.load(buf, weights_only=True))
 

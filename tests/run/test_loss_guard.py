@@ -54,6 +54,12 @@ def test_it_is_said_once_where_it_explodes(mlp, n, where):
     assert now == pytest.approx(100*began, rel=.1) and began == pytest.approx(np.log(2), rel=.3)
     assert len(mlp.recorder.losses) == 32
 
+def test_the_phase_is_told_by_its_position(mlp):
+    "Two phases may be equal"
+    a,b = PLAN.phases[0],Phase(1, (0, 1, 2), LRS, Flat())
+    said,_ = fit(mlp, after(16, 100.), Plan([a, b, a], PLAN.names))
+    assert 'in epoch 2, step 7, phase 3, with' in said[0]
+
 def test_only_what_trains_is_named(tmp_path):
     learn = make_mlp(tmp_path, n=256)
     said,_ = fit(learn, after(20, 100.))

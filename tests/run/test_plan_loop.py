@@ -1,4 +1,7 @@
 "The loop of a plan's fit: fastai's, but for what is left out, and the learner's own only while the plan runs"
+import pickle
+from copy import deepcopy
+
 import pytest
 import torch
 from conftest import StopAt, in_turn, make_mlp
@@ -86,8 +89,24 @@ def test_the_number_of_epochs_is_read_once(tmp_path):
     for n in (1, 7): assert same_as_stock(tmp_path, 'after_batch', lambda l, n=n: setattr(l, 'n_epoch', n))
 
 def test_a_plan_in_the_middle_of_a_plan_is_refused(tmp_path):
-    with pytest.raises(ValueError, match='PlanUnfreezing together with a plan'):
+    with pytest.raises(ValueError, match='a plan runs on this learner already: expected one at a time'):
         events(tmp_path, lambda l: l.fit_plan(PLAN), 'after_batch', stock=False)
+
+@pytest.mark.parametrize('copy', [lambda learn: pickle.loads(pickle.dumps(learn)), deepcopy], ids=['pickle', 'copy'])
+def test_a_copy_has_no_plan(tmp_path, copy):
+    "Of a learner that runs one"
+    copies = []
+    def _copy(learn):
+        # A local function can't be pickled
+        with learn.removed_cbs(learn.at): copies.append(copy(learn))
+    learn = make_mlp(tmp_path)
+    with learn.no_bar(),learn.no_logging(): learn.fit_plan(PLAN, cbs=At('after_epoch', _copy))
+    assert vars(copies[0]).keys().isdisjoint([*OWN, '__getstate__']) and '__getstate__' not in vars(learn)
+    other = copies[0]
+    other.dls = learn.dls
+    for cb in [cb for cb in other.cbs if not type(cb).__module__.startswith('fastai.')]: other.remove_cb(cb)
+    with other.no_bar(),other.no_logging(): other.fit(1, 1e-3)
+    assert len(other.recorder.values) == 1
 
 def test_another_learner_fits_in_the_middle(tmp_path):
     "Nothing is overridden but on the learner that runs the plan"

@@ -1,4 +1,4 @@
-"Run a fit that a callback starts in the middle of a plan: without the plan, which continues afterwards as before"
+"Run a fit that a callback starts within a fit with callbacks of ours: without these, which continue afterwards as before"
 __all__ = []
 
 from contextlib import contextmanager
@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from fastai.learner import Learner, Recorder
 from fastcore.foundation import L
 
-from ..callbacks.base import FitCallback
 from ..optional import if_loaded
+from .base import FitCallback
 
-# Attributes of the learner in which fastai keeps the position of a fit
+# Attributes of the learner in which fastai keeps the position of a fit, and the step of `DiscriminativeLR`
 POSITION = ('n_epoch', 'epoch', 'n_iter', 'iter', 'train_iter', 'pct_train', 'training', 'dl', 'xb', 'yb', 'pred', 'loss', 'loss_grad',
-            'logger')
+            'logger', '_step')
 # The recorder keeps the history of the nested fit, which `lr_find` and users read afterwards
 HISTORY = 'lrs','iters','losses','values'
 
@@ -21,12 +21,12 @@ def _record(cb):
 
 @contextmanager
 def nested_fit(learn:Learner):
-    "Remove the callbacks that run the plan inside the context; then restore them, the position, the records, modes and hyper-parameters"
+    "Remove the callbacks of this package inside the context; then restore them, the position, the records, modes and hyper-parameters"
     cbs,position = learn.cbs,{k: vars(learn)[k] for k in POSITION if k in vars(learn)}
     recording = Recorder,if_loaded('fastai.callback.progress', 'ProgressCallback')
     records = [(cb, _record(cb)) for cb in cbs if isinstance(cb, recording)]
     modes,hypers = [(m, m.training) for m in learn.model.modules()],[dict(h) for h in learn.opt.hypers]
-    # While a plan runs, the callbacks of this class are its own
+    # Also those that the user gave: they belong to the outer fit
     learn.cbs = L(cb for cb in cbs if not isinstance(cb, FitCallback))
     try: yield
     finally:
