@@ -15,7 +15,7 @@ FALL = 'set how they fall with `span=`, the highest rate divided by the lowest, 
 
 # Other names of our arguments, in other libraries or in other methods of ours
 ALIASES = dict(lr='lr_max', lr_max='lr', max_lr='lr', base_lr='lr', learning_rate='lr', lrs='lr', head_lr='lr', epoch='n_epoch',
-               num_epochs='n_epoch', pct_start='cut_frac', div='ratio', freeze_epochs='epochs', callbacks='cbs', weight_decay='wd')
+               num_epochs='n_epoch', pct_start='cut_frac', div='ratio', callbacks='cbs', weight_decay='wd')
 
 def plain_number(v):
     "Return a zero-dimensional tensor or array as a number, and any other value as it is"

@@ -15,6 +15,7 @@ from .checks import check_data, check_names
 from .distributed import log_rank0
 from .groups.layer_groups import check_groups
 from .plan.origin import BodyLR, HeadLR
+from .plan.plan import Plan
 from .run.checkpoint_file import check_checkpoint, read_checkpoint
 from .run.fit_plan import check_plan, run_checked
 from .run.run_identity import checkpoint_plan
@@ -74,6 +75,7 @@ def fit_ulmfit(self:Learner,
     >>> learn.recorder.plan   # what ran, and where its rates came from
     Plan: 3 epochs, 3 phases, 3 groups; peak rates; η_L = ..., head_lr_find, validation loss of the head...
     """
+    if isinstance(n_epoch, Plan): raise TypeError('n_epoch is a Plan: expected a number of epochs; `learn.fit_plan(plan)` runs a plan')
     make_plan,state = partial(self.ulmfit_plan, n_epoch, **kwargs),None
     # Instantiate classes once, for the search and the fit
     cbs = L(cbs).map(lambda cb: cb() if isinstance(cb, type) else cb)
@@ -91,6 +93,7 @@ def fit_ulmfit(self:Learner,
             if lr is None: lr = _find_lr(self, plan, n_epoch, wd)
             if body_lr is None: body_lr = _find_body_lr(self, n_epoch, lr, wd, kwargs)
         plan = make_plan(lr, body_lr)
+    if isinstance(lr, HeadLR): _log_other_lr(self, plan, lr)
     run_checked(self, plan, cbs, wd, checkpoint, checkpoint_every, reset_opt, state=state)
     if isinstance(lr, HeadLR) and rank_distrib() == 0: warn_of_collapse(self, lr)
 
@@ -107,6 +110,11 @@ def _find_lr(learn, plan, n_epoch, wd):
     lr = learn.head_lr_find(n_epoch=n_epoch, sched=phase.sched, moms=phase.moms, wd=wd, show_plot=False)
     log_rank0(learn, f'head_lr_find: η_L = {lr.lr:.2e}, {lr.how}')
     return lr
+
+def _log_other_lr(learn, plan, lr):
+    "Log the head's rate in `plan` if it isn't the `lr` that was found"
+    if plan.lr != lr.lr:
+        log_rank0(learn, f'the head trains at {plan.lr:.2e}, which is closer to the rate below it, {plan.body_lr:.2e}')
 
 def _find_body_lr(learn, n_epoch, lr, wd, kwargs):
     "Find the rate of the group below the head"

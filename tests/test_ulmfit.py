@@ -207,6 +207,8 @@ CONFLICTS = {
     'both': (dict(unfreezing=ChainThaw(), epochs=2, down_to=1), r'^epochs=2 and down_to=1 with'),
     'not gradual': (dict(unfreezing=GradualUnfreezing(), gradual=False),
                     r'gradual=False with unfreezing=GradualUnfreezing.*: expected one of the two'),
+    'factor and decay': (dict(factor=2.6, decay=.9), 'factor=2.6 and decay=0.9: expected one of them'),
+    'factor and span': (dict(factor=2.6, span=9), 'factor=2.6 and span=9: expected one of them'),
     'no schedule': (dict(sched='cos'), r"sched='cos': expected a Schedule, such as STLR\(\) or OneCycle\(\)"),
     'a class of schedules': (dict(sched=OneCycle), r'sched=.*: expected a Schedule'),
     'no strategy': (dict(unfreezing=2), r'unfreezing=2: expected a strategy, such as GradualUnfreezing\(\) or ChainThaw\(\)'),
@@ -225,6 +227,9 @@ def test_contradicting_arguments_are_refused(mlp, call, lr, kw, match):
 
 REFUSED = {
     'few epochs': (lambda l: l.ulmfit_plan(2, 1e-2, epochs=1), 'n_epoch=2: expected at least 3'),
+    'a plan': (lambda l: l.fit_ulmfit(l.ulmfit_plan(3, 1e-2)), 'n_epoch is a Plan: .*`learn.fit_plan\\(plan\\)` runs a plan'),
+    "the body's rate": (lambda l: l.ulmfit_plan(3, l.body_lr_find(3, 1e-2, show_plot=False)), 'lr=BodyLR.*: expected the rate of the head'),
+    'epochs for rates': (lambda l: l.head_lr_find(4), 'lrs=4: expected rates to try, .*give epochs as `n_epoch=4`'),
     'few in a fit': (lambda l: l.fit_ulmfit(2, epochs=1), 'n_epoch=2: expected at least 3'),
     'no epochs': (lambda l: l.fit_ulmfit(0, 1e-2), 'n_epoch=0'),
     'half an epoch': (lambda l: l.ulmfit_plan(3.5, 1e-2), 'n_epoch=3.5'),
@@ -365,6 +370,18 @@ def test_norms_without_weights_count_for_train_bn(tmp_path):
     learn = Learner(make_mlp(tmp_path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat())
     assert learn.ulmfit_plan(2, 1e-2, train_bn=False).train_bn is False
     assert learn.ulmfit_plan(2, 1e-2, train_bn=False, gradual=False).train_bn is None
+
+@pytest.mark.all_rates
+def test_the_heads_rate_is_printed_if_it_is_not_the_one_that_was_found(tmp_path, capsys):
+    learn = make_mlp(tmp_path, norm=True)
+    for body_lr,limited in ((1e-3, True), (None, True), (.2, False)):
+        found = HeadLR(.1, np.array([.1]), np.array([.5]), 'as told')
+        with learn.no_bar():
+            learn.logger = print
+            learn.fit_ulmfit(2, found, body_lr=body_lr)
+        out,plan = capsys.readouterr().out,learn.recorder.plan
+        assert (f'the head trains at {plan.lr:.2e}, which is closer to the rate below it, {plan.body_lr:.2e}' in out) == limited
+        assert (plan.lr < .1) == limited
 
 def test_nothing_is_printed_without_a_bar(mlp, capsys):
     with mlp.no_bar(),mlp.no_logging():

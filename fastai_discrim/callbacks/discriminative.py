@@ -27,7 +27,7 @@ class DiscriminativeLR(GroupCallback):
         decay:float|None=None, # As in `discriminative_lrs`
         body:float|None=None, # Multiplier of the group below the head, from which the lower ones fall; None to fall from the head's
     ):
-        check_fall(factor, min_scale, span, decay)
+        check_fall(None if factor == FACTOR else factor, min_scale, span, decay)
         factor,min_scale,span,decay,body = map(plain_number, (factor, min_scale, span, decay, body))
         if body is not None: check_number(body, 'body')
         if multipliers is not None:

@@ -61,24 +61,24 @@ def _other_order(learn, model):
     except ValueError: same = False
     return None if same else order.names
 
-def _check_types(groups, source):
+def _check_types(groups, source, again):
     "Raise unless `groups` are lists of parameters"
     items = [o for g in groups for o in (g if isinstance(g, (list, L)) else [g])]
     odd = [type(o).__name__ for o in items if not isinstance(o, Tensor)]
     if odd: raise TypeError(f'{source} gave layer groups made of {odd[0]}, expected a list of lists of parameters: '
-                            'make the splitter return `L(groups).map(list)`, then call `learn.create_opt()`')
+                            f'make the splitter return `L(groups).map(list)`, then call `{again}`')
 
-def _check_each_once(groups, source, model):
+def _check_each_once(groups, source, model, again):
     "Raise unless each parameter of `model` is in exactly one of `groups`"
     names = {p: n for n,p in get_model(model).named_parameters()}
     count = Counter(p for g in groups for p in g)
     def _refuse(fault, ps, advice):
         shown = ', '.join(names[p] for p in ps[:3]) + (', ...' if len(ps) > 3 else '')
-        raise ValueError(f'{source} {fault} {len(ps)} of {len(names)} parameters ({shown}): {advice}, then call `learn.create_opt()`')
+        raise ValueError(f'{source} {fault} {len(ps)} of {len(names)} parameters ({shown}): {advice}, then call `{again}`')
     n_foreign = sum(p not in names for p in count)
     if n_foreign:
         raise ValueError(f'{source} has {n_foreign} parameters that are not in the model: expected the parameters of `learn.model`; '
-                         'make the splitter return these, then call `learn.create_opt()`')
+                         f'make the splitter return these, then call `{again}`')
     repeated = [p for p in count if count[p] > 1]
     if repeated: _refuse('repeats', repeated, 'put each in one group only')
     missing = [p for p in names if p not in count]
@@ -89,14 +89,15 @@ def check_groups(
     learn:Learner, # The learner
     reset_opt:bool=False, # Will the optimiser be created again?
     at_least:int=2, # Least number of groups
+    again:str='learn.create_opt()', # What to call after the splitter is corrected, for the messages
 ) -> L: # Lists of parameters, those of the optimiser or those that it would get
     "Return the layer groups of `learn`; raise `TypeError` or `ValueError` if they can't be trained one by one"
     groups,source = _groups_and_source(learn, reset_opt)
-    _check_types(groups, source)
-    _check_each_once(groups, source, learn.model)
+    _check_types(groups, source, again)
+    _check_each_once(groups, source, learn.model, again)
     for i,g in enumerate(groups):
         if len(g): continue
-        raise ValueError(f'{source} gives no parameters in layer group {i}: leave this group out, then call `learn.create_opt()`')
+        raise ValueError(f'{source} gives no parameters in layer group {i}: leave this group out, then call `{again}`')
     if len(groups) < at_least:
         raise ValueError(f'{source} gives {len(groups)} layer group, expected at least {at_least}: build the learner with '
                          '`splitter=layerwise_split`, or call `learn.regroup()`')
@@ -140,7 +141,7 @@ def regroup(self:Learner,
     old_opt,old_splitter,by_hand = self.opt,self.splitter,frozen_by_hand(self)
     self.splitter = splitter if n_groups is None else partial(splitter, n_groups=n_groups)
     try:
-        check_groups(self, reset_opt=True)
+        check_groups(self, reset_opt=True, again='learn.regroup(...)')
         renew_opt(self)
     except Exception:
         self.splitter = old_splitter

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from os import PathLike
 
 import numpy as np
 import pandas as pd
@@ -133,6 +134,7 @@ class Plan:
         text:str, # The text from `to_json`, or the record that `recorder.save_run` wrote
     ) -> 'Plan':
         "Read a plan that `to_json` wrote, or the plan of a recorded run; raise `ValueError` if `text` holds no plan"
+        if isinstance(text, PathLike): raise TypeError(f'text={text!r}: expected the text of a plan; give `path.read_text()`')
         try: return cls(**plan_fields(text))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
             raise ValueError(f'{str(text)[:60]!r} is not a plan ({type(e).__name__}: {e}): expected the text from `plan.to_json()`, or the '

@@ -26,7 +26,7 @@ def discriminative_lrs(
     """
     check_number(lr, 'lr')
     check_count(n_groups, 'n_groups')
-    check_fall(factor, min_scale, span, decay)
+    check_fall(None if factor == FACTOR else factor, min_scale, span, decay)
     if body_lr is not None:
         check_number(body_lr, 'body_lr')
         if n_groups == 1: return np.array([lr], dtype=float)
@@ -37,11 +37,10 @@ def discriminative_lrs(
     return np.maximum(head_first[::-1], lr*min_scale)
 
 def check_fall(factor, min_scale, span, decay):
-    "Raise unless these arguments of `discriminative_lrs` are valid and at most one of `factor`, `span` and `decay` is given"
-    check_number(factor, 'factor')
+    "Raise unless these arguments of `discriminative_lrs` are valid and at most one of `factor`, `span` and `decay` is given, not None"
+    if factor is not None: check_number(factor, 'factor')
     check_number(min_scale, 'min_scale', high=1, at_least=True)
     if span is not None: check_number(span, 'span', low=1, at_least=True)
     if decay is not None: check_number(decay, 'decay', high=1)
-    ways = dict(factor=None if factor == FACTOR else factor, span=span, decay=decay)
-    given = [f'{k}={v}' for k,v in ways.items() if v is not None]
+    given = [f'{k}={v}' for k,v in dict(factor=factor, span=span, decay=decay).items() if v is not None]
     if len(given) > 1: raise ValueError(f'{" and ".join(given)}: expected one of them, as each says by how much the rates fall')

@@ -1,6 +1,7 @@
 "Resume a run where it was stopped, and end with the weights of an uninterrupted run"
 __all__ = []
 
+from collections import Counter
 from pathlib import Path
 
 from fastai.callback.progress import CSVLogger
@@ -59,11 +60,13 @@ class Checkpointing(FitCallback):
 
     def _check_callbacks(self):
         "Warn if the callbacks are not those that the run had before"
-        before = sorted(name for name,_ in learner_part(self.state)['callbacks'])
-        now = sorted(cb.name for cb in self.learn.cbs if in_checkpoint(cb))
+        before = Counter(name for name,_ in learner_part(self.state)['callbacks'])
+        now = Counter(cb.name for cb in self.learn.cbs if in_checkpoint(cb))
         if now != before:
-            warn_user(f'the run had the callbacks {", ".join(before)}, and now has {", ".join(now)}: expected the same, as others may '
-                      'change the result; give the fit the callbacks that it had')
+            gone,new = before-now,now-before
+            changes = [f'lacks {", ".join(gone)}'] * bool(gone) + [f'also has {", ".join(new)}'] * bool(new)
+            warn_user(f'the run {" and ".join(changes)}: expected the callbacks that it had before, as others may change the result; give '
+                      'the fit the same')
 
     def _show_rows(self):
         "Log the earlier epochs again, to the table of the progress bar and to the file that `CSVLogger` overwrites"

@@ -1,6 +1,8 @@
 "Find the head's rate, η_L, by fine-tuning only the head (ULMFiT, section 3.2)"
 __all__ = []
 
+from numbers import Integral
+
 import numpy as np
 from fastai.learner import Learner
 from fastai.torch_core import get_model, rank_distrib
@@ -33,6 +35,7 @@ LARGE_HEAD,RANGE_TEST_STEPS = 100_000,100
 
 def _check_lrs(lrs):
     "Return the rates to try in ascending order, without duplicates"
+    if isinstance(lrs, Integral): raise TypeError(f'lrs={lrs}: expected rates to try, in a list or tuple; give epochs as `n_epoch={lrs}`')
     lrs = check_list(lrs, 'lrs', 'rates to try')
     for lr in lrs: check_number(lr, 'lrs')
     lrs = np.unique(lrs)

@@ -3,7 +3,6 @@ __all__ = []
 
 import numpy as np
 from fastai.learner import Learner
-from fastcore.basics import ifnone
 
 from ..checks import as_rate, check_number
 from ..groups.layer_groups import own_lr
@@ -31,8 +30,8 @@ def plan_rates(
     "Return the rates of the head and of the group below it, with their origin, and those of all layer groups"
     rates = dict(lr=own_lr(learn), lr_from='learn.lr') if lr is None else _lr(lr)
     check_number(rates['lr'], 'lr')
-    fall = dict(factor=ifnone(factor, FACTOR), min_scale=min_scale, span=span, decay=decay)
-    check_fall(**fall)
+    check_fall(factor, min_scale, span, decay)
+    fall = dict(factor=FACTOR if factor is None else factor, min_scale=min_scale, span=span, decay=decay)
     below_head = discriminative_lrs(rates['lr'], n_groups, **fall)[-2]
     body_lr,body_lr_from = _body_lr(prior, lr, below_head, body_lr, n_steps)
     if body_lr is not None:
@@ -48,6 +47,7 @@ def plan_rates(
 def _lr(lr):
     "Return η_L and its origin, which may be `learn.lr_find`"
     if isinstance(lr, HeadLR): return lr_and_origin(lr)[1]
+    if isinstance(lr, BodyLR): raise TypeError(f'lr={lr!r}: expected the rate of the head; give this one as `body_lr`')
     origin = lr_and_origin(as_rate(lr))[1]
     if hasattr(lr, '_fields'):
         field = 'valley' if 'valley' in lr._fields else lr._fields[0]

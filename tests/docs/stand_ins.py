@@ -34,13 +34,17 @@ def images(path):
         Image.fromarray(pixels.astype('uint8')).save(folder/f'{i}.png')
     return ImageDataLoaders.from_folder(path/'images', valid_pct=0.25, seed=0, bs=8, num_workers=0, device='cpu')
 
-def table(path):
-    "Loaders of a table, and the weights of a model that was trained on such a table"
+def rows():
+    "A data frame with a number, a category and a label"
     rng = np.random.default_rng(0)
     df = pd.DataFrame(dict(a=rng.normal(size=32), b=rng.choice(list('xyz'), 32)))
-    df['y'] = np.where(df.a > 0, 'yes', 'no')
-    dls = tabular.TabularDataLoaders.from_df(df, path, procs=[tabular.Categorify, tabular.Normalize], cat_names=['b'], cont_names=['a'],
-                                             y_names='y', bs=8, num_workers=0, device='cpu')
+    return df.assign(y=np.where(df.a > 0, 'yes', 'no'))
+
+TABLE = dict(procs=[tabular.Categorify, tabular.Normalize], cat_names=['b'], cont_names=['a'], y_names='y')
+
+def table(path):
+    "Loaders of a table, and the weights of a model that was trained on such a table"
+    dls = tabular.TabularDataLoaders.from_df(rows(), path, **TABLE, bs=8, num_workers=0, device='cpu')
     tabular.tabular_learner(dls).save('trained_elsewhere')
     return dls
 
@@ -81,6 +85,7 @@ def prepare(block, names, path):
     "Put the data in place that a block needs"
     for words,make in LOADERS.items():
         if words in block.text: names['dls'] = make(path)
+    if 'to.new(' in block.text: names |= dict(to=tabular.TabularPandas(rows(), **TABLE), train_df=rows(), valid_df=rows())
 
 def save_tiny_transformer(path):
     "Save a tiny model and its tokenizer under a name of the hub: a folder comes first"

@@ -175,8 +175,10 @@ def test_regroup_refuses_before_anything_changes(tmp_path, case):
     learn = make_mlp(tmp_path)
     with learn.no_bar(),learn.no_logging(): learn.fit(1, 1e-2)
     before,opt,was = snapshot(learn),learn.opt,learn.splitter
-    with pytest.raises(error, match=match): learn.regroup(splitter)
+    with pytest.raises(error, match=match) as e: learn.regroup(splitter)
     assert same(before, snapshot(learn)) and learn.opt is opt and learn.splitter is was
+    # A new optimiser would still have the old splitter
+    assert 'learn.create_opt()' not in str(e.value)
 
 def test_regroup_refuses_a_ready_optimiser(tmp_path):
     learn = make_mlp(tmp_path)

@@ -62,6 +62,15 @@ def test_a_column_that_is_not_there(kwargs):
     with pytest.raises(ValueError, match='expected columns of the data frame, which are.*second') as e: make_dls(**kwargs)
     assert str(e.value).startswith(f'{arg}={col!r}')
 
+def test_two_columns_of_one_name():
+    df = changed()
+    df = pd.concat([df, df[['text']]], axis=1)
+    with pytest.raises(ValueError, match="text_col='text': expected one column 'text', but the data frame has several"): make_dls(df=df)
+
+def test_a_number_of_numpy_names_a_column():
+    df = changed()
+    assert make_dls(df=df, text_col=np.int64(list(df.columns).index('text'))).train_ds[0] == make_dls(df=df).train_ds[0]
+
 def test_rows_that_are_none():
     with pytest.raises(TypeError, match="df is a list: expected a pandas DataFrame"): HFTextDataLoaders.from_df(['ba be'], make_tokenizer())
     for df in (make_df()[:0], make_df().assign(is_valid=True)):

@@ -102,6 +102,11 @@ def doctored(**kw):
 def test_json_that_is_no_plan(text):
     with pytest.raises(ValueError, match='is not a plan .*: expected the text from `plan.to_json'): Plan.from_json(text)
 
+def test_a_path_is_no_text(tmp_path):
+    (path := tmp_path/'plan.json').write_text(PLAN.to_json())
+    with pytest.raises(TypeError, match=r'expected the text of a plan; give `path.read_text\(\)`'): Plan.from_json(path)
+    assert Plan.from_json(path.read_text()) == PLAN
+
 def test_numpy_in_a_schedule_is_written():
     plan = Plan([Phase(1, (2,), LRS, STLR(ratio=np.int64(20)))])
     assert Plan.from_json(plan.to_json()) == plan

@@ -119,8 +119,12 @@ def test_a_checkpoint_that_is_resumed_is_not_written_as_text(tmp_path, monkeypat
 def test_other_callbacks_than_before_are_said(tmp_path):
     a,b = make_mlp(tmp_path),make_mlp(tmp_path)
     with pytest.raises(KeyboardInterrupt), a.no_bar(): a.fit_plan(plan_of(a), checkpoint='r', cbs=[MixUp(), StopAt(1, 2)])
-    with pytest.warns(UserWarning, match='the run had the callbacks .*mix_up.*: expected the same'), b.no_bar():
+    with pytest.warns(UserWarning, match='the run lacks mix_up, stop_at: expected the callbacks that it had before'), b.no_bar():
         b.fit_plan(plan_of(b), checkpoint='r')
+    c,d = make_mlp(tmp_path),make_mlp(tmp_path)
+    with pytest.raises(KeyboardInterrupt), c.no_bar(): c.fit_plan(plan_of(c), checkpoint='s', cbs=StopAt(1, 2))
+    with pytest.warns(UserWarning, match='the run lacks stop_at and also has mix_up: expected'), d.no_bar():
+        d.fit_plan(plan_of(d), checkpoint='s', cbs=MixUp())
 
 def test_it_says_where_it_goes_on(tmp_path, capsys):
     for stop in ((2, 3), None):
