@@ -114,7 +114,7 @@ def _find_lr(learn, plan, n_epoch, wd):
 def _log_other_lr(learn, plan, lr):
     "Log the head's rate in `plan` if it isn't the `lr` that was found"
     if plan.lr != lr.lr:
-        log_rank0(learn, f'the head trains at {plan.lr:.2e}, which is closer to the rate below it, {plan.body_lr:.2e}')
+        log_rank0(learn, f'the head trains at {plan.lr:.2e}, as the plan keeps it close to the rate below it, {plan.body_lr:.2e}')
 
 def _find_body_lr(learn, n_epoch, lr, wd, kwargs):
     "Find the rate of the group below the head"

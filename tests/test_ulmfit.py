@@ -380,7 +380,7 @@ def test_the_heads_rate_is_printed_if_it_is_not_the_one_that_was_found(tmp_path,
             learn.logger = print
             learn.fit_ulmfit(2, found, body_lr=body_lr)
         out,plan = capsys.readouterr().out,learn.recorder.plan
-        assert (f'the head trains at {plan.lr:.2e}, which is closer to the rate below it, {plan.body_lr:.2e}' in out) == limited
+        assert (f'the head trains at {plan.lr:.2e}, as the plan keeps it close to the rate below it, {plan.body_lr:.2e}' in out) == limited
         assert (plan.lr < .1) == limited
 
 def test_nothing_is_printed_without_a_bar(mlp, capsys):

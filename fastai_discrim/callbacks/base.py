@@ -67,7 +67,7 @@ class GroupCallback(FitCallback):
     min_groups = 2
     # Does our wrapper of `fit` run this fit, which it has checked? Is this one of the two fits of `fine_tune`?
     checked = fine_tuning = False
-    # A copy of a learner runs no fit
+    # Copies and pickles leave these out, as they belong to a running fit
     _stateattrs = 'checked','fine_tuning'
 
     def check_fit(self, fit:FitArgs) -> L: # Layer groups of the learner
@@ -79,20 +79,16 @@ class GroupCallback(FitCallback):
 
     def before_train(self):
         "Check the fit here if another package has replaced `fit`, so that our wrapper wasn't called"
-        # In each epoch, as nobody would clear a mark of the first check after Ctrl-C
-        if not self.checked: self.check_fit(FitArgs(self.learn, self.n_epoch, None, list(self.learn.cbs)))
+        if not self.checked and self.train_iter == 0: self.check_fit(FitArgs(self.learn, self.n_epoch, None, list(self.learn.cbs)))
 
-    def undo(self, learn:Learner):
-        "Undo what the callback overrides on `learn`; called when the fit ends, also after an error or Ctrl-C"
-        self.checked = False
+    def undo(self, learn:Learner): "Undo what the callback overrides on `learn`; called when the fit ends, also after an error or Ctrl-C"
 
 def check_only_one(kind, cbs):
     "Raise if `cbs` has two callbacks of `kind`, which would contradict each other"
     both = [o for o in cbs if isinstance(o, kind)]
-    if len(both) > 1 and both[0] is both[1]: raise ValueError(f'{both[0]!r} is on the learner already: leave it out of `cbs`')
-    if len(both) > 1:
-        raise ValueError(f'{both[0]!r} and {both[1]!r} in one fit: expected one of them; leave one out, or remove it with '
-                         '`learn.remove_cb`')
+    if len(both) < 2: return
+    if both[0] is both[1]: raise ValueError(f'{both[0]!r} is on the learner already: leave it out of `cbs`')
+    raise ValueError(f'{both[0]!r} and {both[1]!r} in one fit: expected one of them; leave one out, or remove it with `learn.remove_cb`')
 
 def instantiate_ours(cbs) -> L:
     "List one callback or many, with our own classes instantiated so that they can be checked; return an empty list for an iterator"

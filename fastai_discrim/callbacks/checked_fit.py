@@ -23,7 +23,9 @@ FIT_ARGS = 'n_epoch', 'lr', 'wd', 'cbs', 'reset_opt', 'start_epoch'
 
 def _clean_up(learn, ours):
     "Undo what our callbacks override, and delete gradients: after Ctrl-C fastai keeps them, and the next fit would step by them"
-    for cb in ours: cb.undo(learn)
+    for cb in ours:
+        cb.checked = False
+        cb.undo(learn)
     for p in learn.model.parameters(): p.grad = None
 
 def checked(fit):
@@ -40,13 +42,13 @@ def checked(fit):
         if not ours or 'n_epoch' not in given: return fit(self, *args, **kwargs)
         fit_args = FitArgs(self, given['n_epoch'], given.get('lr'), every, given.get('reset_opt', False))
         for cb in ours: cb.check_fit(fit_args)
-        for cb in ours: cb.checked = True
         opens_groups = any(isinstance(cb, Unfreezing) and not cb.idle for cb in ours)
         with ExitStack() as stack:
             if opens_groups and (fit_args.reset_opt or self.opt is None):
                 renew_opt(self)
                 given['reset_opt'] = False
             stack.callback(_clean_up, self, ours)
+            for cb in ours: cb.checked = True
             stack.enter_context(distributed_fit(self, opens_groups))
             cbs = (cbs or L(given.get('cbs'))) + GroupLRRecorder()
             return fit(self, *args[len(FIT_ARGS):], **{**given, 'cbs': cbs})

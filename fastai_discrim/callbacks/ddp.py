@@ -21,7 +21,7 @@ def distributed_trainer(learn:Learner) -> Callback|None:
 
 @contextmanager
 def single_process(learn:Learner):
-    "Train inside as if this were the only process; the `DistributedTrainer` of `learn` is removed for good, so restore it afterwards"
+    "Train inside as if this were the only process; the caller restores the `DistributedTrainer` of `learn`, which this removes"
     if (trainer := distributed_trainer(learn)) is not None: learn.remove_cb(trainer)
     # fastai gathers from other processes, and waits for them, if this variable is set
     world = os.environ.pop('WORLD_SIZE', None)

@@ -56,9 +56,7 @@ class DiscriminativeLR(GroupCallback):
 
     def after_train(self): vars(self.learn).pop('_step', None)
 
-    def undo(self, learn):
-        super().undo(learn)
-        vars(learn).pop('_step', None)
+    def undo(self, learn): vars(learn).pop('_step', None)
 
     def _step(self, learn):
         "Do the step with the scaled rates"

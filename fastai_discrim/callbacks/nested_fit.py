@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from fastai.learner import Learner, Recorder
 from fastcore.foundation import L
 
+from ..groups.by_hand import frozen_marks, mark_frozen
 from ..optional import if_loaded
 from .base import FitCallback
 
@@ -26,6 +27,7 @@ def nested_fit(learn:Learner):
     recording = Recorder,if_loaded('fastai.callback.progress', 'ProgressCallback')
     records = [(cb, _record(cb)) for cb in cbs if isinstance(cb, recording)]
     modes,hypers = [(m, m.training) for m in learn.model.modules()],[dict(h) for h in learn.opt.hypers]
+    opt,marks = learn.opt,frozen_marks(learn)
     # Also those that the user gave: they belong to the outer fit
     learn.cbs = L(cb for cb in cbs if not isinstance(cb, FitCallback))
     try: yield
@@ -33,7 +35,9 @@ def nested_fit(learn:Learner):
         now = learn.cbs
         # Keep the order; callbacks that the nested fit removed stay removed, and those that it added stay
         learn.cbs = L(cb for cb in cbs if isinstance(cb, FitCallback) or cb in now) + L(cb for cb in now if cb not in cbs)
-        vars(learn).update(position)
+        vars(learn).update(position, **{cb.name: cb for cb in learn.cbs})
         for cb,record in records: vars(cb).update(record)
         for m,mode in modes: m.training = mode
         for k in hypers[0]: learn.opt.set_hyper(k, [h[k] for h in hypers])
+        # A new optimiser doesn't know which parameters are frozen with their group
+        if learn.opt is not opt: mark_frozen(learn, marks)

@@ -29,7 +29,7 @@ from .run_record import RunRecorder
 # A phase of a single step at less than this share of its peak rates trains next to nothing
 LOW_SHARE = 0.5
 
-def _names_to_come(learn):
+def _names_to_record(learn):
     "Return the names of the values that the recorder will have"
     recorder,metrics = learn.recorder,list(L(learn.metrics).attrgot('name'))
     if not recorder.valid_metrics or not has_valid(learn): return ['train_loss']
@@ -71,7 +71,7 @@ def _check_monitors(learn, plan):
     if monitors and not hasattr(learn, 'recorder'):
         raise ValueError('early_stop on a learner without a recorder, which measures what it monitors: expected one; leave `early_stop` '
                          'out, or `learn.add_cb(Recorder())`')
-    names = _names_to_come(learn) if monitors else []
+    names = _names_to_record(learn) if monitors else []
     for monitor in monitors:
         if monitor not in names:
             raise ValueError(f'monitor={monitor!r}: expected what the learner measures, {", ".join(names)}; give it that metric')

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from fastai.callback.core import CancelEpochException
 from fastai.imports import noop
 from fastai.learner import Learner
+from fastcore.foundation import L
 
-from ..callbacks.base import overridden
+from ..callbacks.base import FitCallback, overridden
 from ..callbacks.nested_fit import nested_fit
 from ..distributed import n_processes
 from ..plan.plan import Plan
@@ -68,6 +69,8 @@ def plan_loop(learn:Learner, plan:Plan, epoch:int=0, batches:int=0):
     loop,n_iter = PlanLoop(learn),len(learn.dls.train)
     begin = plan.timeline(n_iter).phase(epoch*n_iter + batches*n_processes())
     overrides = dict(fit=loop.fit, _do_fit=loop.do_fit, one_batch=loop.one_batch, phase=plan.phases[begin])
-    def _state(): return {k: v for k,v in type(learn).__getstate__(learn).items() if k not in (*overrides, '__getstate__')}
-    # A learner that is exported or copied while the plan runs has no plan
+    def _state():
+        "Return what a copy or an export of the learner has: neither the plan nor the callbacks that run it"
+        state = {k: v for k,v in type(learn).__getstate__(learn).items() if k not in (*overrides, '__getstate__')}
+        return {**state, 'cbs': L(cb for cb in learn.cbs if not isinstance(cb, FitCallback))}
     with overridden(learn, **overrides, __getstate__=_state): yield loop

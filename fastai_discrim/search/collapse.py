@@ -37,6 +37,5 @@ def warn_of_collapse(learn:Learner, head:HeadLR):
     losses = _last_losses(learn)
     if not has_collapsed(losses, head): return
     warn_user(f'the fit ended with a loss of {losses[-1]:.3g}, but an untrained head has {head.untrained:.3g} and a head trained on frozen '
-              f'features {_loss_alone(head):.3g}: either the body has lost its pretrained features, or the fit was too short or its rates '
-              'too low; start again from the pretrained weights, with a lower `body_lr` if the loss rose during the fit, else with more '
-              'epochs or a higher `body_lr`')
+              f'features {_loss_alone(head):.3g}. If the loss rose during the fit, the body has lost its pretrained features: start again '
+              'from the pretrained weights with a lower `body_lr`. If not, give the fit more epochs or a higher `body_lr`')

@@ -17,6 +17,7 @@ class PauseTrackers(Callback):
 
 class Unmeasured(Metric):
     "Stand in for the metric called `name`, and measure nothing"
+    # In `Metric` these are properties, which can't be set
     name,value = None,float('nan')
     def __init__(self, name:str): self.name = name
     def reset(self): pass
@@ -24,7 +25,7 @@ class Unmeasured(Metric):
 
 def measure_nothing(learn:Learner):
     "Replace the metrics of `learn`, as they cost time and some fail on a few items. Callbacks still find as many, with the same names"
-    learn.metrics = [Unmeasured(m.name) for m in learn.metrics]
+    learn.metrics = learn.metrics.attrgot('name').map(Unmeasured)
 
 def run_search(learn:Learner, search:Callable, what:str):
     """Run `search`, which trains `learn`, on rank 0, restore all that it changes, and return its result in all processes. Raise

@@ -133,6 +133,15 @@ def test_callbacks_work_if_another_package_replaced_fit(mlp, tmp_path):
             assert not cb.checked and '_step' not in vars(mlp)
     assert same([list(weights(mlp).values())], [list(weights(other).values())])
 
+def test_fine_tune_opens_the_body_if_another_package_replaced_fit(mlp, monkeypatch):
+    monkeypatch.setattr(Learner, 'fit', Learner.fit.__wrapped__)
+    trained = []
+    class Trains(Callback):
+        order = 900
+        def after_train(self): trained.append([all(p.requires_grad for p in g) for g in self.opt.param_lists])
+    with mlp.no_bar(): mlp.fine_tune(3, cbs=[GradualUnfreezing(1), Trains()])
+    assert trained == [[False, False, True], [False, False, True], [False, True, True], [True, True, True]]
+
 def test_a_fit_is_checked_once(mlp):
     seen = []
     class Count(GroupCallback):

@@ -1,4 +1,6 @@
 "A fit that a callback starts within a fit with our callbacks has none of these, and the outer fit continues as it was"
+import warnings
+
 import numpy as np
 import pytest
 from conftest import make_mlp
@@ -54,7 +56,34 @@ def test_the_outer_fit_continues_as_it_was(tmp_path, event, make, nested):
     if nested in (NESTED['fit'], NESTED['lr_find']):
         assert seen.outer == seen_alone.outer
         assert np.array_equal(learn.recorder.group_lrs, alone.recorder.group_lrs)
-    assert 'is_outer' in vars(learn) and '_step' not in vars(learn)
+    # The last epoch comes after all phases
+    assert seen.outer[-8:] == seen_alone.outer[-8:] and '_step' not in vars(learn)
+
+@pytest.mark.parametrize('event', ['before_epoch', 'after_epoch'])
+def test_an_inner_fit_with_a_new_optimiser(tmp_path, event):
+    "Groups that are frozen by the outer fit don't count as frozen by hand"
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        _,seen = fitted(tmp_path, GradualUnfreezing(1), event, lambda learn: learn.fit(1, 1e-3, reset_opt=True))
+    assert seen.outer == fitted(tmp_path, GradualUnfreezing(1))[1].outer
+
+def test_an_inner_fit_with_the_same_callback(tmp_path):
+    names = []
+    class Names(Callback):
+        order = 65
+        def before_train(self): names.append(hasattr(self.learn, 'gradual_unfreezing'))
+    fitted(tmp_path, [GradualUnfreezing(1), Names()], 'before_epoch', lambda learn: learn.fit(3, 1e-3, cbs=GradualUnfreezing(1)))
+    assert names and all(names)
+
+def test_a_fit_that_fails_before_it_begins_leaves_nothing(tmp_path):
+    "The next one unfreezes as usual"
+    learn,cb = make_mlp(tmp_path),GradualUnfreezing(1)
+    opt_func,learn.opt_func = learn.opt_func,None
+    with pytest.raises(TypeError), learn.no_bar(): learn.fit(3, cbs=cb)
+    assert not cb.checked
+    learn.opt_func = opt_func
+    with learn.no_bar(),learn.no_logging(): learn.fit(3, cbs=cb)
+    assert (learn.recorder.group_lrs > 0).sum(0).tolist() == [8, 16, 24]
 
 @pytest.mark.parametrize('event', EVENTS)
 def test_the_inner_fit_steps_at_its_own_rate(tmp_path, event):

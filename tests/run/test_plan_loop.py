@@ -17,6 +17,7 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from run.resumed import plan_of
 
+from fastai_discrim.callbacks.group_lrs import GroupLRRecorder
 from fastai_discrim.plan.phase import Phase
 from fastai_discrim.plan.plan import Plan
 from fastai_discrim.run.plan_loop import PlanLoop, plan_loop
@@ -100,13 +101,14 @@ def test_a_copy_has_no_plan(tmp_path, copy):
         # A local function can't be pickled
         with learn.removed_cbs(learn.at): copies.append(copy(learn))
     learn = make_mlp(tmp_path)
-    with learn.no_bar(),learn.no_logging(): learn.fit_plan(PLAN, cbs=At('after_epoch', _copy))
+    with learn.no_bar(),learn.no_logging(): learn.fit_plan(PLAN, cbs=At('after_epoch', _copy), checkpoint='r')
     assert vars(copies[0]).keys().isdisjoint([*OWN, '__getstate__']) and '__getstate__' not in vars(learn)
     other = copies[0]
     other.dls = learn.dls
-    for cb in [cb for cb in other.cbs if not type(cb).__module__.startswith('fastai.')]: other.remove_cb(cb)
-    with other.no_bar(),other.no_logging(): other.fit(1, 1e-3)
-    assert len(other.recorder.values) == 1
+    with other.no_bar(),other.no_logging(): other.fit(1, 3e-4, cbs=(rates := GroupLRRecorder()))
+    assert len(other.recorder.values) == 1 and set(other.recorder.group_lrs[:, -1]) == {3e-4} and rates not in other.cbs
+    # It can run another plan
+    with other.no_bar(),other.no_logging(): other.fit_plan(PLAN)
 
 def test_another_learner_fits_in_the_middle(tmp_path):
     "Nothing is overridden but on the learner that runs the plan"

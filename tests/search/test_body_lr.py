@@ -186,6 +186,14 @@ def test_callbacks_find_their_metrics(tmp_path):
     assert seen and all(name == 'accuracy' and np.isnan(value) for name,value in seen)
     with learn.no_bar(): learn.head_lr_find(show_plot=False)
 
+def test_a_metric_without_a_name(tmp_path):
+    class Metric:
+        def __call__(self, pred, y): return 1.
+    learn = make_mlp(tmp_path, norm=True)
+    learn.metrics = Metric()
+    find(learn)
+    with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(2)
+
 # What it finds
 
 def pretrained(path, **kwargs):

@@ -41,7 +41,7 @@ def said(learn, *args, **kwargs):
     with learn.no_bar(),learn.no_logging(),warnings.catch_warnings(record=True) as got:
         warnings.simplefilter('always')
         learn.fit_ulmfit(*args, **kwargs)
-    return [str(w.message) for w in got if 'has lost its pretrained features, or the fit was too short' in str(w.message)]
+    return [str(w.message) for w in got if 'rose during the fit, the body has lost its pretrained features' in str(w.message)]
 
 @pytest.mark.all_rates
 def test_a_body_that_is_lost_is_said(tmp_path):
