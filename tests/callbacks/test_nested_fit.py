@@ -3,7 +3,7 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import make_mlp
+from conftest import make_mlp, pairs
 from fastai.callback.core import Callback
 from fastai.optimizer import SGD
 from fastcore.foundation import L
@@ -45,9 +45,7 @@ NESTED = {'fit': lambda learn: learn.fit(1, 1e-3), 'lr_find': lambda learn: lear
           'ours': lambda learn: learn.fit_stlr(3, 1e-3, cbs=[GradualUnfreezing(1), DiscriminativeLR(2)]),
           'fine_tune': lambda learn: learn.fine_tune(1, 1e-3)}
 
-@pytest.mark.parametrize('nested', NESTED.values(), ids=NESTED)
-@pytest.mark.parametrize('make', OURS.values(), ids=OURS)
-@pytest.mark.parametrize('event', EVENTS)
+@pytest.mark.parametrize('event,make,nested', pairs({e: e for e in EVENTS}, OURS, NESTED))
 def test_the_outer_fit_continues_as_it_was(tmp_path, event, make, nested):
     alone,seen_alone = fitted(tmp_path, make())
     learn,seen = fitted(tmp_path, make(), event, nested)
