@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import needs_stock_export_transforms
 from fastai.learner import load_learner
 from fastai.torch_core import set_seed
 from tiny import MODELS, make_df, make_tokenizer
@@ -15,6 +16,7 @@ LINES, = [o for o in re.findall(r'^```python\n(.*?)^```$', TEXT, re.DOTALL | re.
 
 @pytest.mark.filterwarnings('ignore:.*no rate lowers', 'ignore:.*insecure pickle', 'ignore:.*fork.*:DeprecationWarning')
 def test_the_lines(tmp_path, monkeypatch):
+    needs_stock_export_transforms()
     monkeypatch.chdir(tmp_path)
     # A folder of this name comes before the hub
     kind,make,_ = MODELS['distilbert']

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import moved, weights
+from conftest import moved, needs_stock_export_transforms, weights
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.training import GradientAccumulation
@@ -102,6 +102,7 @@ def test_summary_names_the_layers():
 # Saving
 
 def test_an_exported_learner_predicts_the_same_in_another_process(tmp_path):
+    needs_stock_export_transforms()
     learn = make_learner(tmp_path)
     quiet_fit(learn, 1, 1e-2)
     learn.export('model.pkl')
@@ -167,6 +168,7 @@ def test_accumulated_gradients_make_the_same_step():
 # Other models
 
 def test_a_model_that_is_not_of_transformers(tmp_path):
+    needs_stock_export_transforms()
     learn = make_learner(tmp_path, 't5')
     learn.export('model.pkl')
     assert torch.equal(load_learner(tmp_path/'model.pkl').predict(TEXTS[0])[2], learn.predict(TEXTS[0])[2])

@@ -3,7 +3,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from conftest import moved, weights
+from conftest import moved, needs_stock_export_transforms, weights
 from fastai.torch_core import set_seed
 from tiny import MODELS, make_dls
 
@@ -51,6 +51,7 @@ def test_the_saved_adapter_predicts_as_the_learner_did(lora, tmp_path):
     assert (folder/'adapter_config.json').exists() and not (folder/'config.json').exists()
 
 def test_the_exported_learner_too(lora, tmp_path):
+    needs_stock_export_transforms()
     from fastai.learner import load_learner
     learn,_ = lora
     fit(learn)
