@@ -45,7 +45,7 @@ def body_lr_find(self:Learner,
     plan = self.ulmfit_plan(n_epoch, lr, **kwargs)
     only_head_trains = all(p.groups == (plan.n_groups-1,) for p in plan.phases)
     if only_head_trains or body_prior(self, check_groups(self)).is_settled: return _planned_body_lr(plan)
-    res = search_body_lr(self, lr, lambda body_lr: self.ulmfit_plan(n_epoch, lr, body_lr, **kwargs), wd)
+    res = search_body_lr(self, lr, plan, lambda body_lr: self.ulmfit_plan(n_epoch, lr, body_lr, **kwargs), wd)
     if show_plot and rank_distrib() == 0: plot_search(res, 'group below the head')
     return res
 

@@ -65,6 +65,22 @@ def test_sentences_about_the_results_hold(tables):
     assert [(r['cell'], round(r['test_error'], 2), round(r['chance'], 2)) for r in lost] == [('minilm_mpqa_300', .22, .28)]
     for cell in ('minilm_trec6_1000', 'minilm_ag_1000'): assert abs(_error(cell, 'ulmfit') - _error(cell, 'fine_tune')) < .01
 
+def test_sentences_about_the_parts_hold(tables):
+    "benchmarks/README.md says what `fit_ulmfit` loses without the body's rate and without gradual unfreezing, on the seeds that these have"
+    import real_models_report as report
+    res = report.read(TOP/'benchmarks/results/real_models')
+    def _lost(cell, arm): return [round(100*(r['test_error'] - res[cell]['ulmfit'][s]['test_error']), 1) for s,r in res[cell][arm].items()]
+    def _mean(cell, arm): return sum(_lost(cell, arm))/2
+    cells = {k for k,c in res.items() if 'ulmfit_papers_body' in c}
+    assert cells == {k for k,c in res.items() if 'ulmfit_at_once' in c} and all(len(_lost(k, 'ulmfit_at_once')) == 2 for k in cells)
+    at_chance = {k for k in cells if all(r['test_error'] > r['chance']-.1 for r in res[k]['ulmfit_papers_body'].values())}
+    assert at_chance == {'minilm_trec6_300', 'minilm_sst_300', 'awd_sst_800'}
+    assert cells - at_chance == {'awd_trec6_500', 'lite0_cifar10_50'}
+    assert round(_mean('awd_trec6_500', 'ulmfit_papers_body'), -1) == 10 and round(_mean('lite0_cifar10_50', 'ulmfit_papers_body')) == 2
+    at_once = {k: round(_mean(k, 'ulmfit_at_once')) for k in ('minilm_trec6_300', 'awd_trec6_500', 'lite0_cifar10_50')}
+    assert at_once == dict(minilm_trec6_300=1, awd_trec6_500=1, lite0_cifar10_50=-1)
+    for cell in ('minilm_sst_300', 'awd_sst_800'): assert abs(_mean(cell, 'ulmfit_at_once')) < .75
+
 def test_what_is_wrong_with_a_mark_is_said(tables):
     assert tables.filled('text\n') == 'text\n'
     assert 'by hand' not in tables.filled('<!-- table: rates -->\n| by hand |\n<!-- end -->\n')

@@ -99,3 +99,7 @@ def instantiate_ours(cbs) -> L:
 def group_callbacks(cbs) -> list:
     "Return those of `cbs` that work on layer groups, without classes"
     return [cb for cb in cbs if isinstance(cb, GroupCallback)]
+
+def is_nested(learn:Learner) -> bool:
+    "Tell whether a fit that starts now is one that a callback starts within a fit of ours"
+    return any(cb.checked for cb in group_callbacks(learn.cbs))

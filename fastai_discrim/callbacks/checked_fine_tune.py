@@ -8,7 +8,7 @@ from functools import wraps
 from fastai.learner import Learner
 from fastcore.foundation import L
 
-from .base import FitArgs, group_callbacks, instantiate_ours
+from .base import FitArgs, group_callbacks, instantiate_ours, is_nested
 from .nested_fit import nested_fit
 
 
@@ -16,8 +16,7 @@ def checked_fine_tune(fine_tune):
     "Wrap `fine_tune`, so that our callbacks check the fit before the frozen epochs, and know that they are in `fine_tune`"
     @wraps(fine_tune)
     def _fine_tune(self, *args, **kwargs):
-        # A callback has started this within one of our fits
-        if any(cb.checked for cb in group_callbacks(self.cbs)):
+        if is_nested(self):
             with nested_fit(self): return _fine_tune(self, *args, **kwargs)
         cbs = instantiate_ours(kwargs.get('cbs'))
         every = [*self.cbs, *cbs]

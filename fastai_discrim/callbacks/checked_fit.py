@@ -11,7 +11,7 @@ from fastai.learner import Learner
 from fastcore.foundation import L
 
 from ..groups.by_hand import renew_opt
-from .base import FitArgs, group_callbacks, instantiate_ours
+from .base import FitArgs, group_callbacks, instantiate_ours, is_nested
 from .checked_fine_tune import wrap_fine_tune
 from .ddp import distributed_fit
 from .group_lrs import GroupLRRecorder
@@ -32,8 +32,7 @@ def checked(fit):
     "Wrap `fit`, so that our callbacks check the fit before it changes anything, and are undone however it ends"
     @wraps(fit)
     def _fit(self, *args, **kwargs):
-        # A callback has started this fit within one of ours
-        if any(cb.checked for cb in group_callbacks(self.cbs)):
+        if is_nested(self):
             with nested_fit(self): return _fit(self, *args, **kwargs)
         given = {**dict(zip(FIT_ARGS, args)), **kwargs}
         cbs = instantiate_ours(given.get('cbs'))

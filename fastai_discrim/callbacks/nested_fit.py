@@ -1,4 +1,4 @@
-"Run a fit that a callback starts within a fit with callbacks of ours: without these, which continue afterwards as before"
+"Run a fit that a callback starts within a fit with our callbacks: the inner fit has none of them, and the outer fit continues as it was"
 __all__ = []
 
 from contextlib import contextmanager

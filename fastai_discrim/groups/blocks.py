@@ -15,8 +15,6 @@ from .repeats import repeated_blocks
 from .run_order import RunOrder
 from .timm_models import is_timm_model, timm_layers
 
-# Why a model without repeated blocks has no layers
-NO_BLOCKS = 'no repeated blocks follow each other'
 # Words in the name of a norm that is declared before the blocks but runs after them
 LAST_NORM_NAME = re.compile('final|last|after|post')
 
@@ -25,6 +23,9 @@ INPUT_NAME = re.compile('emb|patch|stem')
 
 class NoLayerOrder(ValueError):
     "Raised with the reason why the layers of a model can't be put in order"
+
+class NoBlocks(NoLayerOrder):
+    "Raised if a model has no repeated blocks: a run, which finds the order of blocks, doesn't help"
 
 class Blocks:
     "Put the layers of a model in order by its repeated blocks"
@@ -109,7 +110,7 @@ class Blocks:
         "Return the children of `m` in the order in which they run, and the names of the trunk: children that are blocks or hold blocks"
         children = children_with_params(m)
         trunk = [n for n,c in children.items() if c in self.blocks or self._is_divided(c)]
-        if not trunk: raise NoLayerOrder(NO_BLOCKS)
+        if not trunk: raise NoBlocks('no repeated blocks follow each other')
         return self._as_run(children, trunk) if self.order else self._as_declared(m, children, trunk)
 
     def _as_run(self, children, trunk):

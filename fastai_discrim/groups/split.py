@@ -9,7 +9,7 @@ from torch import nn
 from ..checks import check_count
 from ..optional import if_loaded
 from ..portable import Portable
-from .blocks import NO_BLOCKS, Blocks, NoLayerOrder
+from .blocks import Blocks, NoBlocks, NoLayerOrder
 from .modules import children_with_params, own_params, unwrapped
 from .run_order import RunOrder, run_order
 from .text_models import text_splitter
@@ -72,8 +72,7 @@ def _merge(groups, n_groups):
 def _no_order(model, why, order):
     "Return the error for a model whose layers have no known order"
     children = ', '.join(f'{n} ({type(c).__name__})' for n,c in model.named_children()) or 'none'
-    # A run finds the order of blocks, but no blocks
-    by_run = '' if order or str(why) == NO_BLOCKS else BY_RUN
+    by_run = '' if order or isinstance(why, NoBlocks) else BY_RUN
     return ValueError(f"layerwise_split can't tell the order of the layers of {type(model).__name__}: {why} (its children: {children}); "
                       f'{by_run}write a splitter, `lambda m: L({_parts(model)}).map(params)`, input first')
 

@@ -26,7 +26,8 @@ def _grad(p):
     return p.grad if p.grad is None or p.grad.any() else 0
 
 def learner_state(learn:Learner, args:dict, lost:set) -> dict:
-    "Return the state that the run depends on, as plain data; `args`, by the `id` of a callback, and `lost` as in `callback_state`"
+    """Return the state that the rest of the run depends on, as plain data. `args` has the `init_args` of each callback by its `id`; `lost`
+    is as in `callback_state`"""
     model,params = get_model(learn.model),list(get_model(learn.model).parameters())
     scaler = getattr(learn, 'scaler', None)
     return dict(

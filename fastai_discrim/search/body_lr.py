@@ -7,6 +7,7 @@ import numpy as np
 from fastai.learner import Learner
 
 from ..plan.origin import BodyLR, HeadLR
+from ..plan.plan import Plan
 from .accumulation import batches_per_step
 from .choice import HIGHEST_USUAL
 from .restored import restored
@@ -61,12 +62,13 @@ def _is_at_edge(losses, destroyed):
 def search_body_lr(
     learn:Learner, # The learner, which is restored at the end
     lr:float|HeadLR, # Peak rate of the head, η_L, or the result of `head_lr_find`
-    plan_at:Callable, # Function that returns the plan of the fit for a rate of the group below the head, None for the default
+    plan:Plan, # The plan of the fit, with the rate to start at
+    plan_at:Callable, # Function that returns the plan for another rate of the group below the head
     wd:float|None=None, # Weight decay, as in `fit`
 ) -> BodyLR: # The chosen rate, the rates tried and their losses, and how they were found
-    "Find the rate of the group below the head by fits in miniature, starting at the default rate of the plan"
+    "Find the rate of the group below the head by fits in miniature, starting at the rate of `plan`"
     from .miniature import miniature_losses
-    plan,accumulated = plan_at(None),batches_per_step(learn)
+    accumulated = batches_per_step(learn)
     steps = n_steps(plan.n_epoch*len(learn.dls.train)//accumulated)
     def _losses_at(body_lr):
         with restored(learn),learn.no_bar(),learn.no_logging():

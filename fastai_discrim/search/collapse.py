@@ -7,7 +7,7 @@ from fastai.learner import Learner
 from ..plan.origin import HeadLR
 from ..user_warning import warn_user
 
-# A head that gains less than this fraction of the untrained loss tells little: losses of other items differ by as much
+# A head that gains less than this fraction of the untrained loss is no reference: losses of other items differ by as much
 LEAST_GAIN = 0.1
 
 def has_collapsed(losses, head:HeadLR) -> bool:

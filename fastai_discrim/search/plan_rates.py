@@ -1,8 +1,11 @@
 "Choose the rates of a plan: given, found by a search, or usual for the kind of network"
 __all__ = []
 
+from math import isclose
+
 import numpy as np
 from fastai.learner import Learner
+from fastcore.basics import ifnone
 
 from ..checks import as_rate, check_number
 from ..groups.layer_groups import own_lr
@@ -31,7 +34,7 @@ def plan_rates(
     rates = dict(lr=own_lr(learn), lr_from='learn.lr') if lr is None else _lr(lr)
     check_number(rates['lr'], 'lr')
     check_fall(factor, min_scale, span, decay)
-    fall = dict(factor=FACTOR if factor is None else factor, min_scale=min_scale, span=span, decay=decay)
+    fall = dict(factor=ifnone(factor, FACTOR), min_scale=min_scale, span=span, decay=decay)
     below_head = discriminative_lrs(rates['lr'], n_groups, **fall)[-2]
     body_lr,body_lr_from = _body_lr(prior, lr, below_head, body_lr, n_steps)
     if body_lr is not None:
@@ -70,10 +73,10 @@ def _beside(lr, body_lr, ratio):
     follow. With few labels and many epochs, the η_L found is so low that the body would have to fit the labels alone"""
     if not isinstance(lr, HeadLR): return {}
     ratio = max(FACTOR, ratio)
-    lowest,highest = body_lr/ratio,body_lr*ratio
-    # A rate that follows from η_L may differ from the limit by rounding
-    if lowest <= lr.lr <= highest or np.isclose(lr.lr, (lowest, highest)).any(): return {}
-    bound,what = (highest, f'at most {ratio:.3g}') if lr.lr > highest else (lowest, f'at least 1/{ratio:.3g}')
+    bound = float(np.clip(lr.lr, body_lr/ratio, body_lr*ratio))
+    # A body's rate that follows from η_L may differ from the limit by rounding
+    if isclose(lr.lr, bound): return {}
+    what = f'at most {ratio:.3g}' if bound < lr.lr else f'at least 1/{ratio:.3g}'
     return dict(lr=bound, lr_from=f'head_lr_find, {lr.how}: {lr.lr:.1e}, but {what} times the rate below it')
 
 def _usual_factor(prior, n_groups, is_found):
