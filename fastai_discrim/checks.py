@@ -97,14 +97,15 @@ def check_count(n, name:str='n_epoch') -> int:
     if n < 1: raise ValueError(f'{name}={n!r}: expected at least 1')
     return n
 
-def check_flag(v, name:str, none:str=''):
-    "Raise unless `v`, the argument `name`, is True or False, or None where `none` gives it a meaning, for the message"
-    if isinstance(v, (bool, np.bool_)) or (v is None and none): return
+def check_flag(v, name:str, none:str='') -> bool|None:
+    "Return `v`, the argument `name`, as a `bool`; raise unless it is True or False, or None if `none` says for what"
+    if v is None and none: return None
+    if isinstance(v, (bool, np.bool_)): return bool(v)
     raise TypeError(f'{name}={v!r}: expected True' + (f', False, or None {none}' if none else ' or False'))
 
-def check_train_bn(v):
-    "Raise unless `v` is True, False or None"
-    check_flag(v, 'train_bn', 'for `learn.train_bn`')
+def check_train_bn(v) -> bool|None:
+    "Return `v` as a `bool`, or None; raise unless it is True, False or None"
+    return check_flag(v, 'train_bn', 'for `learn.train_bn`')
 
 def count_items(dl) -> int|None:
     "Count the items in the data set of a loader; return None if it has no data set, or one without a length"

@@ -11,7 +11,7 @@ from fastcore.foundation import L
 from fastcore.meta import delegates
 
 from . import ulmfit_plan  # noqa: F401, for `learn.ulmfit_plan`
-from .checks import check_data, check_names
+from .checks import check_names
 from .distributed import log_rank0
 from .groups.layer_groups import check_groups
 from .plan.origin import BodyLR, HeadLR
@@ -41,7 +41,6 @@ def body_lr_find(self:Learner,
     Start at the usual rate for this kind of network and this number of steps, or at the paper's η_L / 2.6, and lower it as long as the
     validation loss clearly improves. For recurrent networks, or if only the head trains, search nothing, and return the rate of the
     plan. Leave no trace on the learner"""
-    check_data(self)
     plan = self.ulmfit_plan(n_epoch, lr, **kwargs)
     only_head_trains = all(p.groups == (plan.n_groups-1,) for p in plan.phases)
     if only_head_trains or body_prior(self, check_groups(self)).is_settled: return _planned_body_lr(plan)
@@ -76,7 +75,7 @@ def fit_ulmfit(self:Learner,
     Plan: 3 epochs, 3 phases, 3 groups; peak rates; η_L = ..., head_lr_find, validation loss of the head...
     """
     if isinstance(n_epoch, Plan): raise TypeError('n_epoch is a Plan: expected a number of epochs; `learn.fit_plan(plan)` runs a plan')
-    make_plan,state = partial(self.ulmfit_plan, n_epoch, **kwargs),None
+    make_plan = partial(self.ulmfit_plan, n_epoch, **kwargs)
     # Instantiate classes once, for the search and the fit
     cbs = L(cbs).map(lambda cb: cb() if isinstance(cb, type) else cb)
     # Check everything before the search, with a stand-in for an unknown rate
@@ -85,15 +84,23 @@ def fit_ulmfit(self:Learner,
     searches = lr is None or isinstance(lr, HeadLR) and body_lr is None
     plan = make_plan(ifnone(lr, defaults.lr), body_lr)
     check_plan(self, plan, cbs, reset_opt)
+    state = None
     if searches:
         state = checkpoint and read_checkpoint(self, checkpoint)
         if state: lr,body_lr = map(ifnone, (lr, body_lr), _rates_of(checkpoint_plan(state)))
         # The model may need the callbacks during the search, too
         with self.added_cbs(cbs):
-            if lr is None: lr = _find_lr(self, plan, n_epoch, wd)
-            if body_lr is None: body_lr = _find_body_lr(self, n_epoch, lr, wd, kwargs)
+            if lr is None:
+                # As `lr` is a stand-in, this is by default the paper's triangle; the plan at the rate found may have another
+                sched,moms = plan.phases[0].sched,plan.phases[0].moms
+                lr = self.head_lr_find(n_epoch=n_epoch, sched=sched, moms=moms, wd=wd, show_plot=False)
+                log_rank0(self, f'head_lr_find: η_L = {lr.lr:.2e}, {lr.how}')
+            if body_lr is None:
+                body_lr = self.body_lr_find(n_epoch, lr, wd=wd, show_plot=False, **kwargs)
+                log_rank0(self, f'body_lr_find: {body_lr.lr:.2e}, {body_lr.how}')
         plan = make_plan(lr, body_lr)
-    if isinstance(lr, HeadLR): _log_other_lr(self, plan, lr)
+    if isinstance(lr, HeadLR) and plan.lr != lr.lr:
+        log_rank0(self, f'the head trains at {plan.lr:.2e}, as the plan keeps it close to the rate below it, {plan.body_lr:.2e}')
     run_checked(self, plan, cbs, wd, checkpoint, checkpoint_every, reset_opt, state=state)
     if isinstance(lr, HeadLR) and rank_distrib() == 0: warn_of_collapse(self, lr)
 
@@ -103,21 +110,3 @@ def _rates_of(plan):
         return kind(lr, np.array([]), np.array([]), 'as in the checkpoint') if origin.startswith(search) else lr
     return (_rate(plan.phases[0].lrs[-1], plan.lr_from, 'head_lr_find', HeadLR),
             _rate(plan.body_lr, plan.body_lr_from, 'body_lr_find', BodyLR))
-
-def _find_lr(learn, plan, n_epoch, wd):
-    "Find η_L for `n_epoch` epochs under the schedule and momentum of `plan`, by default the paper's triangle, as `head_lr_find` does"
-    phase = plan.phases[0]
-    lr = learn.head_lr_find(n_epoch=n_epoch, sched=phase.sched, moms=phase.moms, wd=wd, show_plot=False)
-    log_rank0(learn, f'head_lr_find: η_L = {lr.lr:.2e}, {lr.how}')
-    return lr
-
-def _log_other_lr(learn, plan, lr):
-    "Log the head's rate in `plan` if it isn't the `lr` that was found"
-    if plan.lr != lr.lr:
-        log_rank0(learn, f'the head trains at {plan.lr:.2e}, as the plan keeps it close to the rate below it, {plan.body_lr:.2e}')
-
-def _find_body_lr(learn, n_epoch, lr, wd, kwargs):
-    "Find the rate of the group below the head"
-    found = learn.body_lr_find(n_epoch, lr, wd=wd, show_plot=False, **kwargs)
-    log_rank0(learn, f'body_lr_find: {found.lr:.2e}, {found.how}')
-    return found

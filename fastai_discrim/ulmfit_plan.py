@@ -8,7 +8,7 @@ from fastai.learner import Learner
 from fastcore.basics import ifnone, patch
 
 from .callbacks.unfreezing import GradualUnfreezing, Unfreezing
-from .checks import check_count, check_flag, check_names, check_number, check_train_bn, plain_number
+from .checks import check_count, check_data, check_flag, check_names, check_number, check_train_bn, plain_number
 from .groups.by_hand import check_some_train
 from .groups.labels import group_labels
 from .groups.layer_groups import check_groups
@@ -24,7 +24,6 @@ from .plan.schedules import STLR, Schedule
 from .search.accumulation import batches_per_step
 from .search.body_prior import body_prior, usual_clip
 from .search.plan_rates import plan_rates
-from .user_warning import warn_user
 
 
 def _strategy(unfreezing, epochs, down_to):
@@ -34,12 +33,12 @@ def _strategy(unfreezing, epochs, down_to):
         raise TypeError(f'unfreezing={unfreezing!r}: expected a strategy, such as GradualUnfreezing() or ChainThaw()')
     given = [f'epochs={epochs}'] if epochs is not None else []
     if down_to: given.append(f'down_to={down_to}')
-    if given: raise _two_ways(given, f'unfreezing={unfreezing!r}', 'the strategy')
+    if given: raise _two_ways(given, f'unfreezing={unfreezing!r}', 'give them to the strategy')
     return unfreezing
 
-def _two_ways(given, other, owner):
+def _two_ways(given, other, advice):
     "Return the error for arguments that `other` replaces"
-    return ValueError(f'{" and ".join(given)} with {other}: expected one of the two ways; give them to {owner}')
+    return ValueError(f'{" and ".join(given)} with {other}: expected one of the two ways; {advice}')
 
 def _shape(sched, cut_frac, ratio, usual_cut_frac):
     "Return the schedule of each cycle"
@@ -47,16 +46,17 @@ def _shape(sched, cut_frac, ratio, usual_cut_frac):
     if not isinstance(sched, Schedule): raise TypeError(f'sched={sched!r}: expected a Schedule, such as STLR() or OneCycle()')
     given = [f'cut_frac={cut_frac}'] if cut_frac is not None else []
     if ratio != STLR.ratio: given.append(f'ratio={ratio}')
-    if given: raise _two_ways(given, f'sched={sched}', '`sched`')
+    if given: raise _two_ways(given, f'sched={sched}', 'leave them out, or set the shape in `sched`')
     return sched
 
 def _is_gradual(learn, gradual, epochs, unfreezing):
-    "Tell whether to unfreeze the groups one after another; raise or warn if other arguments contradict `gradual=False`"
+    "Tell whether to unfreeze the groups one after another; raise if other arguments contradict `gradual=False`"
     if gradual is None: gradual = unfreezing is not None or not is_language_model(learn)
     if gradual: return True
-    if epochs is not None:
-        warn_user(f'epochs={epochs} is ignored, as there is one phase: leave it out, or unfreeze gradually with `gradual=True`')
-    if unfreezing is not None: raise ValueError(f'gradual=False with unfreezing={unfreezing!r}: expected one of the two')
+    given = [f'{k}={v}' for k,v in dict(epochs=epochs, unfreezing=unfreezing).items() if v is not None]
+    if given:
+        raise ValueError(f'{given[0]} with gradual=False, the default for a language model: expected one of the two; leave it out, or give '
+                         '`gradual=True`')
     return False
 
 def _norms_freeze(model, groups, phases):
@@ -77,7 +77,7 @@ def _phases(learn, n_groups, dead, n_epoch, strategy, gradual, down_to):
     "List pairs of epochs and groups, without groups in which the user froze all parameters"
     if not gradual:
         check_down_to(down_to, n_groups)
-        return [(n_epoch, pass_over([(n_epoch, tuple(range(down_to, n_groups)))], dead)[-1][1])]
+        return pass_over([(n_epoch, tuple(range(down_to, n_groups)))], dead)
     phases = strategy.fill(n_groups, n_epoch, dead)
     return with_own_steps(phases, len(learn.dls.train)) if strategy.in_shares else phases
 
@@ -95,7 +95,7 @@ def ulmfit_plan(self:Learner,
     factor:float|None=None, # Each group's rate is that of the group above divided by this; None for 2.6, in some bodies less (below)
     cut_frac:float|None=None, # Fraction of each cycle in which the rate rises; None for 0.1, in some fits 0.5 (below)
     ratio:float=32, # Each cycle starts and ends at the peak rate divided by this
-    epochs=None, # Epochs before each next group opens, one or a list, head first, a cycle per phase; None for 8 % of the fit, in one cycle
+    epochs=None, # Epochs before each next group opens, each a cycle: a number, or a list, head first; None for 8 % of the fit, in one cycle
     down_to:int=0, # Index of the lowest group that trains
     gradual:bool|None=None, # Unfreeze one group after another? None: yes, except for a language model (section 3.2)
     moms:tuple|None=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
@@ -108,9 +108,9 @@ def ulmfit_plan(self:Learner,
     unfreezing:Unfreezing|None=None, # Strategy that unfreezes the groups; None for `GradualUnfreezing(epochs, down_to)`
     clip:float|None=None, # Largest norm of the gradients, `inf` for no clipping; None for 1 if the body has layer norms
 ) -> Plan: # The plan, which `learn.fit_plan(plan)` runs
-    """Plan gradual unfreezing, discriminative rates and slanted triangular schedules (ULMFiT, sections 3.2 and 3.3). Without `factor`, the
-    rates of the body fall by 0.9 per group in a network of over 5 groups, and are equal in a recurrent classifier if `lr` was found. All
-    rates of such a classifier rise in the first half of each cycle
+    """Plan gradual unfreezing, discriminative rates and slanted triangular schedules (ULMFiT, sections 3.2 and 3.3). Without `factor`,
+    `span` or `decay`, each rate of the body is 0.9 times the rate above it in a network of over 5 groups. If `lr` was found, the rates in
+    the body of a recurrent classifier are equal in up to 5 groups, and all its rates rise in the first half of each cycle
 
     >>> learn.ulmfit_plan(3, 1e-2, epochs=1)
     Plan: 3 epochs, 3 phases, 3 groups; peak rates; η_L = 0.01, given
@@ -121,7 +121,8 @@ def ulmfit_plan(self:Learner,
     3           1  1.48e-03  3.85e-03  1.00e-02  STLR(cut_frac=0.1, ratio=32)
     """
     n_epoch,epochs,factor = check_count(n_epoch),plain_number(epochs),plain_number(factor)
-    check_train_bn(train_bn)
+    check_data(self)
+    train_bn = check_train_bn(train_bn)
     check_flag(gradual, 'gradual', 'to open a language model whole')
     groups,strategy = check_groups(self),_strategy(unfreezing, epochs, down_to)
     n,dead,prior = len(groups),check_some_train(self, groups),body_prior(self, groups)

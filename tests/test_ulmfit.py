@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import MAKERS, in_turn, make_mlp, same, snapshot
+from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import set_seed
@@ -28,7 +29,7 @@ PLAN_ARGS = [{}, dict(epochs=2), dict(factor=1.5, cut_frac=.3, ratio=7), dict(gr
 
 # Slower models run only arguments that change the kind of plan
 @pytest.mark.parametrize('name,kw', [*(('mlp', kw) for kw in PLAN_ARGS), *(('clas', kw) for kw in PLAN_ARGS[::3]),
-                                     *(('lm', kw) for kw in PLAN_ARGS[::3])], ids=str)
+                                     *(('lm', kw) for kw in ({}, dict(gradual=True), dict(gradual=True, epochs=.25)))], ids=str)
 def test_ulmfit_plans_run_as_planned(tmp_path, name, kw):
     learn = MAKERS[name](tmp_path, n=24)
     plan = learn.ulmfit_plan(10, 1e-2, **kw)
@@ -91,9 +92,20 @@ def test_early_stop_of_a_cycle_over_the_whole_fit(mlp):
 
 @pytest.mark.parametrize('epochs', [1, 2, .5, [1], (1, 1), np.array([1, 2])], ids=str)
 def test_epochs_without_phases_to_spread_them_over(mlp, epochs):
-    with pytest.warns(UserWarning, match='epochs=.* is ignored') as w: plan = mlp.ulmfit_plan(3, 1e-2, gradual=False, epochs=epochs)
-    assert plan == mlp.ulmfit_plan(3, 1e-2, gradual=False) and len(w) == 1
+    for call in (mlp.ulmfit_plan, mlp.fit_ulmfit):
+        with pytest.raises(ValueError, match='epochs=.* with gradual=False'): call(3, gradual=False, epochs=epochs)
     with pytest.raises(ValueError, match='epochs=0'): mlp.ulmfit_plan(3, 1e-2, gradual=False, epochs=[0])
+
+@pytest.mark.parametrize('call', ['ulmfit_plan', 'fit_ulmfit', 'body_lr_find'])
+def test_a_training_set_without_a_length_is_refused(mlp, monkeypatch, call):
+    monkeypatch.delattr(DataLoader, '__len__')
+    with pytest.raises(TypeError, match="the training set doesn't say how many batches it has"): getattr(mlp, call)(3, 1e-2)
+
+def test_groups_that_would_train_are_frozen_by_hand(mlp):
+    for p in mlp.model[-1].parameters(): p.requires_grad_(False)
+    for kw in ({}, dict(gradual=False)):
+        with pytest.raises(ValueError, match=r'all groups that would train, \[2\], are frozen by hand'):
+            mlp.ulmfit_plan(3, 1e-2, down_to=2, **kw)
 
 def test_planning_changes_nothing(clas):
     before = snapshot(clas)
@@ -125,7 +137,8 @@ def test_a_rate_of_the_body(mlp):
     with mlp.no_bar(): mlp.fit_ulmfit(3, 1e-2, body_lr=1e-3, factor=10)
     assert_ran(mlp, plan)
     for body_lr in (0, -1, '1e-3', True):
-        with pytest.raises((ValueError, TypeError), match='body_lr=.*: expected'): mlp.ulmfit_plan(3, 1e-2, body_lr=body_lr)
+        for lr in (1e-2, HeadLR(1e-2, [], [], '')):
+            with pytest.raises((ValueError, TypeError), match='^body_lr=.*: expected'): mlp.ulmfit_plan(3, lr, body_lr=body_lr)
 
 @dataclass(frozen=True)
 class Stairs(Schedule):
@@ -196,7 +209,7 @@ def test_the_rate_is_searched_for_under_any_schedule_and_strategy(mlp, kw):
 
 CONFLICTS = {
     'cut_frac': (dict(sched=STLR(), cut_frac=.2),
-                 r'^cut_frac=0.2 with sched=STLR\(.*\): expected one of the two ways; give them to `sched`'),
+                 r'^cut_frac=0.2 with sched=STLR\(.*\): expected one of the two ways; leave them out, or set the shape in `sched`'),
     'ratio': (dict(sched=OneCycle(), ratio=20), r'^ratio=20 with sched=OneCycle'),
     'epochs': (dict(unfreezing=ChainThaw(), epochs=2),
                r'^epochs=2 with unfreezing=ChainThaw\(epochs=1\): expected one of the two ways; give them to the strategy'),
@@ -206,7 +219,7 @@ CONFLICTS = {
     'down_to': (dict(unfreezing=GradualUnfreezing(), down_to=1), r'^down_to=1 with unfreezing=GradualUnfreezing'),
     'both': (dict(unfreezing=ChainThaw(), epochs=2, down_to=1), r'^epochs=2 and down_to=1 with'),
     'not gradual': (dict(unfreezing=GradualUnfreezing(), gradual=False),
-                    r'gradual=False with unfreezing=GradualUnfreezing.*: expected one of the two'),
+                    r'^unfreezing=GradualUnfreezing.* with gradual=False.*: expected one of the two'),
     'factor and decay': (dict(factor=2.6, decay=.9), 'factor=2.6 and decay=0.9: expected one of them'),
     'factor and span': (dict(factor=2.6, span=9), 'factor=2.6 and span=9: expected one of them'),
     'no schedule': (dict(sched='cos'), r"sched='cos': expected a Schedule, such as STLR\(\) or OneCycle\(\)"),

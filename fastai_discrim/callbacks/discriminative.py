@@ -8,7 +8,7 @@ from fastai.learner import Learner
 from fastcore.basics import store_attr
 
 from ..checks import check_list, check_number, check_rates, plain_number
-from ..plan.rates import FACTOR, check_fall, discriminative_lrs
+from ..plan.rates import check_fall, discriminative_lrs
 from .base import GroupCallback, check_only_one
 
 
@@ -20,20 +20,20 @@ class DiscriminativeLR(GroupCallback):
     array([0.0001, 0.001 , 0.01  ])
     """
     def __init__(self,
-        factor:float=FACTOR, # Each group's multiplier is that of the group above divided by this
+        factor:float|None=None, # Each group's multiplier is that of the group above divided by this; None for 2.6
         multipliers=None, # Instead of `factor`: the multipliers, one per layer group, input first
         min_scale:float=0., # Lower bound for the multipliers
         span:float|None=None, # As in `discriminative_lrs`
         decay:float|None=None, # As in `discriminative_lrs`
         body:float|None=None, # Multiplier of the group below the head, from which the lower ones fall; None to fall from the head's
     ):
-        check_fall(None if factor == FACTOR else factor, min_scale, span, decay)
+        check_fall(factor, min_scale, span, decay)
         factor,min_scale,span,decay,body = map(plain_number, (factor, min_scale, span, decay, body))
         if body is not None: check_number(body, 'body')
         if multipliers is not None:
             multipliers = check_list(multipliers, 'multipliers', 'one number for each layer group')
             multipliers = [check_number(m, 'multipliers') for m in multipliers]
-            if factor != FACTOR or min_scale or not (span is decay is body is None):
+            if min_scale or not (factor is span is decay is body is None):
                 raise ValueError(f'multipliers={multipliers} together with another way to set the rates: expected one of them')
         store_attr()
 

@@ -140,8 +140,7 @@ class GradualUnfreezing(Unfreezing):
             epochs = lengths[0] if single else lengths
         if isinstance(down_to, bool) or not isinstance(down_to, Integral) or down_to < 0:
             raise ValueError(f'down_to={down_to!r}: expected the index of a layer group, 0 for the input')
-        check_train_bn(train_bn)
-        self.epochs,self.down_to,self.train_bn,self.in_shares = epochs,int(down_to),train_bn,epochs is None
+        self.epochs,self.down_to,self.train_bn,self.in_shares = epochs,int(down_to),check_train_bn(train_bn),epochs is None
 
     def __repr__(self): return f'GradualUnfreezing(epochs={self.epochs}, down_to={self.down_to}{_train_bn_text(self)})'
 
@@ -153,8 +152,7 @@ class ChainThaw(Unfreezing):
         epochs=1, # Epochs for each group, perhaps fractional
         train_bn:bool|None=None, # As in `GradualUnfreezing`
     ):
-        check_train_bn(train_bn)
-        self.epochs,self.train_bn = as_epochs(check_number(epochs, 'epochs')),train_bn
+        self.epochs,self.train_bn = as_epochs(check_number(epochs, 'epochs')),check_train_bn(train_bn)
 
     def __repr__(self): return f'ChainThaw(epochs={self.epochs}{_train_bn_text(self)})'
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..checks import FALL, as_rate, check_number
+
 
 class FoundLR(NamedTuple):
     "Result of a search for a learning rate"
@@ -23,7 +25,11 @@ class HeadLR(FoundLR):
 class BodyLR(FoundLR):
     "Result of `body_lr_find`: the rate of the group below the head"
 
-def lr_and_origin(lr:float|HeadLR) -> tuple:
-    "Return η_L as a number, and the fields of a `Plan` that record its origin"
-    if not isinstance(lr, HeadLR): return lr,dict(lr=lr, lr_from='given')
-    return lr.lr,dict(lr=lr.lr, lr_from=f'head_lr_find, {lr.how}', tried=zip(lr.lrs, lr.losses))
+def lr_origin(lr, advice:str=FALL) -> dict:
+    """Return η_L and its origin as fields of a `Plan`. `lr` is a number, or the result of `head_lr_find` or `learn.lr_find`; for several
+    rates, raise `TypeError` with the `advice`"""
+    if isinstance(lr, HeadLR): return dict(lr=lr.lr, lr_from=f'head_lr_find, {lr.how}', tried=zip(lr.lrs, lr.losses))
+    if isinstance(lr, BodyLR): raise TypeError(f'lr={lr!r}: expected the rate of the head; give this one as `body_lr`')
+    fields = getattr(lr, '_fields', ())
+    origin = f'lr_find, {"valley" if "valley" in fields else fields[0]}' if fields else 'given'
+    return dict(lr=check_number(as_rate(lr, advice=advice), 'lr'), lr_from=origin)

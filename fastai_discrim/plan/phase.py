@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..checks import check_count, check_flag, check_list, check_moms, check_number, check_rates
+from ..checks import check_count, check_flag, check_list, check_moms, check_number
 from .position import as_epochs
 from .schedules import STLR, Schedule
 
@@ -27,14 +27,13 @@ class EarlyStop:
         check_count(self.patience, 'patience')
         check_number(self.min_delta, 'min_delta', at_least=True)
         if not isinstance(self.monitor, str): raise TypeError(f'monitor={self.monitor!r}: expected the name of a loss or metric')
-        check_flag(self.best, 'best')
-        check_flag(self.lower, 'lower', 'to go by its name')
-        set_fields(self, patience=int(self.patience), min_delta=float(self.min_delta), best=bool(self.best),
-                   lower=None if self.lower is None else bool(self.lower))
+        set_fields(self, patience=int(self.patience), min_delta=float(self.min_delta), best=check_flag(self.best, 'best'),
+                   lower=check_flag(self.lower, 'lower', 'to go by its name'))
     def __str__(self):
         delta = f' within {self.min_delta:g}' if self.min_delta else ''
         way = {None: '', True: ' (lower is better)', False: ' (higher is better)'}[self.lower]
-        return f'until {self.monitor}{way} stalls{delta} for {self.patience}' + (', on from the best' if self.best else '')
+        wait = f'{self.patience} epoch' + 's'*(self.patience != 1)
+        return f'until {self.monitor}{way} stalls{delta} for {wait}' + (', on from the best' if self.best else '')
 
 @dataclass(frozen=True)
 class Phase:
@@ -48,7 +47,7 @@ class Phase:
     def __post_init__(self):
         check_number(self.epochs, 'epochs')
         lrs = check_list(self.lrs, 'lrs', 'a rate for each layer group')
-        check_rates(lrs, len(lrs), 'lrs')
+        for lr in lrs: check_number(lr, 'lrs')
         groups = self._check_groups(len(lrs))
         self._check_sched()
         if not isinstance(self.early_stop, EarlyStop | None):
@@ -71,6 +70,6 @@ class Phase:
         if self.sched is not None and not frozen:
             raise TypeError(f'{type(self.sched).__name__} is not a frozen dataclass: expected one, as plans are compared and written; put '
                             '`@dataclass(frozen=True)` above it')
-        if self.moms is not None: check_moms(self.moms)
+        if self.moms is not None: check_moms(self.moms, getattr(self.sched, 'n_moms', (3,)))
         if self.sched is None and self.moms is not None:
             raise ValueError(f'moms={self.moms}: expected None where `sched` is None; give them to the phase that begins the cycle')

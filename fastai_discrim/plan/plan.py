@@ -55,13 +55,12 @@ class Plan:
         counts = {len(p.lrs) for p in phases} | {len(names)}
         if len(counts) > 1:
             raise ValueError(f'the phases and names are for {sorted(counts)} layer groups: expected the same number in all of them')
-        check_train_bn(self.train_bn)
         if self.clip is not None: check_number(self.clip, 'clip')
         _check_lengths(phases)
         _check_cycles(phases)
         set_fields(self, phases=tuple(phases), names=names, passed_over=tuple(self.passed_over), lr=self.lr and float(self.lr),
                    body_lr=self.body_lr and float(self.body_lr), clip=self.clip and float(self.clip),
-                   tried=tuple((float(lr), float(loss)) for lr,loss in self.tried))
+                   train_bn=check_train_bn(self.train_bn), tried=tuple((float(lr), float(loss)) for lr,loss in self.tried))
 
     @property
     def n_epoch(self) -> int: return round(sum(p.epochs for p in self.phases))

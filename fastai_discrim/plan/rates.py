@@ -11,7 +11,7 @@ FACTOR = 2.6
 def discriminative_lrs(
     lr:float, # Learning rate of the last group, the head
     n_groups:int, # Number of layer groups
-    factor:float=FACTOR, # Each group's rate is that of the group above divided by this
+    factor:float|None=None, # Each group's rate is that of the group above divided by this; None for 2.6
     min_scale:float=0., # Lowest rate as a fraction of `lr`, below 1
     span:float|None=None, # Instead of `factor`: the head's rate divided by the lowest group's, for any number of groups
     decay:float|None=None, # Instead of `factor`: each group's rate is that of the group above times this, as in layer-wise decay
@@ -26,13 +26,14 @@ def discriminative_lrs(
     """
     check_number(lr, 'lr')
     check_count(n_groups, 'n_groups')
-    check_fall(None if factor == FACTOR else factor, min_scale, span, decay)
+    check_fall(factor, min_scale, span, decay)
     if body_lr is not None:
         check_number(body_lr, 'body_lr')
         if n_groups == 1: return np.array([lr], dtype=float)
         return np.append(discriminative_lrs(body_lr, n_groups-1, factor, min_scale, span, decay), lr)
     if span is not None: factor = span ** (1/max(n_groups-1, 1))
-    if decay is not None: factor = 1/decay
+    elif decay is not None: factor = 1/decay
+    elif factor is None: factor = FACTOR
     head_first = np.divide.accumulate(np.array([lr] + [factor]*(n_groups-1), dtype=float))
     return np.maximum(head_first[::-1], lr*min_scale)
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from ..checks import check_number, check_rates, plain_number
+from ..checks import check_number, plain_number
 
 # Functions import fastai.callback.schedule where they need it, as importing it changes the default callbacks
 
@@ -18,7 +18,7 @@ def _floats(o):
 def _peak(lr_max):
     "Check peak rates, and convert them to what `set_hyper` takes"
     lr_max = plain_number(lr_max)
-    check_rates(lr_max, np.size(lr_max), 'lr_max')
+    for lr in lr_max if np.ndim(lr_max) else [lr_max]: check_number(lr, 'lr_max')
     return _floats(lr_max)
 
 def sched_lines(xs, ys, pos):

@@ -7,7 +7,7 @@ from fastai.learner import Learner
 from fastcore.basics import patch
 from fastcore.foundation import L
 
-from ..checks import as_rate, check_names
+from ..checks import check_names
 from ..groups.by_hand import check_some_train, renew_opt
 from ..groups.labels import group_labels
 from ..groups.layer_groups import check_groups
@@ -59,7 +59,6 @@ def apply_recipe(self:Learner,
     if not isinstance(recipe, Recipe): raise TypeError(f'recipe={recipe!r}: expected a Recipe, such as `recipes.paper_clas`')
     cbs = L(cbs)
     check_checkpoint(checkpoint, checkpoint_every, start_epoch)
-    if not isinstance(lr, HeadLR | None): lr = as_rate(lr, advice='give the highest, as the recipe sets the others')
     plan = recipe.plan(n_epoch, lr)
     _check_kind(self, recipe)
     check_plan(self, plan, cbs, reset_opt)

@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 
 from ..checks import check_count, check_number
-from ..plan.origin import HeadLR, lr_and_origin
+from ..plan.origin import HeadLR, lr_origin
 from ..plan.phase import Phase
 from ..plan.plan import Plan
 from ..plan.rates import discriminative_lrs
@@ -73,8 +73,9 @@ class Recipe:
     ) -> Plan: # A plan for `learn.apply_recipe` or `learn.fit_plan`
         "Make the published plan, perhaps with another number of epochs or another rate. Raise `ValueError` if `n_epoch` is too small"
         steps = self.steps if n_epoch is None else self._steps_for(n_epoch)
-        rate,origin = (self.lr, dict(lr=self.lr, lr_from='as published')) if lr is None else lr_and_origin(lr)
-        check_number(rate, 'lr')
+        if lr is None: origin = dict(lr=self.lr, lr_from='as published')
+        else: origin = lr_origin(lr, 'give the highest, as the recipe sets the others')
+        rate = check_number(origin['lr'], 'lr')
         phases = [Phase(s.epochs, s.groups, s.lrs(rate, len(self.names)), s.sched, self.moms) for s in steps]
         return Plan(phases, self.names, **origin, source=self._source(n_epoch, rate), clip=self.clip)
 

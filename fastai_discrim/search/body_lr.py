@@ -21,7 +21,7 @@ STEP = 3.
 MAX_DOWN = 4
 # Steps of a miniature: half of the steps of the fit and at most 40; for a long fit 1/25 of them, from 15 to 40
 MAX_STEPS,MIN_STEPS,SHARE_OF_LONG = 40,15,1/25
-# A fit with more steps than this is long
+# A fit with more steps than this is long: its search may take less of its time. So a miniature just above is shorter than one just below
 LONG = 200
 # Validation items per candidate, at most
 N_ITEMS = 500
@@ -50,7 +50,7 @@ def lower_lr(
     while len(lrs) <= MAX_DOWN:
         lrs,losses = [lrs[0]/STEP, *lrs],losses_at(lrs[0]/STEP).joined(losses)
         if not np.isfinite(losses.mean[1]) or losses.is_clearly_lower(0, 1): continue
-        if losses.mean[1] < destroyed: return np.array(lrs),losses,lrs[1-_is_at_edge(losses, destroyed)]
+        if losses.mean[1] < destroyed: return np.array(lrs),losses,lrs[0 if _is_at_edge(losses, destroyed) else 1]
     # If every rate destroys the network, the lowest is no safer than the others
     all_bad = (losses.mean >= destroyed).any() and not (losses.mean < destroyed).any()
     return np.array(lrs),losses,lrs[np.nanargmin(losses.mean) if all_bad else 0]

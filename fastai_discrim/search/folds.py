@@ -15,7 +15,6 @@ def folds(train:list, valid:list) -> list:
     "Return pairs of batches to train on and to validate on: these two, or with fewer than 500 items the folds of a cross-validation"
     if items_in(train) + items_in(valid) >= FEW_ITEMS: return [(train, valid)]
     size = max(find_bs(targets) for _,*targets in train)
-    train = _cut(train, size)
     held_out = [_cut(valid, size), *(train[i::N_FOLDS-1] for i in range(N_FOLDS-1))]
     # A batch norm can't train on a batch of one item, such as the last batch of a validation set
     can_train = [[b for b in fold if items_in([b]) >= min(size, 2)] for fold in held_out]

@@ -81,9 +81,9 @@ class FeatureHead(nn.Module):
         memo = {id(p): p for p in head.root.parameters() if p not in head.params}
         self.head,self.body_params,self.features = head,set(memo.values()),None
         if first is not None:
-            for m,of_first in zip(self._body_of(head.root), first.body): memo |= zip(map(id, m.modules()), of_first.modules())
+            for m,of_first in zip(self._largest_in_body(head.root), first.body): memo |= zip(map(id, m.modules()), of_first.modules())
         self.root = deepcopy(head.root, memo).eval()
-        self.body = list(self._body_of(self.root))
+        self.body = list(self._largest_in_body(self.root))
         memo[id(head.entry)].register_forward_pre_hook(self._enter, with_kwargs=True)
         if first is None: self._run_body()
 
@@ -100,14 +100,14 @@ class FeatureHead(nn.Module):
         if features is None: return None
         return tuple(map_tensors(Tensor.clone, features) if getattr(self.head.entry, 'inplace', False) else features)
 
-    def _body_of(self, m):
+    def _largest_in_body(self, m):
         "Yield the largest submodules of `m` that belong to the body"
         for c in m.children():
             params = set(c.parameters())
             # A list of modules is never called itself
             is_called = type(c).forward is not nn.Module.forward
             if is_called and params and params <= self.body_params: yield c
-            else: yield from self._body_of(c)
+            else: yield from self._largest_in_body(c)
 
     def forward(self,
         features:list, # Positional and keyword arguments of the entry, then those of the root if `needs_inputs`

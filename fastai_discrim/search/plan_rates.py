@@ -5,12 +5,11 @@ from math import isclose
 
 import numpy as np
 from fastai.learner import Learner
-from fastcore.basics import ifnone
 
 from ..checks import as_rate, check_number
 from ..groups.layer_groups import own_lr
-from ..plan.origin import BodyLR, HeadLR, lr_and_origin
-from ..plan.rates import FACTOR, check_fall, discriminative_lrs
+from ..plan.origin import BodyLR, HeadLR, lr_origin
+from ..plan.rates import FACTOR, discriminative_lrs
 from .body_prior import BLOCK_DECAY, BodyPrior
 
 # Number of layer groups of the paper's classifier. With more groups, the paper's factor would leave the lowest almost frozen
@@ -31,10 +30,8 @@ def plan_rates(
     decay:float|None,
 ) -> tuple: # Fields of a `Plan`: both rates and their origin, without `body_lr` if it follows from the head's; the rates of all groups
     "Return the rates of the head and of the group below it, with their origin, and those of all layer groups"
-    rates = dict(lr=own_lr(learn), lr_from='learn.lr') if lr is None else _lr(lr)
-    check_number(rates['lr'], 'lr')
-    check_fall(factor, min_scale, span, decay)
-    fall = dict(factor=ifnone(factor, FACTOR), min_scale=min_scale, span=span, decay=decay)
+    rates = dict(lr=own_lr(learn), lr_from='learn.lr') if lr is None else lr_origin(lr)
+    fall = dict(factor=factor, min_scale=min_scale, span=span, decay=decay)
     below_head = discriminative_lrs(rates['lr'], n_groups, **fall)[-2]
     body_lr,body_lr_from = _body_lr(prior, lr, below_head, body_lr, n_steps)
     if body_lr is not None:
@@ -47,20 +44,10 @@ def plan_rates(
             rates |= dict(body_lr=rates['lr']/FACTOR, body_lr_from=f"1/{FACTOR} of the head's")
     return rates,discriminative_lrs(rates['lr'], n_groups, body_lr=rates.get('body_lr'), **fall)
 
-def _lr(lr):
-    "Return η_L and its origin, which may be `learn.lr_find`"
-    if isinstance(lr, HeadLR): return lr_and_origin(lr)[1]
-    if isinstance(lr, BodyLR): raise TypeError(f'lr={lr!r}: expected the rate of the head; give this one as `body_lr`')
-    origin = lr_and_origin(as_rate(lr))[1]
-    if hasattr(lr, '_fields'):
-        field = 'valley' if 'valley' in lr._fields else lr._fields[0]
-        origin['lr_from'] = f'lr_find, {field}'
-    return origin
-
 def _body_lr(prior, lr, below_head, body_lr, n_steps):
     "Return the rate of the group below the head, or None if it follows from the head's, and its origin"
     if isinstance(body_lr, BodyLR): return body_lr.lr,f'body_lr_find, {body_lr.how}'
-    if body_lr is not None: return as_rate(body_lr, 'body_lr'),'given'
+    if body_lr is not None: return check_number(as_rate(body_lr, 'body_lr'), 'body_lr'),'given'
     if prior.lr is None: return None,''
     if isinstance(lr, HeadLR): return prior.lr_in(n_steps),prior.origin(n_steps)
     # The user chose the head's rate: that of the body follows, unless it destroys such networks

@@ -26,7 +26,7 @@ TOL_HALF,TOL_FULL = 2e-2,1e-4
 # Characters of another error's message, at most, inside a message of this module
 MAX_MESSAGE = 100
 # Reasons why a head can't run alone; a message continues after "as"
-USED_EARLY = 'the head is also used before the end of the body'
+USED_EARLY = 'the head, or the module that holds its parameters, is called before the end of the body'
 OTHER_LOSS = 'the model trains with a loss other than `loss_func`'
 
 
@@ -83,7 +83,7 @@ def _can_begin(m, params):
     if list(m.children()): return False
     return isinstance(m, _DropoutNd) or bool(list(m.buffers()))
 
-def _body_of(model, params):
+def _modules_in_body(model, params):
     "Return all modules inside one with parameters, none of which is in `params`: a dropout at the end of the body is part of the body"
     body = set()
     for m in model.modules():
@@ -96,10 +96,10 @@ def _find_entry(calls, model, params):
     body_calls = [i for i,c in enumerate(calls) if not params.issuperset(own_params(c.module))]
     start = body_calls[-1]+1 if body_calls else 0
     if not all(params.isdisjoint(own_params(c.module)) for c in calls[:start]): raise HeadNotSeparable(USED_EARLY)
-    body = _body_of(model, params)
+    body = _modules_in_body(model, params)
     for i in range(start, len(calls)):
         if _can_begin(calls[i].module, params) and calls[i].module not in body: return i
-    raise HeadNotSeparable(USED_EARLY)
+    raise HeadNotSeparable('no module of the head is called after the body')
 
 @contextmanager
 def _other_weights(params):
@@ -141,9 +141,9 @@ def split_head(learn:Learner, params:list) -> SplitHead:
     _check_features(learn, batch, params, calls, i, half)
     entry,args,kwargs = calls[i]
     # Modules around the head, from the smallest outwards: an outer one may add an activation, as for `y_range`, or a dropout
-    inwards = [m for m in model.modules() if params <= set(m.parameters()) and entry in set(m.modules())]
+    outwards = [m for m in reversed(list(model.modules())) if params <= set(m.parameters()) and entry in set(m.modules())]
     why = ''
-    for needs_inputs,root in product((False, True), reversed(inwards)):
+    for needs_inputs,root in product((False, True), outwards):
         call = first(c for c in calls if c.module is root)
         if call is None: continue
         inputs = [call.args, call.kwargs]

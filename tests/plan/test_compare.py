@@ -113,7 +113,7 @@ def test_the_order_is_that_of_the_plan_that_says_most():
 def test_what_ends_a_phase():
     table = compare_plans(A, replace(A, phases=[A.phases[0], replace(A.phases[1], early_stop=EarlyStop(2))]), show_plot=False)
     assert table.index.tolist() == [('all groups', 'early stop')]
-    assert table.iloc[0].tolist() == ['', 'until valid_loss stalls for 2']
+    assert table.iloc[0].tolist() == ['', 'until valid_loss stalls for 2 epochs']
 
 def test_lengths_in_fractions_of_an_epoch():
     def table(*lengths):

@@ -38,6 +38,10 @@ def test_a_strategy_that_says_the_same_twice_keeps_it():
     twice = [(1, (1,)), (2, (1,)), (1, (0, 1))]
     assert pass_over(twice, ()) == twice
 
+def test_all_groups_that_would_train_are_frozen_by_hand():
+    with pytest.raises(ValueError, match=r'all groups that would train, \[2, 3\], are frozen by hand'):
+        pass_over(gradual(4, down_to=2), (2, 3))
+
 LRS = (1e-3, 1e-2)
 
 def test_a_plan():

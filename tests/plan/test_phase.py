@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastai_discrim.plan.phase import EarlyStop, Phase
-from fastai_discrim.plan.schedules import STLR, Schedule
+from fastai_discrim.plan.schedules import STLR, CLRBeta, Schedule
 
 LRS = (1e-4, 1e-3, 1e-2)
 
@@ -61,14 +61,15 @@ def test_early_stops_that_are_none(make, match):
     with pytest.raises((ValueError, TypeError), match=match): make()
 
 def test_an_early_stop_says_what_it_waits_for():
-    assert str(EarlyStop()) == 'until valid_loss stalls for 1'
-    assert str(EarlyStop(2, 'accuracy', .01, True)) == 'until accuracy stalls within 0.01 for 2, on from the best'
+    assert str(EarlyStop()) == 'until valid_loss stalls for 1 epoch'
+    assert str(EarlyStop(2, 'accuracy', .01, True)) == 'until accuracy stalls within 0.01 for 2 epochs, on from the best'
     for lower,word in ((True, 'lower'), (False, 'higher')):
-        assert str(EarlyStop(lower=lower)) == f'until valid_loss ({word} is better) stalls for 1'
+        assert str(EarlyStop(lower=lower)) == f'until valid_loss ({word} is better) stalls for 1 epoch'
 
 def test_a_cycle_that_goes_on_has_no_momentum_of_its_own():
     assert Phase(1, (2,), LRS, None).sched is None
     with pytest.raises(ValueError, match='moms=.*expected None where `sched` is None'): Phase(1, (2,), LRS, None, (.9, .8, .9))
+    assert Phase(1, (2,), LRS, CLRBeta(), (.9, .8)).moms == (.9, .8)
 
 def test_schedules_that_are_no_plain_data():
     @dataclass

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from plan.strategies import plans, quick
 
-from fastai_discrim.plan.origin import HeadLR, lr_and_origin
+from fastai_discrim.plan.origin import HeadLR, lr_origin
 from fastai_discrim.plan.phase import EarlyStop, Phase
 from fastai_discrim.plan.plan import Plan
 from fastai_discrim.plan.schedules import STLR, CLRBeta, Cos, Flat, OneCycle
@@ -113,13 +113,14 @@ def test_numpy_in_a_schedule_is_written():
 
 def test_numbers_of_numpy():
     plan = Plan([Phase(np.float32(.25), (2,), LRS, early_stop=None), Phase(.75, np.array([2]), np.array(LRS), early_stop=EarlyStop(
-        np.int64(2), 'accuracy', np.float32(.5), np.True_, np.False_))])
+        np.int64(2), 'accuracy', np.float32(.5), np.True_, np.False_))], train_bn=np.False_)
+    assert plan.train_bn is False
     assert Plan.from_json(plan.to_json()) == plan
 
 def test_where_the_heads_rate_came_from_is_written():
-    lr,origin = lr_and_origin(HeadLR(1e-2, [1e-2, 1e-1], [.5, float('inf')], 'as told'))
+    origin = lr_origin(HeadLR(1e-2, [1e-2, 1e-1], [.5, float('inf')], 'as told'))
     plan = Plan(PLAN.phases, **origin, body_lr=1e-3, body_lr_from='given')
-    assert lr == 1e-2 and plan.lr_from == 'head_lr_find, as told' and plan.tried == ((1e-2, .5), (1e-1, float('inf')))
+    assert plan.lr == 1e-2 and plan.lr_from == 'head_lr_find, as told' and plan.tried == ((1e-2, .5), (1e-1, float('inf')))
     back = Plan.from_json(plan.to_json())
     for k in ('lr', 'lr_from', 'tried', 'body_lr', 'body_lr_from', 'source'): assert getattr(back, k) == getattr(plan, k)
-    assert lr_and_origin(3e-3) == (3e-3, dict(lr=3e-3, lr_from='given'))
+    assert lr_origin(3e-3) == dict(lr=3e-3, lr_from='given')

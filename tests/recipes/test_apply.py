@@ -203,7 +203,7 @@ def test_one_rate_or_what_lr_find_gave(clas):
     with clas.no_logging():
         res = lr_find(clas, num_it=20)
         with clas.no_bar(): clas.apply_recipe(recipes.paper_clas, 5, res)
-    assert clas.recorder.plan.lr == res.valley
+    assert clas.recorder.plan.lr == res.valley and clas.recorder.plan.lr_from == 'lr_find, valley'
 
 def test_a_group_that_is_frozen_by_hand_is_passed_over_when_a_run_goes_on_too(tmp_path):
     class Stop(Callback):

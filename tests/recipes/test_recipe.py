@@ -1,4 +1,6 @@
 "Recipes as data: the plan and the settings that they make, and how they show themselves"
+from collections import namedtuple
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from fastai.text.learner import language_model_learner, text_classifier_learner
 from fastai.text.models import AWD_LSTM, awd_lstm_clas_config, awd_lstm_lm_config
 from recipes.published_numbers import BOOK, E4, PAPER, PHASES, SETTINGS
 
-from fastai_discrim.plan.origin import HeadLR
+from fastai_discrim.plan.origin import BodyLR, HeadLR
 from fastai_discrim.plan.schedules import STLR, Cos, Flat
 from fastai_discrim.recipes import Recipe, Step, recipes
 from fastai_discrim.recipes.published import Recipes
@@ -23,6 +25,10 @@ def test_other_epochs_and_another_rate():
     found = recipes.notebook_clas.plan(lr=HeadLR(2e-2, [1e-2, 2e-2], [.5, .4], 'as told'))
     assert found.lr_from == 'head_lr_find, as told' and found.tried == ((1e-2, .5), (2e-2, .4))
     np.testing.assert_allclose(found.phases[0].lrs, np.array(BOOK)*2)
+    suggested = recipes.notebook_clas.plan(lr=namedtuple('SuggestedLRs', 'valley')(2e-2))
+    assert suggested.lr_from == 'lr_find, valley' and suggested.phases[0].lrs == found.phases[0].lrs
+    with pytest.raises(TypeError, match='lr=BodyLR.*: expected the rate of the head'):
+        recipes.notebook_clas.plan(lr=BodyLR(1e-3, [], [], ''))
 
 BAD = [((2,), 'n_epoch=2: expected at least 3, as scripts_clas takes 2 epochs before its last phase'), ((0,), 'n_epoch=0: expected'),
        ((3.5,), 'n_epoch=3.5: expected'), ((3, -1), 'lr=-1: expected'), ((3, '1e-3'), "lr='1e-3': expected"),

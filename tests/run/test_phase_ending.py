@@ -107,7 +107,7 @@ def test_as_data():
     plan = plan_of((EarlyStop(2, 'accuracy', .01, True), None, EarlyStop()))
     assert Plan.from_json(plan.to_json()) == plan != plan_of((None,)*3) and plan_of((None,)*3).phases[0].early_stop is None
     table = repr(plan)
-    assert 'until accuracy stalls within 0.01 for 2, on from the best' in table and 'until valid_loss stalls for 1' in table
+    assert 'until accuracy stalls within 0.01 for 2 epochs, on from the best' in table and 'until valid_loss stalls for 1 epoch' in table
 
 def test_numbers_of_numpy():
     plan = plan_of((EarlyStop(np.int64(2), 'accuracy', np.float32(.5), np.True_, np.False_), None, None))

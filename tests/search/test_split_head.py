@@ -42,11 +42,11 @@ def test_what_trains_or_drops_before_the_first_weights_belongs_to_the_head(mlp):
 
 @pytest.mark.parametrize('learn,why', [(lambda p: tokens(Skip()), 'the head needs more from the body'),
                                        (lambda p: tokens(Cat()), 'the head needs more from the body'),
-                                       (lambda p: tokens(Late()), 'the head is also used before'),
-                                       (lambda p: tokens(Uncalled()), 'the head is also used before'),
-                                       (lambda p: tokens(Tied()), 'the head is also used before'),
-                                       (lambda p: tokens(Gated()), 'the head is also used before'),
-                                       (make_lm, 'the head is also used before')],
+                                       (lambda p: tokens(Late()), 'the head, or the module that holds its parameters, is called before'),
+                                       (lambda p: tokens(Uncalled()), 'no module of the head is called after the body'),
+                                       (lambda p: tokens(Tied()), 'the head, or the module that holds its parameters, is called before'),
+                                       (lambda p: tokens(Gated()), 'the head, or the module that holds its parameters, is called before'),
+                                       (make_lm, 'the head, or the module that holds its parameters, is called before')],
                          ids=['skip', 'cat', 'late', 'uncalled', 'tied', 'gated', 'lm'])
 def test_heads_that_can_not_be_run_alone(tmp_path, learn, why):
     learn = learn(tmp_path)
