@@ -3,6 +3,7 @@ __all__ = []
 
 import random
 
+import torch
 from fastai.learner import Learner
 from fastai.torch_core import get_random_states, set_random_states
 from fastcore.basics import first
@@ -16,8 +17,8 @@ def random_states() -> dict:
     return {**states, 'numpy_state': (name, keys.tolist(), *rest)}
 
 def set_random(states:dict):
-    "Restore the result of `random_states`"
-    set_random_states(**states)
+    "Restore the result of `random_states`; the run may resume on a machine with fewer GPUs"
+    set_random_states(**{**states, 'torch_cuda_state': states['torch_cuda_state'][:torch.cuda.device_count()]})
 
 def whole_loader(dl):
     "Return the loader inside a `DistributedDL`, or `dl` itself"
@@ -42,7 +43,7 @@ def loader_state(dl) -> dict:
     "Return what sets the order of a loader's batches: fastai's `rng`, torch's generators, the shuffled items of a language model"
     rng = getattr(dl, 'rng', None)
     return dict(rng=rng.getstate() if hasattr(rng, 'getstate') else None, generators=[g.get_state() for g in _generators(dl)],
-                looked='_n_inp' in own_attrs(dl), idxs=list(map(int, dl.items.idxs)) if hasattr(dl, 'make_chunks') else None)
+                n_inp_known='_n_inp' in own_attrs(dl), idxs=list(map(int, dl.items.idxs)) if hasattr(dl, 'make_chunks') else None)
 
 def set_loader(dl, state:dict):
     "Restore the `loader_state` of `dl`; call this before `set_random`, as it may draw an item"
@@ -52,7 +53,7 @@ def set_loader(dl, state:dict):
         dl.rng.setstate(state['rng'])
     for g,s in zip(_generators(dl), state['generators']): g.set_state(s)
     # fastai draws one item of each loader, once, to count the inputs. Draw it now: later that would change the random states
-    if state['looked'] and '_n_inp' not in own_attrs(dl): dl._one_pass()
+    if state['n_inp_known'] and '_n_inp' not in own_attrs(dl): dl._one_pass()
     if state['idxs'] is not None:
         # Change the list in place, as another loader of the same items may hold it; an `L` of older fastcore accepts no slices
         idxs = getattr(dl.items.idxs, 'items', dl.items.idxs)

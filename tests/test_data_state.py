@@ -113,6 +113,15 @@ def test_random_states():
     set_random(states)
     assert draw() == want
 
+def test_random_states_of_a_machine_with_more_gpus(monkeypatch):
+    "torch sets the states of all GPUs that it is given, and raises for one that isn't there"
+    given = []
+    monkeypatch.setattr(torch.cuda, 'set_rng_state_all', lambda states: given.extend(states))
+    monkeypatch.setattr(torch.cuda, 'get_rng_state_all', lambda: [torch.zeros(1), torch.ones(1)])
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    set_random(through_a_file(random_states()))
+    assert [o.tolist() for o in given] == [[0.]]
+
 def test_one_loader_alone(tmp_path):
     "The state of a loader has no random states"
     a,b = make_mlp(tmp_path),make_mlp(tmp_path)
@@ -138,7 +147,7 @@ def test_the_item_with_which_fastai_counts_inputs_is_drawn_again(tmp_path):
     set_seed(3)
     assert a.dls.train.n_inp == 1
     state = data_state(a)
-    assert state['loaders'][0]['looked'] and '_n_inp' not in vars(b.dls.train)
+    assert state['loaders'][0]['n_inp_known'] and '_n_inp' not in vars(b.dls.train)
     want = drawn(a)
     set_data_state(b, state)
     assert b.dls.train.n_inp == 1 and drawn(b) == want

@@ -51,7 +51,8 @@ class DebiasBatchNorm(FitCallback):
 
     def after_train(self): self._correct()
 
-    # A fit that is cancelled within an epoch has no `after_train`
+    # An epoch that is cancelled has no `after_train`, and a fit that is cancelled within an epoch has no `after_epoch`
+    def after_epoch(self): self._correct()
     def after_fit(self): self._correct()
 
     def _norms(self):

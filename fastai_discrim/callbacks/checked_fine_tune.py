@@ -23,10 +23,11 @@ def checked_fine_tune(fine_tune):
         ours = group_callbacks(every)
         if not ours or not (args or 'epochs' in kwargs): return fine_tune(self, *args, **kwargs)
         epochs = args[0] if args else kwargs['epochs']
+        fit_args = FitArgs(self, epochs, slice(self.lr), every, kwargs.get('reset_opt', False))
+        # Before `fine_tuning` is set: these are the epochs of the second fit, in which all groups may train
+        for cb in ours: cb.check_fit(fit_args)
         try:
             for cb in ours: cb.fine_tuning = True
-            fit_args = FitArgs(self, epochs, slice(self.lr), every, kwargs.get('reset_opt', False))
-            for cb in ours: cb.check_fit(fit_args)
             return fine_tune(self, *args, **{**kwargs, 'cbs': cbs or L(kwargs.get('cbs'))})
         finally:
             for cb in ours: cb.fine_tuning = False

@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from fastai.learner import Learner
+from fastai.torch_core import to_device
 from torch import Tensor, nn
 
 from ..data_state import data_state, first_batch, own_attrs, random_states, set_data_state, set_random
@@ -118,4 +119,4 @@ def learner_input(learn:Learner) -> tuple:
         own_attrs(train).update(attrs)
         set_data_state(learn, state)
     device = next(learn.model.parameters()).device
-    return tuple(_map(lambda t: t.to(device), o) for o in batch[:n])
+    return to_device(tuple(batch[:n]), device)

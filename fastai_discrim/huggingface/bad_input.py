@@ -10,6 +10,7 @@ from fastai.torch_core import to_device
 from fastcore.foundation import L
 from torch import Tensor, nn
 
+from ..module_state import modules_kept
 from ..user_warning import warn_user
 from .model import HFModel, base_of, n_positions
 from .tokens import HFTokenize
@@ -53,8 +54,8 @@ def check_valid_labels(train:list, valid:list):
     known = set(train)
     unknown = list(dict.fromkeys(l for l in valid if l not in known))
     if unknown:
-        raise ValueError(f'the validation set has the label {unknown[0]!r}, and {len(unknown)} of {len(set(valid))} that the training set '
-                         "doesn't have: expected labels of the training set; split the data in another way, or leave those items out")
+        raise ValueError(f'the training set lacks {len(unknown)} of the {len(set(valid))} labels of the validation set, such as '
+                         f'{unknown[0]!r}: expected labels of the training set; split the data in another way, or leave those items out')
 
 def hf_tokenize(dls:DataLoaders) -> HFTokenize:
     "Return the transform of `dls` that tokenizes; raise `ValueError` if it isn't one for models of transformers"
@@ -94,17 +95,16 @@ def fit_to_positions(dls:DataLoaders, hf:nn.Module):
 
 def check_logits(model:HFModel, dls:DataLoaders, n_out:int):
     "Run one text through the model, and raise `ValueError` unless the model returns `n_out` logits"
-    dl,training,n = dls.train,model.training,n_positions(model.hf)
+    dl,n = dls.train,n_positions(model.hf)
     device = next(model.parameters()).device
     batch,*_ = dl.after_batch(to_device(dl.do_batch([dl.do_item(0)]), device))
     name,advice = type(base_of(model.hf)).__name__,'give its name or folder, or make it by `AutoModelForSequenceClassification`'
     # Take the first `n` tokens, as the tokenizer doesn't truncate to the model's positions yet
     try:
-        with torch.no_grad(): logits = model.eval()({k: v[:, :n] for k,v in batch.items()})
+        with modules_kept(model),torch.no_grad(): logits = model.eval()({k: v[:, :n] for k,v in batch.items()})
     except AttributeError as e:
         if 'logits' not in str(e): raise
         raise ValueError(f'{name} gives no logits: expected a model with a classification head; {advice}') from e
-    finally: model.train(training)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise ValueError(f'{name} gives {tuple(getattr(logits, "shape", ()))} for one text: expected one row of numbers, as from a model '
                          f'with a classification head; {advice}')

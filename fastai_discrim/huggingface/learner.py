@@ -81,7 +81,7 @@ def hf_text_classifier_learner(
     **kwargs
 ) -> HFTextLearner:
     """Make a learner that fine-tunes a model of transformers. Nothing is frozen. Texts are truncated to the model's positions. Raise
-    `ValueError` for a tokenizer of another model, and for a model that doesn't return one logit for each class"""
+    `ValueError` for a tokenizer with more tokens than the model embeds, and for a model that doesn't return one logit for each class"""
     check_flag(model_loss, 'model_loss')
     tokenizer,classes,n_out = hf_tokenize(dls).tokenizer,check_classes(dls),get_c(dls)
     if not n_out: raise ValueError(f'dls.c is {n_out!r}: expected the number of classes or values to predict; set it')

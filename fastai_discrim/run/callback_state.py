@@ -40,7 +40,8 @@ def plain_attrs(
     return res
 
 def _plain_attr(v):
-    "Return an attribute as plain data, or its `state_dict`, such as that of a GradScaler or of averaged weights"
+    "Return an attribute as plain data: of a metric its attributes, of a GradScaler or of averaged weights the `state_dict`"
+    if isinstance(v, Metric): return plain_attrs(v)
     try: return to_plain(v)
     except UNWRITABLE:
         if not hasattr(v, 'load_state_dict'): raise
@@ -51,8 +52,6 @@ def set_attrs(o, attrs:dict):
     for k,v in attrs.items():
         old = vars(o).get(k)
         if isinstance(old, Metric): set_attrs(old, v)
-        elif isinstance(old, L) and old and all(isinstance(m, Metric) for m in old):
-            for m,attr in zip(old, v): set_attrs(m, attr)
         elif isinstance(old, L): setattr(o, k, L(v))
         elif isinstance(v, dict) and set(v) == {'state_dict'}:
             if hasattr(old, 'load_state_dict'): old.load_state_dict(v['state_dict'])
@@ -61,7 +60,7 @@ def set_attrs(o, attrs:dict):
 
 def in_checkpoint(cb:Callback) -> bool:
     "Tell whether the state of `cb` is part of a checkpoint: not if each batch creates it again"
-    return getattr(type(cb), 'in_checkpoint', True) and not isinstance(cb, (ProgressCallback, RNNCallback))
+    return getattr(type(cb), 'saves_state', True) and not isinstance(cb, (ProgressCallback, RNNCallback))
 
 def _watched(cb):
     "Return what a tracker monitors, in which direction, and where it saves the best; None for other callbacks"

@@ -29,13 +29,14 @@ class Checkpointing(FitCallback):
     """Write a checkpoint with the `run_identity` before the first epoch, after each epoch and after `every` steps within it; resume from
     `state`, the content of a checkpoint, if there is one"""
     # After all other callbacks, as the state includes what they did
-    order,_only_train_loop,_stateattrs,in_checkpoint = 1000,True,('state', 'epoch_start', 'rows'),False
+    order,saves_state = 1000,False
+    _stateattrs = 'state','epoch_data','rows'
 
     def __init__(self, file:Path, identity:dict, every:int|None=None, state:dict|None=None):
         # `fit_plan` sets the loop
         self.file,self.identity,self.every,self.state,self.loop = file,identity,every,state,None
         # Rows of the table of losses; `data_state` as the epoch began; names of what can't be written
-        self.rows,self.epoch_start,self.lost = [],None,set()
+        self.rows,self.epoch_data,self.lost = [],None,set()
         # Where the fit begins: the epoch, and the number of its batches that were trained before
         self.begin = (state['epoch'], state['batches']) if state else (0, 0)
 
@@ -48,11 +49,11 @@ class Checkpointing(FitCallback):
     def _resume(self):
         "Restore the state of the checkpoint, and let the loop begin there"
         state,loop = self.state,self.loop
-        (loop.first_epoch,loop.batches_done),loop.after_skipped = self.begin,self._after_skipped
+        loop.first_epoch,loop.batches_done = self.begin
+        loop.after_skipped = self._after_skipped
         self._check_callbacks()
         restore(self.learn, state)
         self._show_rows()
-        self.epoch_start = of_this_process(state)['start']
         # Write the state back at once, so that a full disk or a missing permission shows before training
         on_rank0(lambda: write(self.file, {k:v for k,v in state.items() if k not in WRITTEN}))
         if not state['batches']: self.state = None
@@ -79,11 +80,9 @@ class Checkpointing(FitCallback):
         for row in self.rows: log(row)
 
     def before_train(self):
-        if not self.state: self.epoch_start = data_state(self.learn)
-        else:
-            # Draw the batches of the epoch again, from its beginning
-            self.epoch_start = of_this_process(self.state)['start']
-            set_data_state(self.learn, self.epoch_start)
+        # Draw the batches of a resumed epoch again, from its beginning
+        if self.state: set_data_state(self.learn, of_this_process(self.state)['data'])
+        self.epoch_data = data_state(self.learn)
 
     def _after_skipped(self):
         "Restore the state after the last of the skipped batches"
@@ -96,7 +95,7 @@ class Checkpointing(FitCallback):
     def after_epoch(self):
         if hasattr(self, 'recorder'):
             self.rows.append([o if isinstance(o, (bool, int, float, str)) else str(o) for o in self.recorder.log])
-        self.epoch_start = None
+        self.epoch_data = None
         self._try_write(max(self.epoch+1, self.loop.next_epoch), 0)
 
     def after_cancel_fit(self): self.cancelled = True
@@ -115,8 +114,8 @@ class Checkpointing(FitCallback):
                       'that a resumed run may have another result')
         # Weights and optimiser are the same in all processes, random states and measurements are not
         common = {k: learner.pop(k) for k in ('model', 'opt')}
-        start = self.epoch_start if batches else data_state(self.learn)
-        ranks = all_gather(to_plain(dict(learner=learner, start=start)))
+        data = self.epoch_data if batches else data_state(self.learn)
+        ranks = all_gather(to_plain(dict(learner=learner, data=data)))
         on_rank0(lambda: write(self.file, dict(identity=self.identity, epoch=epoch, batches=batches, finished=finished, rows=self.rows,
                                                learner=common, ranks=ranks)))
 
@@ -135,7 +134,7 @@ def learner_part(state:dict) -> dict:
 
 def restore(learn:Learner, state:dict):
     "Restore the learner and the order of its batches from the content of a checkpoint"
-    set_data_state(learn, of_this_process(state)['start'])
+    set_data_state(learn, of_this_process(state)['data'])
     set_learner_state(learn, learner_part(state))
 
 def checkpointing(learn:Learner, plan:Plan, name:str, every:int|None, wd:float|None, reset_opt:bool, state:dict|None=None) -> tuple:

@@ -32,9 +32,11 @@ LOW_SHARE = 0.5
 def _names_to_record(learn):
     "Return the names of the values that the recorder will have"
     recorder,metrics = learn.recorder,list(L(learn.metrics).attrgot('name'))
-    if not recorder.valid_metrics or not has_valid(learn): return ['train_loss']
-    if not recorder.train_metrics: return ['train_loss', 'valid_loss', *metrics]
-    return [f'{part}_{name}' for part in ('train', 'valid') for name in ('loss', *metrics)]
+    train = ['loss', *metrics] if recorder.train_metrics else ['loss']
+    valid = ['loss', *metrics] if recorder.valid_metrics and has_valid(learn) else []
+    # fastai names a metric alone unless it measures it on both sets
+    both = recorder.train_metrics and recorder.valid_metrics
+    return [n if n in metrics and not both else f'{part}_{n}' for part,names in (('train', train), ('valid', valid)) for n in names]
 
 def check_plan(learn:Learner, plan:Plan, cbs, reset_opt:bool):
     "Raise `TypeError` or `ValueError` unless `learn` can run `plan` with these arguments of `fit`; change nothing"

@@ -4,11 +4,10 @@ __all__ = []
 from copy import deepcopy
 
 from fastai.learner import Learner
-from fastai.torch_core import get_model, to_device
+from fastai.torch_core import get_model, to_cpu, to_device
 
 from ..data_state import random_states, set_random
 from .callback_state import callback_state, in_checkpoint, plain_attrs, set_attrs, set_callback_state
-from .plain_data import to_plain
 
 # Attributes of the learner that count the batches of a fit
 COUNTS = 'train_iter','pct_train','smooth_loss'
@@ -31,12 +30,12 @@ def learner_state(learn:Learner, args:dict, lost:set) -> dict:
     model,params = get_model(learn.model),list(get_model(learn.model).parameters())
     scaler = getattr(learn, 'scaler', None)
     return dict(
-        model=to_plain(dict(model.state_dict())), opt=to_plain(learn.opt.state_dict()), random=to_plain(random_states()),
+        model=to_cpu(model.state_dict()), opt=to_cpu(learn.opt.state_dict()), random=random_states(),
         frozen_idx=getattr(learn.opt, 'frozen_idx', 0), trains=[p.requires_grad for p in params],
         grads=[_grad(p) for p in params], modes=[m.training for m in model.modules()],
-        memory={n: _memory(m) for n,m in _resettable(model).items()}, scaler=to_plain(scaler.state_dict()) if scaler else None,
+        memory={n: _memory(m) for n,m in _resettable(model).items()}, scaler=scaler.state_dict() if scaler else None,
         callbacks=[[cb.name, callback_state(cb, args.get(id(cb), {}), lost)] for cb in learn.cbs if in_checkpoint(cb)],
-        metrics=[plain_attrs(m) for m in learn.metrics], **{k: to_plain(getattr(learn, k, None)) for k in COUNTS})
+        metrics=[plain_attrs(m) for m in learn.metrics], **{k: getattr(learn, k, None) for k in COUNTS})
 
 def set_learner_state(learn:Learner, state:dict):
     "Restore the result of `learner_state`, as read from a checkpoint"

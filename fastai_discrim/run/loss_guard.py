@@ -15,15 +15,13 @@ from ..user_warning import warn_user
 N_LOSSES = 10
 # First steps, whose mean loss is that of the untrained head: a cycle begins at low rates, but a few steps later the loss may explode
 N_FIRST = 2
-# Ratio of a loss that has exploded to the first losses, which are those of a uniform prediction: noise of small batches stays below 2
+# Ratio of an exploded loss to the first losses. If these are those of an untrained head, noise of small batches stays below 2. Those of a
+# trained head may be near 0, and a single hard batch has many times that: so the median of the last half of a check counts
 EXPLODED = 4
 
 
 class LossGuard(FitCallback):
-    "Warn if the training loss is far above that of the untrained head; end the fit if the weights are no longer finite"
-    # A resumed run checks its own losses
-    in_checkpoint = False
-
+    "Warn if the training loss is far above the first losses; end the fit if the weights are no longer finite"
     def __init__(self, plan:Plan, checkpoint:str|None=None, checkpoint_every:int|None=None):
         self.plan,self.checkpoint,self.checkpoint_every = plan,checkpoint,checkpoint_every
         self.losses,self.first,self.warned = [],None,False
@@ -44,16 +42,16 @@ class LossGuard(FitCallback):
         if not self.losses: return
         losses = torch.stack([l.float().reshape(()) for l in self.losses]).cpu().numpy()
         self.losses = []
-        first,mean = _of_all_processes(losses[:N_FIRST].mean(), losses.mean())
+        first,mean,last = _of_all_processes(losses[:N_FIRST].mean(), losses.mean(), np.median(losses[len(losses)//2:]))
         if not np.isfinite(mean):
             # Mixed precision skips a step whose gradients overflow, and the next steps are fine
             if all(p.isfinite().all() for p in self.model.parameters()): return
             warn_user(f'the training loss is not finite {self._where()}, nor are the weights: the fit ends here; {self._advice()}')
             raise CancelFitException()
         if self.first is None: self.first = first
-        if mean > EXPLODED*self.first > 0 and not self.warned:
+        if last > EXPLODED*self.first > 0 and not self.warned:
             self.warned = True
-            warn_user(f'the training loss rose from {self.first:.3g} to {mean:.3g} {self._where()}: expected it to fall; {self._advice()}')
+            warn_user(f'the training loss rose from {self.first:.3g} to {last:.3g} {self._where()}: expected it to fall; {self._advice()}')
 
     def _where(self):
         "Return the step, the phase and the peak rates of the groups that train, in words"

@@ -30,7 +30,8 @@ class PhaseEnding(FitCallback, TrackerCallback):
 
     def _begin(self, index):
         "Start to count for phase number `index`"
-        self.index,self.early_stop,self.wait,self.best,self.best_weights = index,None,0,None,None
+        self.index,self.early_stop,self.wait,self.best = index,None,0,None
+        self.best_epoch,self.best_weights = None,None
 
     def before_fit(self): self._begin(None)
 
@@ -61,9 +62,10 @@ class PhaseEnding(FitCallback, TrackerCallback):
         # Processes must end a phase together, but a metric that is not gathered may differ between them
         self.new_best = on_rank0(lambda: bool(self.new_best))
         if measured: self.wait = 0 if self.new_best else self.wait+1
+        if self.new_best: self.best_epoch = self.epoch
         if self.wait >= self.early_stop.patience and self.epoch+1 < self.phase_end:
             self.loop.next_epoch = self.phase_end
-            log_rank0(self.learn, f'{self.monitor} has not improved since epoch {self.epoch-self.wait}: the phase ends')
+            log_rank0(self.learn, f'{self.monitor} has not improved since epoch {self.best_epoch}: the phase ends')
         if self.early_stop.best: self._keep_or_load_best()
 
     def _compare(self):

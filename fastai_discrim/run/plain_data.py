@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fastai.learner import Metric
 from fastai.torch_core import default_device
 from fastcore.foundation import L
 from torch import Tensor
@@ -64,19 +63,12 @@ def to_plain(v) -> object: # Of types that `torch.load` reads without executing 
     if isinstance(v, np.generic) and type(v.item()) in SCALARS: return v.item()
     if isinstance(v, np.ndarray) and v.dtype.kind in 'biuf': return tagged('array', torch.tensor(v))
     if isinstance(v, Tensor) and not v.requires_grad: return _plain_tensor(v)
-    if isinstance(v, Metric): return to_plain({k: o for k,o in vars(v).items() if _is_plain(o)})
     if isinstance(v, dict): return {to_plain(k): to_plain(o) for k,o in v.items()}
     if _is_list(v): return _packed(v) or [to_plain(o) for o in v]
     if type(v) is tuple: return _packed_tuple(v) or tuple(to_plain(o) for o in v)
     if type(v) is set: return tagged('set', [to_plain(o) for o in v])
     if isinstance(v, Path): return tagged('path', str(v))
     raise TypeError(f'a {type(v).__name__} in the state of a run: expected numbers, text, arrays and tensors, which a checkpoint can hold')
-
-def _is_plain(v):
-    "Tell whether `to_plain` accepts `v`"
-    try: to_plain(v)
-    except UNWRITABLE: return False
-    return True
 
 _READ = {'scalars': list, 'numbers': Tensor.tolist, 'integers': lambda v: tuple(v.tolist()), 'array': Tensor.numpy,
          'set': lambda v: set(from_plain(v)), 'path': Path, 'on device': lambda v: v.to(default_device()),

@@ -2,7 +2,7 @@
 import pytest
 import torch
 from conftest import make_mlp
-from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException
 from fastai.callback.training import BnFreeze
 from fastai.learner import load_learner
 from fastai.torch_core import set_seed
@@ -136,6 +136,17 @@ def test_weights_of_an_earlier_epoch_have_its_batches(tmp_path):
     learn,bn = make(tmp_path)
     fit(learn, cbs=[seen := NormInputs(), DebiasBatchNorm(), LoadFirst()])
     check_stats(bn, seen.inputs[:8] + seen.inputs[16:])
+
+@pytest.mark.parametrize('cancel', [CancelTrainException, CancelEpochException])
+def test_an_epoch_that_is_cancelled(tmp_path, cancel):
+    class Cut(Callback):
+        order = 10
+        def after_batch(self):
+            if self.training and (self.epoch, self.iter) == (0, 3): raise cancel()
+    learn,bn = make(tmp_path)
+    fit(learn, 2, cbs=[seen := NormInputs(), DebiasBatchNorm(), Cut()])
+    assert len(seen.inputs) == 12
+    check_stats(bn, seen.inputs)
 
 def test_a_fit_that_is_cancelled_before_it_begins(tmp_path):
     class Cancel(Callback):

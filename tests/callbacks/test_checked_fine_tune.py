@@ -79,8 +79,14 @@ def test_a_callback_works_after_a_refused_call(mlp):
         mlp.fit(3, cbs=[cb, opened])
     assert opened.seen == [(2,)] + [(2,), (1, 2), (0, 1, 2)]*2
 
+def test_too_few_epochs_are_refused_before_a_frozen_learner_trains(mlp):
+    mlp.freeze()
+    before = weights(mlp)
+    with pytest.raises(ValueError, match='n_epoch=2: expected at least 3'), mlp.no_bar(): mlp.fine_tune(2, cbs=GradualUnfreezing(1))
+    assert not moved(mlp, before)
+
 def test_zero_epochs_are_refused_except_frozen_ones(mlp):
-    with pytest.raises(ValueError, match='n_epoch=0: expected at least 3'), mlp.no_bar(): mlp.fine_tune(0, cbs=GroupAnEpoch)
+    with pytest.raises(ValueError, match='n_epoch=0: expected at least 1'), mlp.no_bar(): mlp.fine_tune(0, cbs=GroupAnEpoch)
     with pytest.raises(ValueError, match='n_epoch=0: expected at least 1'), mlp.no_bar(): mlp.fit(0, cbs=GradualUnfreezing)
 
 def test_by_hand_in_both_fits(tmp_path):

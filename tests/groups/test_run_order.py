@@ -152,6 +152,13 @@ def test_a_run_leaves_no_trace_on_a_learner(learn):
     check_groups(learn)
     assert everything(learn) == before
 
+def test_the_input_is_on_the_models_device():
+    "Also inside a dictionary, which is the input of a model of Hugging Face"
+    items = [({'x': torch.randn(4)}, torch.tensor(0)) for _ in range(8)]
+    dls = DataLoaders.from_dsets(items, items, bs=4, num_workers=0, device='cpu')
+    learn = Learner(dls, nn.Linear(4, 2).to('meta'), loss_func=CrossEntropyLossFlat())
+    assert learner_input(learn)[0]['x'].device.type == 'meta'
+
 class Twice(Callback):
     "A callback that adds an input which no batch has"
     def before_batch(self): self.learn.xb = (*self.xb, self.x)

@@ -27,6 +27,14 @@ from fastai_discrim.run.plain_data import from_plain
 @pytest.mark.parametrize('every', [None, 3])
 def test_callbacks(tmp_path, cbs, every): check(lambda: make_mlp(tmp_path), [(1, 4), (2, 6)], every=every, cbs=cbs)
 
+def test_what_is_written_of_metrics(mlp):
+    class Metrics(Callback):
+        def __init__(self): self.one,self.many = F1Score(),[F1Score()]
+    cb,lost = Metrics(),set()
+    cb.one.total,cb.one.f = 3,object()
+    state = callback_state(cb, {}, lost)
+    assert state['one']['total'] == 3 and 'f' not in state['one'] and 'many' not in state and lost == {'Metrics.many'}
+
 def test_early_stopping_counts_on(tmp_path):
     "It stops where it would have stopped, though it has waited before the stop"
     def make(): return make_mlp(tmp_path)

@@ -14,7 +14,6 @@ from fastai_discrim.plan.phase import Phase
 from fastai_discrim.plan.plan import Plan
 from fastai_discrim.plan.schedules import Flat
 from fastai_discrim.run.checkpoint_file import checkpoint_file, read
-from fastai_discrim.run.checkpointing import learner_part
 from fastai_discrim.run.loss_guard import LossGuard
 
 EXPLODED,NOT_FINITE = 'the training loss rose from [0-9]','the training loss is not finite'
@@ -24,7 +23,7 @@ PLAN = Plan([Phase(1, (2,), LRS, Flat()), Phase(3, (0, 1, 2), LRS, Flat())], ('i
 
 class Factors(Callback):
     "Multiply the training loss by a factor for each step, the last one to the end"
-    in_checkpoint = False
+    saves_state = False
     def __init__(self, factors, offset=0.): self.factors,self.offset,self.guards = factors,offset,[]
     def before_fit(self): self.guards = [cb for cb in self.learn.cbs if isinstance(cb, LossGuard)]
     def after_loss(self):
@@ -160,10 +159,17 @@ def test_nothing_is_left_after_ctrl_c(mlp):
 
 # Checkpoints
 
-def test_it_is_in_no_checkpoint(mlp):
-    fit(mlp, [1.], checkpoint='r')
-    names = [name for name,_ in learner_part(read(checkpoint_file(mlp, 'r')))['callbacks']]
-    assert names and 'loss_guard' not in names
+def test_a_resumed_run_compares_with_the_first_losses_of_the_run(tmp_path):
+    "The losses before the stop are near 0, those after it as at the start"
+    def factors(): return [1.]*8 + [1e-3]*8 + [1.]
+    for stop in ([StopAt(2, 1)], []):
+        learn = make_mlp(tmp_path)
+        try: said = fit(learn, factors(), checkpoint='r', cbs=stop)[0]
+        except KeyboardInterrupt: continue
+    assert len(learn.recorder.values) == 4 and not said
+
+def test_one_hard_batch_for_a_trained_head_is_no_explosion(mlp):
+    assert not fit(mlp, [1e-3]*12 + [10.] + [1e-3])[0]
 
 # Epochs of 32 steps
 LONG = Plan([Phase(1, (2,), LRS, Flat()), Phase(1, (0, 1, 2), LRS, Flat())])

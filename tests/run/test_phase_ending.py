@@ -151,6 +151,20 @@ def test_what_will_not_be_measured_is_refused(mlp, monitor, change):
     with pytest.raises(ValueError, match=f"monitor='{monitor}': expected what the learner measures"):
         mlp.fit_plan(plan_of((None, EarlyStop(1, monitor), None)))
 
+def test_a_metric_of_the_training_set_alone(mlp):
+    mlp.recorder.train_metrics,mlp.recorder.valid_metrics = True,False
+    with mlp.no_bar(),mlp.no_logging(): mlp.fit_plan(plan_of((None, EarlyStop(1, 'accuracy'), None)))
+    assert 'accuracy' in mlp.recorder.metric_names
+
+def test_the_best_epoch_is_named_after_one_without_a_measurement(mlp, capsys):
+    class Cut(Callback):
+        def before_batch(self):
+            if self.training and self.epoch == 1: raise CancelEpochException()
+    with mlp.no_bar():
+        mlp.logger = print
+        mlp.fit_plan(plan_of((EarlyStop(1, min_delta=100.), None, None), epochs=(5, 1, 1)), cbs=Cut)
+    assert 'has not improved since epoch 0: the phase ends' in capsys.readouterr().out
+
 def test_lower_or_higher_is_better(tmp_path):
     for lower,values in ((True, [5, 4, 3, 9] + [1]*9), (False, [1, 2, 3, 0] + [9]*9), (None, [1, 2, 3, 0] + [9]*9)):
         learn,plan = told(tmp_path, values),plan_of((EarlyStop(1, 'score', lower=lower), None, None), epochs=(5, 1, 1))

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fastai.metrics import F1Score
 from fastcore.foundation import L
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -95,12 +94,6 @@ def test_what_looks_like_a_mark_is_none(tmp_path):
 def test_a_view_is_written_without_what_it_is_a_view_of(tmp_path):
     write(tmp_path/'a.ckpt', dict(t=torch.zeros(10**6)[:2], big=[2**70]*60))
     assert (tmp_path/'a.ckpt').stat().st_size < 10**4 and read(tmp_path/'a.ckpt')['big'][0] == 2**70
-
-def test_of_a_metric_what_is_plain():
-    metric = F1Score()
-    metric.total,metric.f = 3,object()
-    plain = to_plain(metric)
-    assert plain['total'] == 3 and 'f' not in plain
 
 @pytest.mark.parametrize('v', [object(), len, frozenset(), 1j*np.longdouble(1), np.datetime64('2020-01-01'), np.longdouble(1),
                                np.zeros(2, np.longdouble), np.array(['a']), {Path('a'): 1}, torch.zeros(2, requires_grad=True), b'a',
