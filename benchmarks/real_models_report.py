@@ -145,7 +145,19 @@ def targets(res) -> str:
             rows.append((name, NAMES.get(arm, arm), len(cells), sum(collapsed(arm, c) for c in cells), sum(np.mean(o) < 0 for o in against),
                          sum(map(beyond_chance, against)), f'{median:+.0f} %', n_good, f'{np.mean(best):+.1f}' if best else '',
                          f'{sum(below)} of {len(below)}' if below else ''))
+        if medians := in_hindsight(res, model):
+            rows.append((name, 'the best arm of each cell, by test error', len(medians), *['']*3, f'{np.median(medians):+.0f} %', *['']*3))
     return markdown(head, *rows)
+
+def in_hindsight(res, model) -> list:
+    """List the error, relative to that of `fine_tune`, of the arm with the lowest test error in each cell: no choice among the arms can be
+    better"""
+    found = []
+    for arms in (c for k,c in res.items() if CELLS[k].model == model and 'fine_tune' in c):
+        # An arm with fewer seeds may owe its error to the seeds that it has
+        whole = [runs for arm,runs in arms.items() if arm not in FLOORS and runs.keys() >= arms['fine_tune'].keys()]
+        found.append(min(relative(runs, arms['fine_tune']) for runs in whole))
+    return found
 
 def best_other(arm, arms) -> str:
     "Return the arm with the lowest mean error among the other one-liners"

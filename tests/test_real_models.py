@@ -85,6 +85,14 @@ def test_targets(tmp_path):
     cells = [o.strip() for o in next(o for o in table.splitlines() if '`fit_ulmfit(n)`' in o).split('|')[2:-1]]
     relative = [100*(m/.31-1) for m in (.11 + .001/3, .66 + .001/3)]
     assert cells == ['`fit_ulmfit(n)`', '2', '3', '1', '1', f'{sum(relative)/2:+.0f} %', '1', '', '1 of 2']
+    last = [o.strip() for o in table.splitlines()[-1].split('|')[2:-1]]
+    assert last == ['the best arm of each cell, by test error', '2', '', '', '', f'{100*((.11 + .001/3 + .21)/.62 - 1):+.0f} %', '', '', '']
+
+def test_the_best_arm_has_all_seeds_and_is_no_bag_of_words(tmp_path):
+    write(tmp_path, *(run_of('fine_tune', s, .4) for s in range(3)), *(run_of('one_cycle', s, .3) for s in range(3)),
+          *(run_of('ulmfit', s, .2) for s in range(2)), *(run_of('floor', s, .1) for s in range(3)))
+    assert report.in_hindsight(report.read(tmp_path), 'minilm') == [pytest.approx(-25)]
+    assert report.in_hindsight(report.read(tmp_path), 'awd') == []
 
 def test_a_line_that_was_cut_short_is_left_out(tmp_path, capsys):
     write(tmp_path, run_of('fine_tune', 0, .1))
