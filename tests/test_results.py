@@ -63,12 +63,12 @@ def test_sentences_about_the_results_hold(tables):
     assert len(fits) > 2 and all(r['test_error'] > r['chance']-.1 for r in fits)
     lost = [r for k in res if k.startswith('minilm') for r in res[k]['ulmfit'].values() if r['test_error'] > r['chance']-.1]
     assert [(r['cell'], round(r['test_error'], 2), round(r['chance'], 2)) for r in lost] == [('minilm_mpqa_300', .22, .28)]
-    for cell,diff in dict(minilm_trec6_1000=-1, minilm_ag_1000=2/3).items():
-        mean,half = report.interval(report.minus(res[cell]['ulmfit'], res[cell]['fine_tune']))
-        assert abs(mean-diff) < .2 and abs(mean) > half
+    for cell,arm,diff in (('minilm_trec6_1000', 'fine_tune', -1), ('minilm_ag_1000', 'fine_tune', 2/3), ('lite0_cifar10_200', 'one_cycle', 2)):
+        mean,half = report.interval(report.minus(res[cell]['ulmfit'], res[cell][arm]))
+        assert abs(mean-diff) < .3 and abs(mean) > half
 
 def test_sentences_about_the_parts_hold(tables):
-    "benchmarks/README.md says what `fit_ulmfit` loses without the body's rate, gradual unfreezing and clipping, on the seeds that these have"
+    "benchmarks/README.md says what `fit_ulmfit` loses without the body's rate, gradual unfreezing and clipping"
     import real_models_report as report
     res = report.read(TOP/'benchmarks/results/real_models')
     cells = {k for k,c in res.items() if 'ulmfit_papers_body' in c}
@@ -76,7 +76,8 @@ def test_sentences_about_the_parts_hold(tables):
     def _lost(cell, arm): return report.minus(res[cell][arm], res[cell]['ulmfit'])
     def _mean(cell, arm): return sum(_lost(cell, arm))/len(_lost(cell, arm))
     def _beyond_chance(cell, arm): return report.beyond_chance(_lost(cell, arm)) or report.beyond_chance([-d for d in _lost(cell, arm)])
-    assert {k: len(_lost(k, arm)) for k in cells for arm in ('ulmfit_at_once', 'ulmfit_papers_body')} == {k: 5 if k in whole else 2 for k in cells}
+    for arm in ('ulmfit_at_once', 'ulmfit_papers_body'):
+        assert {k: len(_lost(k, arm)) for k in cells} == {k: 5 if k in whole else 2 for k in cells}
     at_chance = {k for k in cells if all(r['test_error'] > r['chance']-.1 for r in res[k]['ulmfit_papers_body'].values())}
     assert at_chance == {'minilm_trec6_300', 'minilm_sst_300', 'awd_sst_800'}
     assert cells - at_chance == {'awd_trec6_500', 'lite0_cifar10_50'}
@@ -85,8 +86,9 @@ def test_sentences_about_the_parts_hold(tables):
     for cell in ('minilm_sst_300', 'awd_sst_800'): assert abs(_mean(cell, 'ulmfit_at_once')) < .75
     assert round(_mean('lite0_cifar10_50', 'ulmfit_at_once')) == -1
     assert not any(_beyond_chance(k, 'ulmfit_at_once') for k in cells)
-    assert [k for k in res if 'ulmfit_unclipped' in res[k]] == ['minilm_trec6_300'] and len(_lost('minilm_trec6_300', 'ulmfit_unclipped')) == 5
-    assert 0 < _mean('minilm_trec6_300', 'ulmfit_unclipped') < 1 and not _beyond_chance('minilm_trec6_300', 'ulmfit_unclipped')
+    (cell,) = [k for k,c in res.items() if 'ulmfit_unclipped' in c]
+    assert cell == 'minilm_trec6_300' and len(_lost(cell, 'ulmfit_unclipped')) == 5
+    assert 0 < _mean(cell, 'ulmfit_unclipped') < 1 and not _beyond_chance(cell, 'ulmfit_unclipped')
 
 def test_what_is_wrong_with_a_mark_is_said(tables):
     assert tables.filled('text\n') == 'text\n'

@@ -111,10 +111,12 @@ def body_prior(
 ) -> BodyPrior:
     "Return the usual rate of the body for a model of this kind, judged by the layers of the body"
     modules = _modules_below(learn, groups)
-    if any(isinstance(m, nn.RNNBase) for m in modules): return _recurrent_prior(learn, groups)
+    # The rate of a recurrent network would destroy a transformer below an LSTM, so the first of them decides
+    telling = [m for m in modules if isinstance(m, nn.RNNBase) or _is_layer_norm(m)]
+    if telling and isinstance(telling[0], nn.RNNBase): return _recurrent_prior(learn, groups)
     if not _is_adaptive(learn, groups[-1]): return BodyPrior(None, 'any network under this optimiser')
-    # Layer norms first: some transformers begin with convolutions and batch norms
-    widths = [_width(m) for m in modules if _is_layer_norm(m)]
+    # Layer norms before batch norms: some transformers begin with convolutions and batch norms
+    widths = [_width(m) for m in telling if _is_layer_norm(m)]
     if widths:
         lr = next(lr for least,lr in LAYER_NORM_LRS.items() if max(widths) >= least)
         return BodyPrior(lr, 'networks with layer norms', is_limit=True)

@@ -47,6 +47,7 @@ def _trace(learn, batch):
     with modules_kept(model),ExitStack() as hooks:
         for m in model.modules(): hooks.enter_context(m.register_forward_pre_hook(_note, with_kwargs=True))
         learn.validate(dl=[batch])
+    if not calls: raise HeadNotSeparable('a callback skips batches of few items')
     return calls,learn.pred,any(half)
 
 def _trace_items(learn, batch, whole):

@@ -75,6 +75,12 @@ def test_the_kind_is_named():
     assert kinds == ['networks with layer norms', 'networks with batch or group norms', 'networks without norm layers',
                      'recurrent networks in batches of 2']
 
+def test_an_lstm_above_a_transformer_does_not_raise_its_rate():
+    "The rate of a recurrent body would destroy the transformer"
+    got = prior(learner(nn.LayerNorm(4), nn.Linear(4, 4), nn.LSTM(4, 4)))
+    assert got == prior(learner(nn.LayerNorm(4))) and got.is_limit and not got.is_settled
+    assert prior(learner(nn.LSTM(4, 4), nn.LayerNorm(4))).is_settled
+
 @pytest.mark.parametrize('rnn', [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize('opt,lr,factor,cut_frac', [(Adam, 8**.5/1000, 1, .5), (SGD, None, 2.6, .1)])
 def test_of_recurrent_networks_it_is_settled(rnn, opt, lr, factor, cut_frac):

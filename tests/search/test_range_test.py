@@ -3,7 +3,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from conftest import in_groups, moved, weights
-from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.core import Callback, CancelBatchException, CancelFitException
 from fastai.callback.schedule import minimum
 
 from fastai_discrim.plan.origin import HeadLR
@@ -92,3 +92,12 @@ def test_only_the_head_trains_in_it(lm, monkeypatch):
     find(lm)
     lm.create_opt()
     assert len(steps) > 100 and ever and ever <= in_groups(lm, [3]) and begun == [set(), set()]
+
+def test_a_callback_skips_batches_of_few_items(mlp, one_range_test):
+    "As a guard for batch norms does; the model never runs two items then"
+    class SkipSmall(Callback):
+        def before_batch(self):
+            if len(self.xb[0]) < 3: raise CancelBatchException()
+    mlp.add_cb(SkipSmall())
+    res = find(mlp)
+    assert res.how.startswith('range test') and 'a callback skips batches of few items' in res.how
