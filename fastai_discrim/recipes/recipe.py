@@ -73,8 +73,8 @@ class Recipe:
     ) -> Plan: # A plan for `learn.apply_recipe` or `learn.fit_plan`
         "Make the published plan, perhaps with another number of epochs or another rate. Raise `ValueError` if `n_epoch` is too small"
         steps = self.steps if n_epoch is None else self._steps_for(n_epoch)
-        if lr is None: origin = dict(lr=self.lr, lr_from='as published')
-        else: origin = lr_origin(lr, 'give the highest, as the recipe sets the others')
+        origin:dict = dict(lr=self.lr, lr_from='as published')
+        if lr is not None: origin = lr_origin(lr, 'give the highest, as the recipe sets the others')
         rate = check_number(origin['lr'], 'lr')
         phases = [Phase(s.epochs, s.groups, s.lrs(rate, len(self.names)), s.sched, self.moms) for s in steps]
         return Plan(phases, self.names, **origin, source=self._source(n_epoch, rate), clip=self.clip)
