@@ -150,8 +150,8 @@ def targets(res) -> str:
     return markdown(head, *rows)
 
 def in_hindsight(res, model) -> list:
-    """List the error, relative to that of `fine_tune`, of the arm with the lowest test error in each cell: no choice among the arms can be
-    better"""
+    """List the error, relative to that of `fine_tune`, of the arm with the lowest mean error in each cell: no choice of one arm per cell
+    can be better"""
     found = []
     for arms in (c for k,c in res.items() if CELLS[k].model == model and 'fine_tune' in c):
         # An arm with fewer seeds may owe its error to the seeds that it has

@@ -36,7 +36,8 @@ def _names_to_record(learn):
     valid = ['loss', *metrics] if recorder.valid_metrics and has_valid(learn) else []
     # fastai names a metric alone unless it measures it on both sets
     both = recorder.train_metrics and recorder.valid_metrics
-    return [n if n in metrics and not both else f'{part}_{n}' for part,names in (('train', train), ('valid', valid)) for n in names]
+    def _names(part, values): return [v if v in metrics and not both else f'{part}_{v}' for v in values]
+    return _names('train', train) + _names('valid', valid)
 
 def check_plan(learn:Learner, plan:Plan, cbs, reset_opt:bool):
     "Raise `TypeError` or `ValueError` unless `learn` can run `plan` with these arguments of `fit`; change nothing"
