@@ -14,8 +14,9 @@ from ..distributed import on_rank0
 from ..user_warning import warn_user
 from .plain_data import from_plain, to_plain
 
-# Version 1 had no modes of modules; version 2 did not distinguish parameters frozen by hand from those frozen with their group
-VERSION = 3
+# Version 1 had no modes of modules; version 2 did not distinguish parameters frozen by hand from those frozen with their group; version 3
+# had other names for the state of the data
+VERSION = 4
 
 def checkpoint_file(learn:Learner, name:str) -> Path:
     "Return the file of the checkpoint `name`, beside the models that `learn.save` writes"

@@ -19,7 +19,7 @@ def test_what_was_written_is_read(tmp_path):
     write(tmp_path/'models'/'a.ckpt', state)
     d = read(tmp_path/'models'/'a.ckpt')
     assert torch.equal(d.pop('t'), torch.arange(3)) and all(torch.equal(a, b) for a,b in zip(d.pop('scalars'), state['scalars']))
-    assert d == dict(fastai_discrim='Checkpoint', version=3, **{k:v for k,v in state.items() if k not in ('t', 'scalars')})
+    assert d == dict(fastai_discrim='Checkpoint', version=4, **{k:v for k,v in state.items() if k not in ('t', 'scalars')})
     assert [type(v) for v in d['a']] == [int, float, str, type(None), bool] and type(d['many'][0]) is float and type(d['ints'][0]) is int
 
 def test_nothing_there_is_none(tmp_path): assert read(tmp_path/'a.ckpt') is None
@@ -80,19 +80,19 @@ class Evil:
 def test_nothing_is_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     buf = io.BytesIO()
-    torch.save(dict(fastai_discrim='Checkpoint', version=3, x=Evil()), buf)
+    torch.save(dict(fastai_discrim='Checkpoint', version=4, x=Evil()), buf)
     (tmp_path/'a.ckpt').write_bytes(buf.getvalue() + zlib.crc32(buf.getvalue()).to_bytes(4, 'big'))
     with pytest.raises(ValueError, match='is damaged'): read(tmp_path/'a.ckpt')
     assert not Path('executed').exists()
     pickle.loads(pickle.dumps(Evil()))
     assert Path('executed').exists()
 
-@pytest.mark.parametrize('version', [1, 2, 4])
+@pytest.mark.parametrize('version', [1, 2, 3, 5])
 def test_another_version_is_refused(tmp_path, monkeypatch, version):
     monkeypatch.setattr(module, 'VERSION', version)
     write(tmp_path/'a.ckpt', {})
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=f'is a Checkpoint of version {version}: expected version 3, the only one that this fastai_'):
+    with pytest.raises(ValueError, match=f'is a Checkpoint of version {version}: expected version 4, the only one that this fastai_'):
         read(tmp_path/'a.ckpt')
     assert (tmp_path/'a.ckpt').exists()
 
