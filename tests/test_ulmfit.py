@@ -370,6 +370,9 @@ def test_unknown_arguments(mlp, call):
     for name,near in dict(lr_max='lr', facto='factor', pct_start='cut_frac', div='ratio').items():
         match = rf'^{call}\(\) has no argument {name!r}: did you mean `{near}`'
         with pytest.raises(TypeError, match=match): getattr(mlp, call)(3, **{name: 1})
+    # `epochs` is something else
+    with pytest.raises(TypeError, match=rf"^{call}\(\) has no argument 'freeze_epochs': expected n_epoch, lr, "):
+        getattr(mlp, call)(3, freeze_epochs=1)
     assert mlp.opt is None
 
 @pytest.mark.parametrize('gradual', ['no', 0, 1, 'False', []])

@@ -14,7 +14,7 @@ class FoundLR(NamedTuple):
     lrs: np.ndarray # The rates tried, ascending
     losses: np.ndarray # The loss at each rate
     how: str # A description of the search
-    untrained: float = float('nan') # Loss of an untrained head; nan where it isn't known
+    untrained: float = float('nan') # Loss of an untrained head; nan where it isn't known, or for a trained one
     accepted: tuple = () # Rates that are about as good as the best, ascending; the search chooses the lowest of them
 
     def __repr__(self): return f'{type(self).__name__}(lr={self.lr:.2e}, by {self.how})'

@@ -59,7 +59,14 @@ def check_plan(learn:Learner, plan:Plan, cbs, reset_opt:bool):
                              'remove it with `learn.remove_cb`, or wait until the fit that added it has ended')
     _check_monitors(learn, plan)
     check_data(learn)
+    _check_valid(learn)
     plan.timeline(len(learn.dls.train))
+
+def _check_valid(learn):
+    "Raise `ValueError` if there is no validation loader at all: fastai would fail at the end of the first epoch"
+    if len(learn.dls.loaders) > 1: return
+    raise ValueError('the learner has a training loader only: expected one for validation, too; give it `DataLoaders(train, valid)`, where '
+                     'the data set of `valid` may be empty')
 
 def _sets_what_plans_set(cb):
     "Tell whether a callback sets rates, momentum or what trains, as a plan does"

@@ -23,8 +23,8 @@ MAX_DOWN = 4
 MAX_STEPS,MIN_STEPS,SHARE_OF_LONG = 40,15,1/25
 # A fit with more steps than this is long: its search may take less of its time. So a miniature just above is shorter than one just below
 LONG = 200
-# Validation items per candidate, at most
-N_ITEMS = 500
+# Validation items per candidate, at most; fewer than the least can only tell that a rate destroys the network, not which rate is better
+N_ITEMS,LEAST_ITEMS = 500,5
 
 
 def n_steps(n_fit:int) -> int:
@@ -49,7 +49,8 @@ def lower_lr(
     lrs,losses = [first],losses_at(first)
     while len(lrs) <= MAX_DOWN:
         lrs,losses = [lrs[0]/STEP, *lrs],losses_at(lrs[0]/STEP).joined(losses)
-        if not np.isfinite(losses.mean[1]) or losses.is_clearly_lower(0, 1): continue
+        is_better = losses.sizes.sum() >= LEAST_ITEMS and losses.is_clearly_lower(0, 1)
+        if not np.isfinite(losses.mean[1]) or is_better: continue
         if losses.mean[1] < destroyed: return np.array(lrs),losses,lrs[0 if _is_at_edge(losses, destroyed) else 1]
     # If every rate destroys the network, the lowest is no safer than the others
     all_bad = (losses.mean >= destroyed).any() and not (losses.mean < destroyed).any()

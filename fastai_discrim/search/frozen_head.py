@@ -53,6 +53,7 @@ class SplitHead:
     item: list # Positional and keyword arguments of `root`, for one item
     needs_inputs: bool = False # Are the inputs of `root` features too, as for a head that pools by token ids?
     output: int | None = None # Index of the prediction among the tensors that `root` returns; None for all of them
+    costs: tuple = (0, 0) # Multiply-adds of the head, and of the whole model, for one item
 
     def sources(self) -> list:
         "Return the modules whose inputs are the features"

@@ -17,7 +17,9 @@ from ..groups.layer_groups import check_groups
 from ..plan.origin import HeadLR
 from ..plan.schedules import STLR, Schedule
 from ..user_warning import warn_user
-from .choice import HIGHEST_USUAL, N_FIRST, about_as_good, lowers, search_lrs
+from .caution import caution, check_finite, far_targets, is_trained
+from .choice import about_as_good, search_lrs
+from .head_cost import most_steps
 from .losses import joined_parts, mean_losses
 from .plot import plot_search
 from .run_search import measure_nothing, run_search
@@ -26,11 +28,6 @@ from .trained_loss import check_trained_loss
 
 # `frozen_features`, `head_trials` and `range_test` are imported inside functions: they import fastai.callback.schedule and .progress, which
 # change the default callbacks of every learner
-
-# The head trains for as long as in the fit, but for at most this many steps per rate, over all folds, to keep the search cheap
-MAX_STEPS = 350
-# A head with this many parameters is large: all its trials together cost at most 100 steps of the whole network, as a range test does
-LARGE_HEAD,RANGE_TEST_STEPS = 100_000,100
 
 
 def _check_lrs(lrs):
@@ -57,42 +54,28 @@ def _losses_at(learn, head, sets, runs, **fit_args):
         return mean_losses(of_runs)
     return _losses
 
-def _caution(losses):
-    "Return a warning if no rate is clearly better than an untrained head, else None; raise `ValueError` if no loss is finite"
-    *tried,untrained = losses.mean
-    if not np.isfinite(tried).any():
-        raise ValueError(f'the validation loss is not finite at any of {len(tried)} rates: expected one at which it is; fix the data or '
-                         'the loss, or try lower `lrs`')
-    best = int(np.nanargmin(tried))
-    if losses.is_clearly_lower(best, len(tried)) and lowers(untrained, tried[best]): return None
-    return (f'no rate clearly lowers the validation loss of an untrained head, {untrained:.4g}: the rate found is unreliable; give the '
-            'head more epochs by `n_epoch`, look at the data, or scale a target that is far from 0')
-
-def _max_steps(learn, head):
-    "Return the number of steps that the head may train at each rate, over all folds"
-    n_head = sum(p.numel() for p in head.params)
-    if n_head < LARGE_HEAD: return MAX_STEPS
-    n_model = sum(p.numel() for p in get_model(learn.model).parameters())
-    return min(MAX_STEPS, RANGE_TEST_STEPS*n_model//(n_head*N_FIRST))
-
 def _by_trials(learn, head, lrs, n_batch, runs, n_epoch, **fit_args):
     "Choose by the validation loss of the head on frozen features; return the `HeadLR`, and a warning or None"
     from .folds import folds
     from .frozen_features import train_and_valid_features
-    sets = folds(*train_and_valid_features(learn, head, n_batch))
-    n_epoch = min(n_epoch, max(1, _max_steps(learn, head)//sum(len(train) for train,_ in sets)))
+    most = most_steps((sum(p.numel() for p in head.params), sum(p.numel() for p in get_model(learn.model).parameters())), head.costs)
+    train,valid = train_and_valid_features(learn, head, min(n_batch, most))
+    sets = folds(train, valid)
+    # A head that trains for few steps has none for several folds
+    if sum(len(t) for t,_ in sets) > most: sets = [(train, valid)]
+    n_epoch = min(n_epoch, max(1, most//sum(len(t) for t,_ in sets)))
     # With several folds, one run each is enough
     losses_at = _losses_at(learn, head, sets, runs if len(sets) == 1 else 1, n_epoch=n_epoch, **fit_args)
     tried,losses = search_lrs(losses_at, lrs)
-    caution = _caution(losses)
+    check_finite(losses)
     good = about_as_good(losses.at(slice(-1)))
-    if not caution and tried[good[0]] > HIGHEST_USUAL:
-        caution = (f'η_L = {tried[good[0]]:.2g}: expected at most {HIGHEST_USUAL}; a higher one means that the targets are far from '
-                   'the outputs of the network; scale them to a mean of 0 and a standard deviation of 1')
+    lr = float(tried[good[0]])
     *means,untrained = losses.mean
+    if is_trained(learn, head, valid): untrained = float('nan')
     how = f'validation loss of the head, {n_epoch} epoch{"s" if n_epoch > 1 else ""} at each of {len(tried)} rates'
     if len(sets) > 1: how += f', {len(sets)}-fold cross-validation'
-    return HeadLR(float(tried[good[0]]), tried, np.array(means), how, untrained, tuple(map(float, tried[good]))),caution
+    res = HeadLR(lr, tried, np.array(means), how, untrained, tuple(map(float, tried[good])))
+    return res,caution(losses, lr, far_targets(head, train))
 
 def _head_lr(learn, n_groups, lrs, **trial_args):
     "Return the `HeadLR`, and a warning or None; `learn` is changed"
@@ -143,8 +126,8 @@ def head_lr_find(self:Learner,
     check_data(self)
     def _search():
         return _head_lr(self, len(groups), lrs, n_epoch=n_epoch, n_batch=n_batch, runs=runs, sched=sched, moms=moms, wd=wd)
-    res,caution = run_search(self, _search, 'η_L')
+    res,warning = run_search(self, _search, 'η_L')
     if rank_distrib() != 0: return res
-    if caution: warn_user(caution)
+    if warning: warn_user(warning)
     if show_plot: plot_search(res, 'head', 'training loss, smoothed' if res.how.startswith('range test') else 'validation loss')
     return res

@@ -48,8 +48,10 @@ def miniature(plan:Plan, n_steps:int) -> Plan:
     return replace(plan, phases=phases)
 
 class NoValidation(Callback):
-    "Skip the validation at the end of the epoch"
+    "Skip the validation at the end of the epoch, and tell in `cancelled` whether a callback cancelled the fit"
+    cancelled = False
     def before_validate(self): raise CancelValidException()
+    def after_cancel_fit(self): self.cancelled = True
 
 class ValidLosses(Callback):
     "Keep the `part_losses` of the first `n_items` items in `batches`"
@@ -61,20 +63,22 @@ class ValidLosses(Callback):
 
 def miniature_losses(learn:Learner, plan:Plan, n_steps:int, n_items:int, wd:float|None=None) -> Losses:
     """Fit `plan` in `n_steps` steps, which changes `learn`, and return the validation losses of at most `n_items` items, in whole batches.
-    Raise `CancelFitException` if a callback cancels the fit"""
+    Raise `CancelFitException` if a callback cancels the fit, or the first step of its epoch"""
     train = learn.dls.train
     valid = learn.dls.valid if has_valid(learn) else train
     learn.dls = copy(learn.dls)
     learn.dls.loaders = [FirstBatches(train, n_steps), valid]
+    end = NoValidation()
     with catch_warnings():
         # The whole fit gives these warnings itself
         simplefilter('ignore')
-        learn.fit_plan(miniature(plan, n_steps), wd=wd, cbs=NoValidation(), reset_opt=True)
+        learn.fit_plan(miniature(plan, n_steps), wd=wd, cbs=end, reset_opt=True)
     n_done,losses = learn.train_iter,ValidLosses(n_items)
     learn.validate(dl=shuffled(valid, n_items), cbs=losses)
     # A callback cancelled the pass, and `validate` caught its exception
     if not losses.batches: raise CancelValidException()
     res = gather_losses([losses.batches])
-    # `fit` also caught the exception of a callback, unless it ended early because of a loss that is not finite
-    if n_done < n_steps and np.isfinite(res.mean).all(): raise CancelFitException()
+    # `fit` also caught the exception of a callback, unless it ended early because of a loss that is not finite. A callback that only cuts
+    # epochs short, as `ShortEpochCallback` does, does so in the whole fit, too
+    if (end.cancelled or not n_done) and np.isfinite(res.mean).all(): raise CancelFitException()
     return res

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException, CancelValidException
 from fastai.learner import Learner, Metric
+from fastcore.basics import defaults
 
 from ..callbacks.ddp import single_process
 from ..distributed import on_rank0
@@ -27,6 +28,11 @@ def measure_nothing(learn:Learner):
     "Replace the metrics of `learn`, as they cost time and some fail on a few items. Callbacks still find as many, with the same names"
     learn.metrics = learn.metrics.attrgot('name').map(Unmeasured)
 
+def _suspects(learn):
+    "Name the callbacks that are not among fastai's default ones; all of them if there are no others"
+    added = [cb for cb in learn.cbs if type(cb) not in defaults.callbacks]
+    return ', '.join(type(cb).__name__ for cb in added or learn.cbs)
+
 def run_search(learn:Learner, search:Callable, what:str):
     """Run `search`, which trains `learn`, on rank 0, restore all that it changes, and return its result in all processes. Raise
     `ValueError` if a callback cancels the search for `what`"""
@@ -35,7 +41,6 @@ def run_search(learn:Learner, search:Callable, what:str):
             try:
                 with learn.added_cbs(PauseTrackers()): return search()
             except (CancelFitException, CancelEpochException, CancelTrainException, CancelValidException) as e:
-                names = ', '.join(type(cb).__name__ for cb in learn.cbs)
-                raise ValueError(f'one of the callbacks {names} cancelled the search for {what}: expected it to run to its end; give a '
-                                 'rate, or fit without that callback') from e
+                raise ValueError(f'one of the callbacks {_suspects(learn)} cancelled the search for {what}: expected it to run to its end; '
+                                 'give a rate, or fit without that callback') from e
     return on_rank0(_search)

@@ -9,7 +9,7 @@ from itertools import product
 import torch
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
-from fastai.torch_core import get_model
+from fastai.torch_core import find_bs, get_model
 from fastcore.basics import first
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
@@ -18,6 +18,7 @@ from ..data_state import first_batch
 from ..groups.modules import own_params
 from ..module_state import modules_kept
 from .frozen_head import FeatureHead, SplitHead, items, list_tensors, module_inputs
+from .head_cost import costs_in
 
 # Errors that layers, losses and compiled code raise for unexpected shapes
 CANNOT_RUN = RuntimeError, ValueError, IndexError, TypeError, AssertionError
@@ -56,8 +57,8 @@ def _trace_items(learn, batch, whole):
     except CANNOT_RUN as e:
         # If the whole batch fails too, the user sees the error of the model, as in stock fastai
         _trace(learn, whole)
-        raise HeadNotSeparable(f'the model fails on two items of a batch ({type(e).__name__}), whose first dimension may not be the '
-                               'items') from e
+        raise HeadNotSeparable(f'the model or a callback fails on two items of a batch ({type(e).__name__}), whose first dimension may '
+                               'not be the items') from e
 
 def _is_close(a, b, half):
     "Tell whether the tensors `a` and `b` are equal up to rounding, which is coarser in `half` precision"
@@ -141,6 +142,7 @@ def split_head(learn:Learner, params:list) -> SplitHead:
     i = _find_entry(calls, model, params)
     _check_features(learn, batch, params, calls, i, half)
     entry,args,kwargs = calls[i]
+    costs = tuple(n//find_bs(learn.yb) for n in costs_in(calls, params))
     # Modules around the head, from the smallest outwards: an outer one may add an activation, as for `y_range`, or a dropout
     outwards = [m for m in reversed(list(model.modules())) if params <= set(m.parameters()) and entry in set(m.modules())]
     why = ''
@@ -149,7 +151,7 @@ def split_head(learn:Learner, params:list) -> SplitHead:
         if call is None: continue
         inputs = [call.args, call.kwargs]
         # Copies of the head run in full precision, whatever the precision of the model
-        head = SplitHead(root, entry, params, items(module_inputs(root, *inputs), 0, 1), needs_inputs)
+        head = SplitHead(root, entry, params, items(module_inputs(root, *inputs), 0, 1), needs_inputs, costs=costs)
         features = module_inputs(entry, args, kwargs) + (module_inputs(root, *inputs) if needs_inputs else [])
         try: output = _find_output(head, features, pred, half)
         # `root` may raise any error when the features of several items meet the body's output for one item

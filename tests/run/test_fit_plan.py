@@ -15,6 +15,7 @@ from fastai.callback.progress import CSVLogger
 from fastai.callback.schedule import ParamScheduler, SchedLin
 from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, SaveModelCallback
 from fastai.callback.training import GradientAccumulation, GradientClip
+from fastai.data.core import DataLoaders
 from fastai.optimizer import SGD, OptimWrapper, ranger
 from fastai.torch_core import set_seed
 from hypothesis import HealthCheck, given, settings
@@ -332,6 +333,17 @@ def test_an_empty_training_set_is_refused(mlp):
     for call in (lambda: mlp.fit_plan(PLAN), lambda: mlp.fit_ulmfit(3), mlp.head_lr_find):
         with pytest.raises(ValueError, match='0 items and makes 0 batches: expected at least 1 batch'): call()
     assert same(before, snapshot(mlp))
+
+def test_a_training_loader_alone_is_refused_before_the_search(mlp):
+    mlp.dls = DataLoaders(mlp.dls.train)
+    before = snapshot(mlp)
+    for call in (lambda: mlp.fit_plan(PLAN), lambda: mlp.fit_ulmfit(3)):
+        with pytest.raises(ValueError, match='a training loader only: expected one for validation'): call()
+    assert same(before, snapshot(mlp))
+    # As the message says
+    mlp.dls = DataLoaders(mlp.dls.train, mlp.dls.train.new(dataset=[]))
+    with mlp.no_bar(): mlp.fit_plan(PLAN)
+    assert mlp.recorder.values[-1][1] is None
 
 def test_the_recorder_has_the_plan_of_the_last_fit_that_ran_one(mlp):
     assert not hasattr(mlp.recorder, 'plan')

@@ -78,7 +78,7 @@ def test_when_a_network_is_destroyed():
     # A usual rate, one of a range test, and one that somebody chose
     for lr in (found(10., 7., 4.), found(11., 7., 4., accepted=()), 11.): assert destroyed_from(lr) == INF
 
-def parts(*values): return Losses(np.array([values], dtype=float), np.full(len(values), 2.))
+def parts(*values, size=4.): return Losses(np.array([values], dtype=float), np.full(len(values), size))
 
 @pytest.mark.parametrize('lower,down', [((0, .9), 1), ((-.2, 1.1), 0)])
 def test_only_what_is_clearly_lower_is_followed(lower, down):
@@ -86,11 +86,19 @@ def test_only_what_is_clearly_lower_is_followed(lower, down):
     _,_,chosen,asked = steps_down([parts(1, 1), parts(*lower), parts(9, 9)])
     assert chosen == asked[down]
 
+@pytest.mark.parametrize('size,down', [(2, 0), (3, 1)])
+def test_few_items_only_tell_what_destroys_the_network(size, down):
+    "At most four items: no rate is lowered because another has a lower loss, but a loss that is not finite still counts"
+    _,_,chosen,asked = steps_down([parts(1, 1, size=size), parts(.5, .5, size=size), parts(9, 9, size=size)])
+    assert chosen == asked[down]
+    _,_,chosen,asked = steps_down([parts(NAN, NAN, size=size), parts(1, 1, size=size), parts(9, 9, size=size)])
+    assert chosen == asked[1]
+
 def test_the_parts_need_not_be_the_same():
     "A weighted loss, which is that of whole batches, but in parts where it is not finite"
-    lrs,losses,chosen,asked = steps_down([parts(NAN, NAN, NAN, NAN), Losses(np.array([[2.]]), np.array([8.])), parts(1, 1, 2, 2),
+    lrs,losses,chosen,asked = steps_down([parts(NAN, NAN, NAN, NAN), Losses(np.array([[2.]]), np.array([16.])), parts(1, 1, 2, 2),
                                           parts(1, 1, 2, 2)])
-    assert chosen == asked[2] and losses.sizes.tolist() == [8] and len(lrs) == 4
+    assert chosen == asked[2] and losses.sizes.tolist() == [16] and len(lrs) == 4
 
 @pytest.mark.parametrize('n_fit,want', [(1, 1), (2, 1), (3, 1), (30, 15), (79, 39), (80, 40), (200, 40), (201, 15), (500, 20), (1000, 40),
                                         (10**6, 40)])
@@ -273,7 +281,7 @@ def seen(monkeypatch):
     seen = []
     def losses(learn, plan, n_steps, n_items, wd=None):
         seen.append((plan, n_steps, n_items, wd))
-        return Losses(np.full((1, 1), 3.**-len(seen)), np.ones(1))
+        return Losses(np.full((1, 1), 3.**-len(seen)), np.array([8.]))
     monkeypatch.setattr('fastai_discrim.search.miniature.miniature_losses', losses)
     return seen
 

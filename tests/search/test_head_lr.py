@@ -202,12 +202,12 @@ def test_few_items_are_cross_validated(clas, monkeypatch):
 @pytest.mark.parametrize('n_epoch,steps', [(2, 2), (50, 10)])
 def test_a_head_trains_for_a_bounded_number_of_steps(clas, monkeypatch, n_epoch, steps):
     monkeypatch.setattr('fastai_discrim.search.folds.FEW_ITEMS', 0)
-    monkeypatch.setattr('fastai_discrim.search.head_lr.MAX_STEPS', 10*len(clas.dls.train)+1)
+    monkeypatch.setattr('fastai_discrim.search.head_cost.MAX_STEPS', 10*len(clas.dls.train)+1)
     assert f', {steps} epochs at each' in find(clas, lrs=[1e-3, 1e-2], n_epoch=n_epoch).how
 
 def test_a_large_head_trains_for_fewer_steps(clas, monkeypatch):
     monkeypatch.setattr('fastai_discrim.search.folds.FEW_ITEMS', 0)
-    monkeypatch.setattr('fastai_discrim.search.head_lr.LARGE_HEAD', 1)
+    monkeypatch.setattr('fastai_discrim.search.head_cost.LARGE_HEAD', 1)
     head,rest = (sum(p.numel() for p in g) for g in (clas.splitter(clas.model)[-1], L(clas.splitter(clas.model)[:-1]).concat()))
     want = max(1, min(350, 100*(head+rest)//(13*head))//len(clas.dls.train))
     assert f', {want} epoch' in find(clas, lrs=[1e-3, 1e-2], n_epoch=100).how
@@ -300,7 +300,7 @@ def test_items_that_are_not_the_first_dimension_get_a_range_test(model, collate)
     ds = list(zip(x, (x.float().mean(1) > 9.5).long()))
     dls = DataLoaders(TorchLoader(ds, 8, shuffle=True, collate_fn=collate), TorchLoader(ds[:16], 8, collate_fn=collate), device='cpu')
     learn = Learner(dls, model(), loss_func=CrossEntropyLossFlat(), splitter=lambda m: [list(c.parameters()) for c in m.children()])
-    assert 'the model fails on two items of a batch' in find(learn).how
+    assert 'the model or a callback fails on two items of a batch' in find(learn).how
     with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(2)
 
 def test_what_the_whole_batch_raises_is_raised(mlp):
@@ -317,7 +317,8 @@ def test_targets_on_another_scale(tmp_path):
     def make(): return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
     learn = Learner(DataLoaders.from_dsets(ds[:500], ds[500:], bs=50, device='cpu', num_workers=0), make(), loss_func=MSELossFlat(),
                     splitter=layerwise_split)
-    with pytest.warns(UserWarning, match='η_L = .*: expected at most 10; .* scale them'): res = find(learn)
+    mean = torch.stack([y for _,y in ds[:500]]).mean()
+    with pytest.warns(UserWarning, match=re.escape(f'the targets have a mean of {mean:.3g} and')): res = find(learn)
     assert res.lr > 10 and np.nanmin(res.losses) < .99*res.untrained
 
 class Average(Callback):
@@ -583,17 +584,17 @@ def test_a_callback_that_calls_it_off_is_said(mlp, ex):
     class CallOff(Callback):
         def after_pred(self): raise ex()
     before = everything(mlp)
-    with pytest.raises(ValueError, match='one of the callbacks .* CallOff.* cancelled the search for η_L'), mlp.no_bar():
+    with pytest.raises(ValueError, match='one of the callbacks CallOff cancelled the search for η_L'), mlp.no_bar():
         mlp.fit_ulmfit(3, cbs=CallOff)
     assert everything(mlp) == before
 
-def test_only_the_learners_callbacks_are_blamed(mlp):
+def test_only_the_users_callbacks_are_blamed(mlp):
     class CallOff(Callback):
         def after_pred(self): raise CancelFitException
     mlp.add_cb(CallOff())
     with pytest.raises(ValueError) as e: mlp.head_lr_find(show_plot=False)
     said = re.search('one of the callbacks (.*) cancelled', str(e.value)).group(1).split(', ')
-    assert sorted(said) == sorted(type(cb).__name__ for cb in mlp.cbs)
+    assert said == ['CallOff']
 
 @pytest.mark.all_rates
 @pytest.mark.parametrize('make', [make_clas, make_lm])

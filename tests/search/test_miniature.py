@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import make_clas, make_lm, make_mlp, moved, weights
 from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException, CancelValidException
+from fastai.callback.training import ShortEpochCallback
 from fastai.data.core import DataLoaders
 from fastai.optimizer import SGD
 from fastai.torch_core import set_seed
@@ -119,14 +120,32 @@ def test_it_validates_with_statistics_of_its_own_steps(tmp_path, n_steps):
     losses_of(learn, learn.ulmfit_plan(5, 1e-2), n_steps)
     assert bn.running_mean.abs().max() < 5 and bn.momentum == 1e-3
 
-@pytest.mark.parametrize('ex', [KeyboardInterrupt, ZeroDivisionError, CancelFitException, CancelEpochException, CancelTrainException])
-def test_a_fit_that_is_called_off_raises(tmp_path, ex):
-    class Stop(Callback):
-        def before_step(self):
-            if self.iter == 3: raise ex('stop')
-    learn = make_mlp(tmp_path, cbs=Stop())
-    raised = ex if ex in (KeyboardInterrupt, ZeroDivisionError) else CancelFitException
-    with pytest.raises(raised): losses_of(learn, learn.ulmfit_plan(5, 1e-2))
+class Stop(Callback):
+    "Raise `ex` at step `at` of each epoch"
+    def __init__(self, ex, at): self.ex,self.at,self.n_steps = ex,at,0
+    def after_step(self): self.n_steps += 1
+    def before_step(self):
+        if self.iter == self.at: raise self.ex('stop')
+
+@pytest.mark.parametrize('ex', [KeyboardInterrupt, ZeroDivisionError, CancelFitException])
+@pytest.mark.parametrize('at', [0, 3])
+def test_a_fit_that_is_called_off_raises(tmp_path, ex, at):
+    learn = make_mlp(tmp_path, cbs=Stop(ex, at))
+    with pytest.raises(ex): losses_of(learn, learn.ulmfit_plan(5, 1e-2))
+
+@pytest.mark.parametrize('ex', [CancelEpochException, CancelTrainException])
+def test_an_epoch_that_is_cut_short_is_a_shorter_miniature(tmp_path, ex):
+    plain,cut = make_mlp(tmp_path),make_mlp(tmp_path, cbs=Stop(ex, 3))
+    plan = plain.ulmfit_plan(5, 1e-2)
+    start = weights(plain)
+    losses = losses_of(cut, plan).mean
+    assert np.isfinite(losses).all() and moved(cut, start) and cut.stop.n_steps == 3
+    with pytest.raises(CancelFitException): losses_of(make_mlp(tmp_path, cbs=Stop(ex, 0)), plan)
+
+def test_a_short_epoch_is_no_reason_to_fail(tmp_path):
+    learn = make_mlp(tmp_path, cbs=ShortEpochCallback(pct=.5))
+    with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(3)
+    assert learn.recorder.plan.body_lr_from.startswith('body_lr_find')
 
 # The losses
 

@@ -1,0 +1,72 @@
+"Warn of a rate of the head that is unreliable, and of targets far from what the network predicts"
+__all__ = []
+
+import numpy as np
+import torch
+from fastai.learner import Learner
+from fastai.torch_core import find_bs
+
+from .choice import HIGHEST_USUAL, lowers
+from .frozen_head import FeatureHead, SplitHead, has_items_first, list_tensors, map_tensors
+from .losses import Losses
+
+# The mean of the targets is far from that of the predictions if it differs by more than this many standard deviations, or units
+FAR = 2
+# The loss of a trained head is lower by more than this fraction than with the same targets in another order. That of a new head may be a
+# little lower by chance
+LEAST_LEARNT = 0.3
+
+
+def _join(tensors): return torch.cat([t.detach().float().flatten() for t in tensors])
+
+@torch.no_grad()
+def far_targets(head:SplitHead, batches:list) -> str|None:
+    "Return a warning if the targets in `batches`, features with targets, are numbers far from the predictions of the untrained head"
+    predict,(features,*_) = FeatureHead(head).eval(),batches[0]
+    targets = [t for _,*yb in batches for t in list_tensors(yb)]
+    pred = predict(features)
+    if not all(t.is_floating_point() for t in targets) or len(targets) != len(batches) or targets[0].numel() != pred.numel(): return None
+    y,guess = _join(targets),_join([pred]).mean()
+    mean,spread = y.mean(),y.std(unbiased=False)
+    if abs(mean-guess) <= FAR*max(spread, 1): return None
+    return (f'the targets have a mean of {mean:.3g} and a standard deviation of {spread:.3g}, and the network predicts {guess:.3g} before '
+            'training: expected targets near the predictions, as the head would need a far higher rate than the body; scale the targets to '
+            'a mean of 0 and a standard deviation of 1, or the predictions by `y_range`')
+
+def _in_another_order(t):
+    "Permute the items of `t`, always in the same way"
+    return t[torch.randperm(len(t), generator=torch.Generator().manual_seed(0)).to(t.device)]
+
+@torch.no_grad()
+def is_trained(learn:Learner, head:SplitHead, batches:list) -> bool:
+    "Tell whether the head predicts the targets in `batches` before the search: with targets in another order, its loss is higher"
+    predict,own,other = FeatureHead(head).eval(),0.,0.
+    for features,*yb in batches:
+        pred,n = predict(features),find_bs(yb)
+        if not has_items_first([pred, yb], n): return False
+        own += float(learn.loss_func(pred, *yb))*n
+        other += float(learn.loss_func(pred, *map_tensors(_in_another_order, yb)))*n
+    return other-own > LEAST_LEARNT*abs(other)
+
+def check_finite(losses:Losses):
+    "Raise `ValueError` unless the loss is finite at one rate; the last of the `losses` is that of the head before training"
+    n_rates = len(losses.mean)-1
+    if np.isfinite(losses.mean[:-1]).any(): return
+    raise ValueError(f'the validation loss is not finite at any of {n_rates} rates: expected one at which it is; fix the data or the loss, '
+                     'or try lower `lrs`')
+
+def caution(
+    losses:Losses, # Losses of the heads, with the head before training as the last candidate
+    lr:float, # The rate that was found
+    far:str|None, # The warning of `far_targets`
+) -> str|None:
+    "Return a warning if no rate is clearly better than none, or if the rate is far too high"
+    *tried,untrained = losses.mean
+    best = int(np.nanargmin(tried))
+    if not (losses.is_clearly_lower(best, len(tried)) and lowers(untrained, tried[best])):
+        return (f'no rate clearly lowers the validation loss that the head has before training, {untrained:.4g}: the rate found is '
+                'unreliable; give the head more epochs by `n_epoch`, or look at the data') + (f'. Also, {far}' if far else '')
+    if far: return far
+    if lr <= HIGHEST_USUAL: return None
+    return (f'η_L = {lr:.2g}: expected at most {HIGHEST_USUAL}; a higher one means that the targets are far from the outputs of the '
+            'network; scale them to a mean of 0 and a standard deviation of 1')
