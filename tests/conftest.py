@@ -212,9 +212,11 @@ def no_fsync():
 
 @pytest.fixture(autouse=True)
 def few_rates(request, monkeypatch):
-    "Search the head's rate at 5 rates instead of 13, in two thirds of the time. Tests of what a search finds have the marker `all_rates`"
+    """Search the head's rate at 5 rates instead of 13, and by 2 folds instead of 5, in a third of the time. Tests of what a search finds
+    have the marker `all_rates`"""
     if request.node.get_closest_marker('all_rates'): return
     monkeypatch.setattr('fastai_discrim.search.choice.N_FIRST', 5)
+    monkeypatch.setattr('fastai_discrim.search.folds.N_FOLDS', 2)
     # Otherwise two of five rates would be the middle
     monkeypatch.setattr('fastai_discrim.search.choice.NEAR_END', 1)
 

@@ -7,7 +7,7 @@ from fastai.learner import Learner
 from fastai.torch_core import find_bs
 
 from .choice import HIGHEST_USUAL, lowers
-from .frozen_head import FeatureHead, SplitHead, has_items_first, list_tensors, map_tensors
+from .frozen_head import FeatureHead, has_items_first, list_tensors, map_tensors
 from .losses import Losses
 
 # The mean of the targets is far from that of the predictions if it differs by more than this many standard deviations, or units
@@ -20,11 +20,11 @@ LEAST_LEARNT = 0.3
 def _join(tensors): return torch.cat([t.detach().float().flatten() for t in tensors])
 
 @torch.no_grad()
-def far_targets(head:SplitHead, batches:list) -> str|None:
+def far_targets(head:FeatureHead, batches:list) -> str|None:
     "Return a warning if the targets in `batches`, features with targets, are numbers far from the predictions of the untrained head"
-    predict,(features,*_) = FeatureHead(head).eval(),batches[0]
     targets = [t for _,*yb in batches for t in list_tensors(yb)]
-    pred = predict(features)
+    features,*_ = batches[0]
+    pred = head(features)
     if not all(t.is_floating_point() for t in targets) or len(targets) != len(batches) or targets[0].numel() != pred.numel(): return None
     y,guess = _join(targets),_join([pred]).mean()
     mean,spread = y.mean(),y.std(unbiased=False)
@@ -38,11 +38,11 @@ def _in_another_order(t):
     return t[torch.randperm(len(t), generator=torch.Generator().manual_seed(0)).to(t.device)]
 
 @torch.no_grad()
-def is_trained(learn:Learner, head:SplitHead, batches:list) -> bool:
+def is_trained(learn:Learner, head:FeatureHead, batches:list) -> bool:
     "Tell whether the head predicts the targets in `batches` before the search: with targets in another order, its loss is higher"
-    predict,own,other = FeatureHead(head).eval(),0.,0.
+    own,other = 0.,0.
     for features,*yb in batches:
-        pred,n = predict(features),find_bs(yb)
+        pred,n = head(features),find_bs(yb)
         if not has_items_first([pred, yb], n): return False
         own += float(learn.loss_func(pred, *yb))*n
         other += float(learn.loss_func(pred, *map_tensors(_in_another_order, yb)))*n

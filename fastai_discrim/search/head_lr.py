@@ -19,6 +19,7 @@ from ..plan.schedules import STLR, Schedule
 from ..user_warning import warn_user
 from .caution import caution, check_finite, far_targets, is_trained
 from .choice import about_as_good, search_lrs
+from .frozen_head import FeatureHead
 from .head_cost import most_steps
 from .losses import joined_parts, mean_losses
 from .plot import plot_search
@@ -71,11 +72,12 @@ def _by_trials(learn, head, lrs, n_batch, runs, n_epoch, **fit_args):
     good = about_as_good(losses.at(slice(-1)))
     lr = float(tried[good[0]])
     *means,untrained = losses.mean
-    if is_trained(learn, head, valid): untrained = float('nan')
+    predict = FeatureHead(head).eval()
+    if is_trained(learn, predict, valid): untrained = float('nan')
     how = f'validation loss of the head, {n_epoch} epoch{"s" if n_epoch > 1 else ""} at each of {len(tried)} rates'
     if len(sets) > 1: how += f', {len(sets)}-fold cross-validation'
     res = HeadLR(lr, tried, np.array(means), how, untrained, tuple(map(float, tried[good])))
-    return res,caution(losses, lr, far_targets(head, train))
+    return res,caution(losses, lr, far_targets(predict, train))
 
 def _head_lr(learn, n_groups, lrs, **trial_args):
     "Return the `HeadLR`, and a warning or None; `learn` is changed"

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fastai_discrim.search.folds import folds
 
+pytestmark = pytest.mark.all_rates
 
 def batches(start, sizes, other=False):
     "Batches of numbered items, as `frozen_features` gives them: features and targets"

@@ -8,6 +8,7 @@ from fastai.data.core import DataLoaders
 from search.split_models import Bert, Siblings, images, split, table, tokens
 from torch.amp import GradScaler
 
+from fastai_discrim.search import folds
 from fastai_discrim.search.frozen_features import frozen_features, train_and_valid_features
 from fastai_discrim.search.frozen_head import items_in
 
@@ -76,8 +77,9 @@ def test_the_body_runs_once():
     learn,calls = tokens(Siblings()),[]
     learn.model.body[0].register_forward_pre_hook(lambda m, x: calls.append(len(x[0])))
     with learn.no_bar(): learn.head_lr_find([1e-3, 1e-2, 1e-1], n_epoch=5, show_plot=False)
-    # Over the data in batches of 8, once in training, and for one or two items: to find the head, and for the copies in each of five folds
-    assert [n for n in calls if n > 2] == [8]*(8+2+1) and len(calls) == 11 + 4 + 5
+    # Over the data in batches of 8, once in training, and for one or two items: to find the head, for the copies in each fold, and for the
+    # predictions of the head before training
+    assert [n for n in calls if n > 2] == [8]*(8+2+1) and len(calls) == 11 + 4 + folds.N_FOLDS + 1
 
 @pytest.mark.parametrize('make', [lambda: tokens(Bert()), lambda: tokens(Siblings()), images, table])
 def test_models_of_all_kinds(make):

@@ -77,10 +77,11 @@ def steps_of(learn, monkeypatch):
         seen.append(n_epoch*len(train))
         return stock(learn, head, train, valid, lrs, n_epoch=n_epoch, **kwargs)
     monkeypatch.setattr(head_trials, 'trial_losses', trial_losses)
-    with learn.no_bar(),learn.no_logging(): learn.head_lr_find(n_epoch=9, runs=1, show_plot=False)
+    with learn.no_bar(),learn.no_logging(): learn.head_lr_find([1e-3, 1e-2], n_epoch=9, runs=1, show_plot=False)
     monkeypatch.setattr(head_trials, 'trial_losses', stock)
     return seen
 
+@pytest.mark.all_rates
 def test_a_head_of_convolutions_trains_for_few_steps(tmp_path, monkeypatch):
     plain = steps_of(segmenter(tmp_path), monkeypatch)
     monkeypatch.setattr('fastai_discrim.search.head_cost.LARGE_HEAD', 1000)

@@ -139,6 +139,7 @@ def test_nothing_is_printed_without_bar_and_logging(tmp_path, capsys, make):
     find(make(tmp_path))
     assert not capsys.readouterr().out.strip()
 
+@pytest.mark.all_rates
 def test_a_progress_bar_where_the_learner_has_one(clas, capsys):
     clas.head_lr_find([1e-3, 1e-2], show_plot=False)
     assert '100.00% [5/5' in capsys.readouterr().out
@@ -152,6 +153,7 @@ def test_what_it_returns(clas):
     assert repr(res) == f'HeadLR(lr={res.lr:.2e}, by {res.how})' and res.lr == min(res.accepted) and np.isfinite(res.untrained)
     assert len(res.lrs) == len(res.losses) >= 12 and (np.diff(res.lrs) > 0).all() and np.isfinite(res.losses[:5]).all()
 
+@pytest.mark.all_rates
 def test_rates_to_try_are_sorted_and_taken_once(mlp):
     res = find(mlp, lrs=[1e-1, 1e-3, 1e-2, 1e-1])
     np.testing.assert_array_equal(res.lrs, [1e-3, 1e-2, 1e-1])
@@ -187,6 +189,7 @@ def test_runs_are_averaged(clas, monkeypatch):
     monkeypatch.setattr('fastai_discrim.search.head_trials.trial_losses', losses)
     assert find(clas, lrs=[1e-3, 1e-2], runs=3).losses.tolist() == [2., 1.]
 
+@pytest.mark.all_rates
 def test_few_items_are_cross_validated(clas, monkeypatch):
     "Each of the five folds validates once: all items count, each fold as much as it has of them"
     seen = []
