@@ -20,11 +20,14 @@ from .accumulation import batches_per_step
 # (ELECTRA), table 7, for a large, a base and a small model. Devlin et al. 2019 (BERT), appendix A.3, use 2e-5 to 5e-5 for all layers of a
 # base or a large model, over thousands of steps
 LAYER_NORM_LRS = {1024: 5e-5, 768: 1e-4, 0: 3e-4}
+# These are for fits of up to LAYER_NORM_STEPS. In a longer fit such a network would forget more of its pretraining, so its rate is the usual
+# one times the square root of LAYER_NORM_STEPS / steps, at least a third of it: in thousands of steps, a base model has BERT's
+LAYER_NORM_STEPS,LAYER_NORM_LEAST = 100,1/3
 # Rate of a convolutional network under Adam: fastai's default for all layers
 BATCH_NORM_LR = 1e-3
 # A shorter fit needs a higher rate, or the features hardly adapt: the usual rate times the square root of BATCH_NORM_STEPS / steps, at most
 # three times the usual rate (measured on EfficientNet-Lite0 by `benchmarks/rates.py`)
-BATCH_NORM_STEPS,BATCH_NORM_HIGHEST = 200,3.
+BATCH_NORM_STEPS,BATCH_NORM_MOST = 200,3.
 # Rate of a recurrent classifier's body, divided by the square root of the batch size, the scaling rule for Adam (Malladi et al. 2022), and
 # the smallest and the largest batch of the AWD-LSTM in `benchmarks/real_models.py`
 RECURRENT_LR,RECURRENT_SIZES = 1e-3,(8, 64)
@@ -45,8 +48,9 @@ class BodyPrior:
     kind: str # The networks that the rate is usual for
     is_limit: bool = False # Do higher rates destroy the pretrained features of such networks?
     is_settled: bool = False # Is a search unnecessary?
-    full_steps: int = 0 # A fit of fewer steps needs a higher rate
-    highest: float = 1. # How many times higher, at most
+    steps: int = 0 # Number of steps of a fit that the rate is for; 0 for any number
+    least: float = 1. # In a longer fit, the rate is multiplied by at least this
+    most: float = 1. # In a shorter fit, the rate is multiplied by at most this
     factor: float = FACTOR # Ratio of the rate of a group of the body to that of the group below it
     cut_frac: float = STLR.cut_frac # Fraction of the cycle in which the rate rises
 
@@ -54,14 +58,14 @@ class BodyPrior:
         n_steps:int, # Number of steps of the fit
     ) -> float|None: # None for the paper's, η_L / 2.6
         "Return the usual rate in a fit of `n_steps` steps"
-        if n_steps >= self.full_steps: return self.lr
-        return self.lr*min(sqrt(self.full_steps/max(n_steps, 1)), self.highest)
+        if not self.steps: return self.lr
+        return self.lr*min(max(sqrt(self.steps/max(n_steps, 1)), self.least), self.most)
 
     def origin(self,
         n_steps:int, # Number of steps of the fit
     ) -> str:
         "Describe where the rate comes from"
-        return f'what is usual for {self.kind}' + (f' in {n_steps} steps' if self.full_steps else '')
+        return f'what is usual for {self.kind}' + (f' in {n_steps} steps' if self.steps else '')
 
 def _is_layer_norm(m): return isinstance(m, nn.LayerNorm) or 'LayerNorm' in type(m).__name__ or 'RMSNorm' in type(m).__name__
 
@@ -119,7 +123,7 @@ def body_prior(
     widths = [_width(m) for m in telling if _is_layer_norm(m)]
     if widths:
         lr = next(lr for least,lr in LAYER_NORM_LRS.items() if max(widths) >= least)
-        return BodyPrior(lr, 'networks with layer norms', is_limit=True)
+        return BodyPrior(lr, 'networks with layer norms', is_limit=True, steps=LAYER_NORM_STEPS, least=LAYER_NORM_LEAST)
     if any(isinstance(m, BATCH_OR_GROUP_NORM) for m in modules):
-        return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms', full_steps=BATCH_NORM_STEPS, highest=BATCH_NORM_HIGHEST)
+        return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms', steps=BATCH_NORM_STEPS, most=BATCH_NORM_MOST)
     return BodyPrior(None, 'networks without norm layers')

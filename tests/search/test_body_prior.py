@@ -66,9 +66,14 @@ def test_wide_transformers_bear_less(norm, width, lr):
 def test_a_convolutional_network_needs_a_higher_rate_in_few_steps(n_steps, factor):
     assert prior(learner(nn.BatchNorm1d(4))).lr_in(n_steps) == pytest.approx(factor*BATCH_NORM_LR, rel=.01)
     assert prior(learner(nn.GroupNorm(2, 4))).lr_in(n_steps) == pytest.approx(factor*BATCH_NORM_LR, rel=.01)
-    # Others don't
-    assert prior(learner(nn.LayerNorm(4))).lr_in(n_steps) == LAYER_NORM_LR
     assert BodyPrior(None, 'any').lr_in(n_steps) is None
+
+@pytest.mark.parametrize('n_steps,factor', [(0, 1), (1, 1), (60, 1), (100, 1), (225, 2/3), (400, 1/2), (900, 1/3), (10_000, 1/3)])
+@pytest.mark.parametrize('width,lr', [(4, 3e-4), (768, 1e-4)])
+def test_a_transformer_needs_a_lower_rate_in_many_steps(n_steps, factor, width, lr):
+    res = prior(learner(nn.LayerNorm(width)))
+    assert res.lr_in(n_steps) == pytest.approx(factor*lr, rel=1e-12)
+    assert res.origin(n_steps) == f'what is usual for networks with layer norms in {n_steps} steps'
 
 def test_the_kind_is_named():
     kinds = [prior(learner(*body)).kind for body in ([nn.LayerNorm(4)], [nn.BatchNorm1d(4)], [], [nn.LSTM(4, 4)])]
