@@ -20,8 +20,8 @@ from .accumulation import batches_per_step
 # (ELECTRA), table 7, for a large, a base and a small model. Devlin et al. 2019 (BERT), appendix A.3, use 2e-5 to 5e-5 for all layers of a
 # base or a large model, over thousands of steps
 LAYER_NORM_LRS = {1024: 5e-5, 768: 1e-4, 0: 3e-4}
-# These are for fits of up to LAYER_NORM_STEPS. In a longer fit such a network would forget more of its pretraining, so its rate is the usual
-# one times the square root of LAYER_NORM_STEPS / steps, at least a third of it: in thousands of steps, a base model has BERT's
+# These are for fits of up to LAYER_NORM_STEPS. In a longer fit, such a network would forget more of its pretraining, so the rate is the
+# usual one times the square root of LAYER_NORM_STEPS / steps, at least a third: in thousands of steps, a base model has BERT's rate
 LAYER_NORM_STEPS,LAYER_NORM_LEAST = 100,1/3
 # Rate of a convolutional network under Adam: fastai's default for all layers
 BATCH_NORM_LR = 1e-3
