@@ -2,7 +2,7 @@
 __all__ = []
 
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
@@ -20,13 +20,14 @@ from .accumulation import batches_per_step
 # (ELECTRA), table 7, for a large, a base and a small model. Devlin et al. 2019 (BERT), appendix A.3, use 2e-5 to 5e-5 for all layers of a
 # base or a large model, over thousands of steps
 LAYER_NORM_LRS = {1024: 5e-5, 768: 1e-4, 0: 3e-4}
-# These are for fits of up to LAYER_NORM_STEPS. In a longer fit, such a network would forget more of its pretraining, so the rate is the
-# usual one times the square root of LAYER_NORM_STEPS / steps, at least a third: in thousands of steps, a base model has BERT's rate
-LAYER_NORM_STEPS,LAYER_NORM_LEAST = 100,1/3
+# These are for fits of 60 to 100 steps. In a longer fit, features at such rates move further from the pretrained ones, and in a shorter one
+# they hardly move. So the rate changes with the square root of the number of steps, to at least a third and at most 2.5 times the usual one
+# (measured on MiniLM by `benchmarks/rates.py`). In thousands of steps, a base model has then the rate of BERT's authors
+LAYER_NORM_STEPS,LAYER_NORM_LEAST,LAYER_NORM_MOST = (60, 100),1/3,2.5
 # Rate of a convolutional network under Adam: fastai's default for all layers
 BATCH_NORM_LR = 1e-3
-# A shorter fit needs a higher rate, or the features hardly adapt: the usual rate times the square root of BATCH_NORM_STEPS / steps, at most
-# three times the usual rate (measured on EfficientNet-Lite0 by `benchmarks/rates.py`)
+# A shorter fit than one of 200 steps needs a higher rate, too, at most three times as high (measured on EfficientNet-Lite0 by
+# `benchmarks/rates.py`)
 BATCH_NORM_STEPS,BATCH_NORM_MOST = 200,3.
 # Rate of a recurrent classifier's body, divided by the square root of the batch size, the scaling rule for Adam (Malladi et al. 2022), and
 # the smallest and the largest batch of the AWD-LSTM in `benchmarks/real_models.py`
@@ -48,7 +49,7 @@ class BodyPrior:
     kind: str # The networks that the rate is usual for
     is_limit: bool = False # Do higher rates destroy the pretrained features of such networks?
     is_settled: bool = False # Is a search unnecessary?
-    steps: int = 0 # Number of steps of a fit that the rate is for; 0 for any number
+    steps: tuple = (0, inf) # Numbers of steps, lowest and highest, of fits in which the rate is usual
     least: float = 1. # In a longer fit, the rate is multiplied by at least this
     most: float = 1. # In a shorter fit, the rate is multiplied by at most this
     factor: float = FACTOR # Ratio of the rate of a group of the body to that of the group below it
@@ -58,14 +59,16 @@ class BodyPrior:
         n_steps:int, # Number of steps of the fit
     ) -> float|None: # None for the paper's, η_L / 2.6
         "Return the usual rate in a fit of `n_steps` steps"
-        if not self.steps: return self.lr
-        return self.lr*min(max(sqrt(self.steps/max(n_steps, 1)), self.least), self.most)
+        lowest,highest = self.steps
+        if n_steps < lowest: return self.lr*min(sqrt(lowest/max(n_steps, 1)), self.most)
+        if n_steps > highest: return self.lr*max(sqrt(highest/n_steps), self.least)
+        return self.lr
 
     def origin(self,
         n_steps:int, # Number of steps of the fit
     ) -> str:
         "Describe where the rate comes from"
-        return f'what is usual for {self.kind}' + (f' in {n_steps} steps' if self.steps else '')
+        return f'what is usual for {self.kind}' + (f' in {n_steps} steps' if self.least < self.most else '')
 
 def _is_layer_norm(m): return isinstance(m, nn.LayerNorm) or 'LayerNorm' in type(m).__name__ or 'RMSNorm' in type(m).__name__
 
@@ -123,7 +126,8 @@ def body_prior(
     widths = [_width(m) for m in telling if _is_layer_norm(m)]
     if widths:
         lr = next(lr for least,lr in LAYER_NORM_LRS.items() if max(widths) >= least)
-        return BodyPrior(lr, 'networks with layer norms', is_limit=True, steps=LAYER_NORM_STEPS, least=LAYER_NORM_LEAST)
+        return BodyPrior(lr, 'networks with layer norms', is_limit=True, steps=LAYER_NORM_STEPS, least=LAYER_NORM_LEAST,
+                         most=LAYER_NORM_MOST)
     if any(isinstance(m, BATCH_OR_GROUP_NORM) for m in modules):
-        return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms', steps=BATCH_NORM_STEPS, most=BATCH_NORM_MOST)
+        return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms', steps=(BATCH_NORM_STEPS, inf), most=BATCH_NORM_MOST)
     return BodyPrior(None, 'networks without norm layers')

@@ -68,11 +68,12 @@ def test_a_convolutional_network_needs_a_higher_rate_in_few_steps(n_steps, facto
     assert prior(learner(nn.GroupNorm(2, 4))).lr_in(n_steps) == pytest.approx(factor*BATCH_NORM_LR, rel=.01)
     assert BodyPrior(None, 'any').lr_in(n_steps) is None
 
-@pytest.mark.parametrize('n_steps,factor', [(0, 1), (1, 1), (60, 1), (100, 1), (225, 2/3), (400, 1/2), (900, 1/3), (10_000, 1/3)])
+@pytest.mark.parametrize('n_steps,factor', [(0, 2.5), (1, 2.5), (9, 2.5), (15, 2), (45, 1.1547), (59, 1.0084), (60, 1), (80, 1), (100, 1),
+                                            (101, .99504), (225, 2/3), (400, 1/2), (900, 1/3), (10_000, 1/3)])
 @pytest.mark.parametrize('width,lr', [(4, 3e-4), (768, 1e-4)])
-def test_a_transformer_needs_a_lower_rate_in_many_steps(n_steps, factor, width, lr):
+def test_the_rate_of_a_transformer_falls_with_the_steps(n_steps, factor, width, lr):
     res = prior(learner(nn.LayerNorm(width)))
-    assert res.lr_in(n_steps) == pytest.approx(factor*lr, rel=1e-12)
+    assert res.lr_in(n_steps) == pytest.approx(factor*lr, rel=1e-4)
     assert res.origin(n_steps) == f'what is usual for networks with layer norms in {n_steps} steps'
 
 def test_the_kind_is_named():
