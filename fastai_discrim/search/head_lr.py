@@ -55,11 +55,14 @@ def _losses_at(learn, head, sets, runs, **fit_args):
         return mean_losses(of_runs)
     return _losses
 
+def _size(params): return sum(p.numel() for p in params)
+
 def _by_trials(learn, head, lrs, n_batch, runs, n_epoch, **fit_args):
     "Choose by the validation loss of the head on frozen features; return the `HeadLR`, and a warning or None"
     from .folds import folds
     from .frozen_features import train_and_valid_features
-    most = most_steps((sum(p.numel() for p in head.params), sum(p.numel() for p in get_model(learn.model).parameters())), head.costs)
+    n_params = _size(head.params),_size(get_model(learn.model).parameters())
+    most = most_steps(n_params, head.costs)
     train,valid = train_and_valid_features(learn, head, min(n_batch, most))
     sets = folds(train, valid)
     # A head that trains for few steps has none for several folds
