@@ -21,7 +21,7 @@ from .plan.passed_over import pass_over
 from .plan.phase import EarlyStop, Phase
 from .plan.plan import Plan
 from .plan.schedules import STLR, Schedule
-from .search.accumulation import batches_per_step
+from .search.accumulation import fit_steps
 from .search.body_prior import body_prior, usual_clip
 from .search.plan_rates import plan_rates
 
@@ -129,7 +129,7 @@ def ulmfit_plan(self:Learner,
     sched = _shape(sched, cut_frac, ratio, prior.cut_frac if isinstance(lr, HeadLR) else STLR.cut_frac)
     gradual = _is_gradual(self, gradual, epochs, unfreezing)
     phases,clip = _phases(self, n, dead, n_epoch, strategy, gradual, down_to),_clip(self, groups, clip)
-    n_steps,body_trains = n_epoch*len(self.dls.train)//batches_per_step(self),any(i < n-1 for _,training in phases for i in training)
+    n_steps,body_trains = fit_steps(self, n_epoch),any(i < n-1 for _,training in phases for i in training)
     rates,lrs = plan_rates(self, prior, n, lr, body_lr, n_steps, body_trains, factor, min_scale, span, decay)
     # Leave `train_bn` out of the plan if no norm layer is ever frozen
     if not _norms_freeze(self.model, groups, phases): train_bn = None

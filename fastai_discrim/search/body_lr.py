@@ -8,7 +8,7 @@ from fastai.learner import Learner
 
 from ..plan.origin import BodyLR, HeadLR
 from ..plan.plan import Plan
-from .accumulation import batches_per_step
+from .accumulation import batches_per_step, fit_steps
 from .choice import HIGHEST_USUAL
 from .restored import restored
 from .run_search import measure_nothing, run_search
@@ -70,7 +70,7 @@ def search_body_lr(
     "Find the rate of the group below the head by fits in miniature, starting at the rate of `plan`"
     from .miniature import miniature_losses
     accumulated = batches_per_step(learn)
-    steps = n_steps(plan.n_epoch*len(learn.dls.train)//accumulated)
+    steps = n_steps(fit_steps(learn, plan.n_epoch))
     def _losses_at(body_lr):
         with restored(learn),learn.no_bar(),learn.no_logging():
             measure_nothing(learn)

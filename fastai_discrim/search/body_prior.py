@@ -22,7 +22,7 @@ from .accumulation import batches_per_step
 LAYER_NORM_LRS = {1024: 5e-5, 768: 1e-4, 0: 3e-4}
 # These are for fits of 60 to 100 steps. In a longer fit, features at such rates move further from the pretrained ones, and in a shorter one
 # they hardly move. So the rate changes with the square root of the number of steps, to at least a third and at most 2.5 times the usual one
-# (measured on MiniLM by `benchmarks/rates.py`). In thousands of steps, a base model has then the rate of BERT's authors
+# (measured on MiniLM by `benchmarks/rates.py`). In thousands of steps, a base model then has the rate of BERT's authors
 LAYER_NORM_STEPS,LAYER_NORM_LEAST,LAYER_NORM_MOST = (60, 100),1/3,2.5
 # Rate of a convolutional network under Adam: fastai's default for all layers
 BATCH_NORM_LR = 1e-3
@@ -68,7 +68,7 @@ class BodyPrior:
         n_steps:int, # Number of steps of the fit
     ) -> str:
         "Describe where the rate comes from"
-        return f'what is usual for {self.kind}' + (f' in {n_steps} steps' if self.least < self.most else '')
+        return 'what is usual ' + (f'in {n_steps} steps ' if self.least < self.most else '') + f'for {self.kind}'
 
 def _is_layer_norm(m): return isinstance(m, nn.LayerNorm) or 'LayerNorm' in type(m).__name__ or 'RMSNorm' in type(m).__name__
 

@@ -5,48 +5,46 @@ import numpy as np
 import torch
 from fastai.learner import Learner
 from fastai.torch_core import find_bs
+from torch import Tensor
 
 from .choice import HIGHEST_USUAL, lowers
-from .frozen_head import FeatureHead, has_items_first, list_tensors, map_tensors
+from .frozen_head import FeatureHead, has_items_first, map_tensors
 from .losses import Losses
 
 # The mean of the targets is far from that of the predictions if it differs by more than this many standard deviations, or units
 FAR = 2
 # The loss of a trained head is lower by more than this fraction than with the same targets in another order. That of a new head may be a
 # little lower by chance
-LEAST_LEARNT = 0.3
+LEAST_LEARNT = 0.2
 
-
-def _join(tensors): return torch.cat([t.detach().float().flatten() for t in tensors])
 
 @torch.no_grad()
-def far_targets(head:FeatureHead, batches:list) -> str|None:
-    "Return a warning if the targets in `batches`, features with targets, are numbers far from the predictions of the untrained head"
-    targets = [t for _,*yb in batches for t in list_tensors(yb)]
-    features,*_ = batches[0]
-    pred = head(features)
-    if not all(t.is_floating_point() for t in targets) or len(targets) != len(batches) or targets[0].numel() != pred.numel(): return None
-    y,guess = _join(targets),_join([pred]).mean()
-    mean,spread = y.mean(),y.std(unbiased=False)
-    if abs(mean-guess) <= FAR*max(spread, 1): return None
+def far_targets(learn:Learner, head:FeatureHead, batches:list) -> str|None:
+    "Return a warning if the targets in `batches`, features with targets, are numbers far from the predictions of `head`"
+    features,*yb = batches[0]
+    if len(yb) != 1 or not all(isinstance(t, Tensor) and t.is_floating_point() for _,t in batches): return None
+    pred,y = head(features),torch.cat([t.flatten() for _,t in batches]).float()
+    if pred.numel() != yb[0].numel(): return None
+    mean,spread,guess = y.mean(),y.std(unbiased=False),pred.float().mean()
+    # Not so if the loss compares other values, as one for logits or for logarithms does
+    is_closer = learn.loss_func(pred + (mean-guess), *yb) < learn.loss_func(pred, *yb)/2
+    if not is_closer or abs(mean-guess) <= FAR*max(spread, 1): return None
     return (f'the targets have a mean of {mean:.3g} and a standard deviation of {spread:.3g}, and the network predicts {guess:.3g} before '
-            'training: expected targets near the predictions, as the head would need a far higher rate than the body; scale the targets to '
+            'training: expected targets near the predictions, as the head may need a far higher rate than the body; scale the targets to '
             'a mean of 0 and a standard deviation of 1, or the predictions by `y_range`')
-
-def _in_another_order(t):
-    "Permute the items of `t`, always in the same way"
-    return t[torch.randperm(len(t), generator=torch.Generator().manual_seed(0)).to(t.device)]
 
 @torch.no_grad()
 def is_trained(learn:Learner, head:FeatureHead, batches:list) -> bool:
-    "Tell whether the head predicts the targets in `batches` before the search: with targets in another order, its loss is higher"
+    "Tell whether the head predicts the targets in shuffled `batches` before the search: with those of other items, its loss is higher"
     own,other = 0.,0.
     for features,*yb in batches:
         pred,n = head(features),find_bs(yb)
         if not has_items_first([pred, yb], n): return False
         own += float(learn.loss_func(pred, *yb))*n
-        other += float(learn.loss_func(pred, *map_tensors(_in_another_order, yb)))*n
+        other += float(learn.loss_func(pred, *map_tensors(_of_next_item, yb)))*n
     return other-own > LEAST_LEARNT*abs(other)
+
+def _of_next_item(t): return t.roll(1, 0)
 
 def check_finite(losses:Losses):
     "Raise `ValueError` unless the loss is finite at one rate; the last of the `losses` is that of the head before training"

@@ -3,6 +3,9 @@ __all__ = []
 
 from math import prod
 
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.rnn import PackedSequence
+
 from ..groups.modules import own_params
 from .choice import N_FIRST
 from .frozen_head import list_tensors
@@ -12,19 +15,20 @@ MAX_STEPS = 350
 # A head with this many parameters, or multiply-adds per item, is large: all its trials together cost at most about as much as 100 steps of
 # the whole network, as a range test does
 LARGE_HEAD,RANGE_TEST_STEPS = 100_000,100
+# In fewer steps, only rates would be found that are too high for the fit
+LEAST_STEPS = 20
 
 
 def multiply_adds(call) -> int:
     "Estimate the multiply-adds of `call`, a module with its arguments: the size of its matrices times the positions that they apply to"
-    m,inputs = call.module,[t for t in list_tensors([call.args, call.kwargs]) if t.is_floating_point() and t.ndim > 1]
+    m,args = call.module,[o.data if isinstance(o, PackedSequence) else o for o in (*call.args, *call.kwargs.values())]
+    inputs = [t for t in list_tensors(args) if t.is_floating_point() and t.ndim > 1]
     weights = sum(p.numel() for p in own_params(m) if p.ndim > 1)
     # An embedding takes whole numbers, and only looks up its rows
     if not inputs or not weights: return 0
-    kernel = getattr(m, 'kernel_size', None)
-    if kernel is None: return weights*inputs[0][...,0].numel()
+    if not isinstance(m, _ConvNd): return weights*inputs[0][...,0].numel()
     # A transposed convolution applies its matrices at each position of the input, any other at each of the output
-    strides = 1 if getattr(m, 'transposed', False) else prod(m.stride)
-    return weights*inputs[0][:,0].numel()//strides
+    return weights*inputs[0][:,0].numel()//(1 if m.transposed else prod(m.stride))
 
 def costs_in(calls:list, params:frozenset) -> tuple:
     "Return the multiply-adds of the modules of the head, which have its `params`, and those of all modules, in `calls`"
@@ -34,4 +38,4 @@ def costs_in(calls:list, params:frozenset) -> tuple:
 def most_steps(*costs) -> int:
     "Return how many steps a head may train at each rate, over all folds; `costs` are pairs, a cost of the head and of the whole model"
     allowed = [RANGE_TEST_STEPS*whole//(head*N_FIRST) for head,whole in costs if head >= LARGE_HEAD]
-    return min([MAX_STEPS, *allowed])
+    return max(min([MAX_STEPS, *allowed]), LEAST_STEPS)

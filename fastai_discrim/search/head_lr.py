@@ -20,7 +20,7 @@ from ..user_warning import warn_user
 from .caution import caution, check_finite, far_targets, is_trained
 from .choice import about_as_good, search_lrs
 from .frozen_head import FeatureHead
-from .head_cost import most_steps
+from .head_cost import MAX_STEPS, most_steps
 from .losses import joined_parts, mean_losses
 from .plot import plot_search
 from .run_search import measure_nothing, run_search
@@ -63,24 +63,28 @@ def _by_trials(learn, head, lrs, n_batch, runs, n_epoch, **fit_args):
     from .frozen_features import train_and_valid_features
     n_params = _size(head.params),_size(get_model(learn.model).parameters())
     most = most_steps(n_params, head.costs)
-    train,valid = train_and_valid_features(learn, head, min(n_batch, most))
+    if is_large := most < MAX_STEPS: n_batch = min(n_batch, most)
+    train,valid = train_and_valid_features(learn, head, n_batch)
     sets = folds(train, valid)
-    # A head that trains for few steps has none for several folds
-    if sum(len(t) for t,_ in sets) > most: sets = [(train, valid)]
+    # As many of the folds as there are steps for
+    if is_large: sets = sets[:max(1, most//len(sets[0][0]))]
     n_epoch = min(n_epoch, max(1, most//sum(len(t) for t,_ in sets)))
     # With several folds, one run each is enough
-    losses_at = _losses_at(learn, head, sets, runs if len(sets) == 1 else 1, n_epoch=n_epoch, **fit_args)
+    if is_large or len(sets) > 1: runs = 1
+    losses_at = _losses_at(learn, head, sets, runs, n_epoch=n_epoch, **fit_args)
     tried,losses = search_lrs(losses_at, lrs)
     check_finite(losses)
     good = about_as_good(losses.at(slice(-1)))
     lr = float(tried[good[0]])
     *means,untrained = losses.mean
     predict = FeatureHead(head).eval()
-    if is_trained(learn, predict, valid): untrained = float('nan')
+    trained = is_trained(learn, predict, train)
+    if trained: untrained = float('nan')
     how = f'validation loss of the head, {n_epoch} epoch{"s" if n_epoch > 1 else ""} at each of {len(tried)} rates'
     if len(sets) > 1: how += f', {len(sets)}-fold cross-validation'
     res = HeadLR(lr, tried, np.array(means), how, untrained, tuple(map(float, tried[good])))
-    return res,caution(losses, lr, far_targets(predict, train))
+    # A trained head may have nothing left to learn
+    return res,None if trained else caution(losses, lr, far_targets(learn, predict, train))
 
 def _head_lr(learn, n_groups, lrs, **trial_args):
     "Return the `HeadLR`, and a warning or None; `learn` is changed"
@@ -111,8 +115,8 @@ def head_lr_find(self:Learner,
     wd:float|None=None, # Weight decay, as in `fit`
 ) -> HeadLR: # The chosen rate, the rates tried and their losses, and how they were found
     """Find η_L by fine-tuning only the head, once per rate, on frozen features, so that the body runs once. Choose the lowest rate that is
-    about as good as the best; with fewer than 500 items, by cross-validation. If the head can't run without the body, run a range test and
-    log that. Leave no trace on the learner; raise `ValueError` if no loss is finite
+    about as good as the best; with fewer than 500 items, by cross-validation unless the head is large. If the head can't run without the
+    body, run a range test and log that. Leave no trace on the learner; raise `ValueError` if no loss is finite
 
     >>> found = learn.head_lr_find(n_epoch=4, show_plot=False)
     >>> found

@@ -79,6 +79,7 @@ def miniature_losses(learn:Learner, plan:Plan, n_steps:int, n_items:int, wd:floa
     if not losses.batches: raise CancelValidException()
     res = gather_losses([losses.batches])
     # `fit` also caught the exception of a callback, unless it ended early because of a loss that is not finite. A callback that only cuts
-    # epochs short, as `ShortEpochCallback` does, does so in the whole fit, too
-    if (end.cancelled or not n_done) and np.isfinite(res.mean).all(): raise CancelFitException()
+    # epochs short, as `ShortEpochCallback` does, is no reason to stop
+    is_cancelled = end.cancelled and n_done < n_steps or not n_done
+    if is_cancelled and np.isfinite(res.mean).all(): raise CancelFitException()
     return res

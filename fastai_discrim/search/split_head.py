@@ -57,8 +57,8 @@ def _trace_items(learn, batch, whole):
     except CANNOT_RUN as e:
         # If the whole batch fails too, the user sees the error of the model, as in stock fastai
         _trace(learn, whole)
-        raise HeadNotSeparable(f'the model or a callback fails on two items of a batch ({type(e).__name__}), whose first dimension may '
-                               'not be the items') from e
+        raise HeadNotSeparable(f'the model or a callback fails on two items of a batch ({type(e).__name__}): its first dimension may not '
+                               'be the items') from e
 
 def _is_close(a, b, half):
     "Tell whether the tensors `a` and `b` are equal up to rounding, which is coarser in `half` precision"

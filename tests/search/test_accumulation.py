@@ -1,4 +1,4 @@
-"The batches of a step are counted under fastai's `GradientAccumulation`"
+"The steps of a fit are counted, under fastai's `GradientAccumulation` and in several processes"
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +8,7 @@ from fastai.callback.core import Callback
 from fastai.callback.training import GradientAccumulation
 
 from fastai_discrim.all import *
-from fastai_discrim.search.accumulation import batches_per_step
+from fastai_discrim.search.accumulation import batches_per_step, fit_steps
 
 
 @pytest.mark.parametrize('n_items,want', [(1, 1), (8, 1), (9, 2), (16, 2), (32, 4)])
@@ -25,6 +25,16 @@ def test_without_the_callback_or_a_batch_size(mlp):
     assert batches_per_step(mlp) == 1
     accumulates = [GradientAccumulation(32)]
     assert batches_per_step(SimpleNamespace(cbs=accumulates, dls=SimpleNamespace(train=object()))) == 1
+
+@pytest.mark.parametrize('n_items,processes,want', [(1, 1, 64), (16, 1, 32), (1, 2, 32), (16, 4, 8)])
+def test_the_steps_of_a_fit(tmp_path, monkeypatch, n_items, processes, want):
+    "Two epochs of 32 batches"
+    monkeypatch.setattr('fastai_discrim.search.accumulation.n_processes', lambda: processes)
+    learn = make_mlp(tmp_path, n=256, norm=True, cbs=GradientAccumulation(n_items))
+    assert fit_steps(learn, 2) == want
+    # The plan's rate is that of so many steps
+    found = HeadLR(5e-3, np.array([5e-3]), np.array([.5]), 'as told')
+    assert f'usual in {want} steps' in learn.ulmfit_plan(2, found).body_lr_from
 
 def test_the_batches_of_a_recurrent_classifier_are_those_of_a_step(tmp_path):
     found = HeadLR(5e-3, np.array([5e-3]), np.array([.5]), 'as told')

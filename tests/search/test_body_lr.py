@@ -255,7 +255,7 @@ def test_where_the_heads_rate_was_found_it_begins_at_what_is_usual(tmp_path):
     found = HeadLR(1e-2, np.array([1e-2]), np.array([.5]), 'as told')
     n_steps = 4*len(learn.dls.train)
     assert find(learn, lr=found).lrs[-1] == pytest.approx(BATCH_NORM_LR*min((200/n_steps)**.5, 3))
-    assert f'usual for networks with batch or group norms in {n_steps} steps' in learn.ulmfit_plan(4, found).body_lr_from
+    assert f'usual in {n_steps} steps for networks with batch or group norms' in learn.ulmfit_plan(4, found).body_lr_from
     # A rate that somebody chose has its own
     assert find(learn, lr=1e-2).lrs[-1] == pytest.approx(1e-2/2.6)
     assert find(learn, lr=1e-2, factor=5).lrs[-1] == pytest.approx(1e-2/5)

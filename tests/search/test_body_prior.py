@@ -74,7 +74,7 @@ def test_a_convolutional_network_needs_a_higher_rate_in_few_steps(n_steps, facto
 def test_the_rate_of_a_transformer_falls_with_the_steps(n_steps, factor, width, lr):
     res = prior(learner(nn.LayerNorm(width)))
     assert res.lr_in(n_steps) == pytest.approx(factor*lr, rel=1e-4)
-    assert res.origin(n_steps) == f'what is usual for networks with layer norms in {n_steps} steps'
+    assert res.origin(n_steps) == f'what is usual in {n_steps} steps for networks with layer norms'
 
 def test_the_kind_is_named():
     kinds = [prior(learner(*body)).kind for body in ([nn.LayerNorm(4)], [nn.BatchNorm1d(4)], [], [nn.LSTM(4, 4)])]

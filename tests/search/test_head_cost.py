@@ -8,9 +8,10 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import params, set_seed
 from fastcore.foundation import L
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastai_discrim.search.head_cost import LARGE_HEAD, MAX_STEPS, costs_in, most_steps, multiply_adds
+from fastai_discrim.search.head_cost import LARGE_HEAD, LEAST_STEPS, MAX_STEPS, costs_in, most_steps, multiply_adds
 from fastai_discrim.search.split_head import _Call, split_head
 
 
@@ -51,6 +52,21 @@ def test_a_recurrent_layer_runs_at_each_token():
     lstm = nn.LSTM(6, 5, batch_first=True)
     assert multiply_adds(_Call(lstm, (torch.randn(2, 7, 6),), {})) == 2*7*4*5*(6+5)
 
+def test_a_recurrent_layer_takes_packed_sequences():
+    lstm = nn.LSTM(6, 5)
+    packed = pack_padded_sequence(torch.randn(7, 2, 6), [7, 4])
+    assert multiply_adds(_Call(lstm, (packed,), {})) == (7+4)*4*5*(6+5)
+
+class Own(nn.Module):
+    "A layer of one's own that looks a little like a convolution"
+    kernel_size = 3
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(2, 4))
+
+def test_a_layer_of_ones_own_is_taken_for_a_linear_one():
+    assert multiply_adds(_Call(Own(), (), dict(x=torch.randn(2, 7, 4)))) == 2*7*8
+
 def test_modules_without_matrices_cost_nothing():
     for m,x in ((nn.BatchNorm2d(3), IMAGES), (nn.Embedding(20, 6), IDS), (nn.ReLU(), IMAGES), (nn.Linear(3, 2), torch.tensor(1.))):
         assert multiply_adds(_Call(m, (x,), {})) == 0
@@ -58,8 +74,8 @@ def test_modules_without_matrices_cost_nothing():
 @pytest.mark.parametrize('costs,want', [
     ([(LARGE_HEAD-1, LARGE_HEAD)], MAX_STEPS),
     # All 13 rates together cost 100 steps of the whole network
-    ([(LARGE_HEAD, 2*LARGE_HEAD)], 15), ([(10*LARGE_HEAD, 20*LARGE_HEAD)], 15), ([(LARGE_HEAD, LARGE_HEAD)], 7),
-    ([(LARGE_HEAD, 1000*LARGE_HEAD)], MAX_STEPS), ([(1, 2), (LARGE_HEAD, 2*LARGE_HEAD)], 15), ([(0, 0), (0, 0)], MAX_STEPS)])
+    ([(LARGE_HEAD, 4*LARGE_HEAD)], 30), ([(10*LARGE_HEAD, 40*LARGE_HEAD)], 30), ([(LARGE_HEAD, LARGE_HEAD)], LEAST_STEPS),
+    ([(LARGE_HEAD, 1000*LARGE_HEAD)], MAX_STEPS), ([(1, 2), (LARGE_HEAD, 4*LARGE_HEAD)], 30), ([(0, 0), (0, 0)], MAX_STEPS)])
 def test_steps_that_cost_as_much_as_a_range_test(costs, want): assert most_steps(*costs) == want
 
 def segmenter(tmp_path, n=120):
@@ -87,10 +103,17 @@ def test_a_head_of_convolutions_trains_for_few_steps(tmp_path, monkeypatch):
     monkeypatch.setattr('fastai_discrim.search.head_cost.LARGE_HEAD', 1000)
     learn = segmenter(tmp_path)
     head,whole = 64*(6*5*9+5*4),16*3*8*9+16*8*2*9+16*8*6*4+64*(6*5*9+5*4)
+    monkeypatch.setattr('fastai_discrim.search.head_cost.LEAST_STEPS', 1)
     bound = 100*whole//(13*head)
     few = steps_of(learn, monkeypatch)
-    # Five folds before, and one set now
+    # Five folds before, and one now
     assert len(plain) == 5 and sum(plain) > 150 and len(few) == 1 and bound/2 < few[0] <= bound < 20
+
+@pytest.mark.all_rates
+def test_a_large_head_has_as_many_folds_as_there_are_steps_for(tmp_path, monkeypatch):
+    monkeypatch.setattr('fastai_discrim.search.head_lr.most_steps', lambda *_: 110)
+    # All 48 batches, which most of five folds would train for 5*48 steps
+    assert steps_of(segmenter(tmp_path), monkeypatch) == [48, 48]
 
 def test_the_costs_are_those_of_one_item(tmp_path):
     learn = make_mlp(tmp_path)

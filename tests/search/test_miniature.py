@@ -133,6 +133,17 @@ def test_a_fit_that_is_called_off_raises(tmp_path, ex, at):
     learn = make_mlp(tmp_path, cbs=Stop(ex, at))
     with pytest.raises(ex): losses_of(learn, learn.ulmfit_plan(5, 1e-2))
 
+def test_a_fit_that_ends_after_its_last_step_is_a_whole_miniature(tmp_path):
+    "As by a callback that ends the fit when the loss is low enough"
+    class Enough(Callback):
+        def after_epoch(self):
+            # `validate` has this event, too
+            if self.train_iter: raise CancelFitException
+    def _losses(**kwargs):
+        learn = make_mlp(tmp_path, **kwargs)
+        return losses_of(learn, learn.ulmfit_plan(5, 1e-2)).mean
+    assert np.array_equal(_losses(), _losses(cbs=Enough()))
+
 @pytest.mark.parametrize('ex', [CancelEpochException, CancelTrainException])
 def test_an_epoch_that_is_cut_short_is_a_shorter_miniature(tmp_path, ex):
     plain,cut = make_mlp(tmp_path),make_mlp(tmp_path, cbs=Stop(ex, 3))
