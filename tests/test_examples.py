@@ -23,6 +23,7 @@ EXAMPLES = {name: doc for name,o in OBJECTS.items() if '>>> ' in (doc := inspect
 
 def test_the_most_used_have_an_example(): assert set(MOST_USED) <= set(EXAMPLES)
 
+@pytest.mark.all_rates
 @pytest.mark.parametrize('name', EXAMPLES)
 def test_an_example_gives_what_it_says(tmp_path, name):
     "`learn` is a small learner of three layer groups with eight steps an epoch"
