@@ -101,6 +101,7 @@ def test_the_search_goes_by_it():
     # The losses are those of the model, seven times as high
     assert found.losses[0] == pytest.approx(7*1.1, abs=0.7)
 
+@pytest.mark.all_rates
 @pytest.mark.filterwarnings('ignore:no rate')
 def test_the_search_runs_heads_alone_where_it_is_the_usual_one():
     def _found(**kwargs):
