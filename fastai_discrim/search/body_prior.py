@@ -20,15 +20,16 @@ from .accumulation import batches_per_step
 # (ELECTRA), table 7, for a large, a base and a small model. Devlin et al. 2019 (BERT), appendix A.3, use 2e-5 to 5e-5 for all layers of a
 # base or a large model, over thousands of steps
 LAYER_NORM_LRS = {1024: 5e-5, 768: 1e-4, 0: 3e-4}
-# These are for fits of 60 to 100 steps. In a longer fit, features at such rates move further from the pretrained ones, and in a shorter one
-# they hardly move. So the rate changes with the square root of the number of steps, to at least a third and at most 2.5 times the usual one
-# (measured on MiniLM by `benchmarks/rates.py`). In thousands of steps, a base model then has the rate of BERT's authors
-LAYER_NORM_STEPS,LAYER_NORM_LEAST,LAYER_NORM_MOST = (60, 100),1/3,2.5
+# These are for fits of 60 to 250 steps. In fewer steps, features hardly move at such rates. So a shorter fit has a rate that is higher
+# in proportion, at most 2.5 times as high (measured on MiniLM by `benchmarks/rates.py`). In a longer fit, the steps that differ by chance
+# move the features further, by the square root of their number: the rate falls by that root, to at least a third. In thousands of steps, a
+# base model then has the rate of BERT's authors
+LAYER_NORM_STEPS,LAYER_NORM_LEAST,LAYER_NORM_MOST = (60, 250),1/3,2.5
 # Rate of a convolutional network under Adam: fastai's default for all layers
 BATCH_NORM_LR = 1e-3
-# A shorter fit than one of 200 steps needs a higher rate, too, at most three times as high (measured on EfficientNet-Lite0 by
-# `benchmarks/rates.py`)
-BATCH_NORM_STEPS,BATCH_NORM_MOST = 200,3.
+# A shorter fit than one of 200 steps needs a higher rate, too, by the square root of 200 / steps, at most three times as high (measured on
+# EfficientNet-Lite0 by `benchmarks/rates.py`)
+BATCH_NORM_STEPS,BATCH_NORM_POWER,BATCH_NORM_MOST = 200,.5,3.
 # Rate of a recurrent classifier's body, divided by the square root of the batch size, the scaling rule for Adam (Malladi et al. 2022), and
 # the smallest and the largest batch of the AWD-LSTM in `benchmarks/real_models.py`
 RECURRENT_LR,RECURRENT_SIZES = 1e-3,(8, 64)
@@ -50,8 +51,9 @@ class BodyPrior:
     is_limit: bool = False # Do higher rates destroy the pretrained features of such networks?
     is_settled: bool = False # Is a search unnecessary?
     steps: tuple = (0, inf) # Numbers of steps, lowest and highest, of fits in which the rate is usual
-    least: float = 1. # In a longer fit, the rate is multiplied by at least this
-    most: float = 1. # In a shorter fit, the rate is multiplied by at most this
+    least: float = 1. # In a longer fit, the rate is multiplied by the square root of highest / steps, but by at least this
+    most: float = 1. # In a shorter fit, the rate is multiplied by lowest / steps, raised to `power`, but by at most this
+    power: float = 1.
     factor: float = FACTOR # Ratio of the rate of a group of the body to that of the group below it
     cut_frac: float = STLR.cut_frac # Fraction of the cycle in which the rate rises
 
@@ -60,7 +62,7 @@ class BodyPrior:
     ) -> float|None: # None for the paper's, η_L / 2.6
         "Return the usual rate in a fit of `n_steps` steps"
         lowest,highest = self.steps
-        if n_steps < lowest: return self.lr*min(sqrt(lowest/max(n_steps, 1)), self.most)
+        if n_steps < lowest: return self.lr*min((lowest/max(n_steps, 1))**self.power, self.most)
         if n_steps > highest: return self.lr*max(sqrt(highest/n_steps), self.least)
         return self.lr
 
@@ -129,5 +131,6 @@ def body_prior(
         return BodyPrior(lr, 'networks with layer norms', is_limit=True, steps=LAYER_NORM_STEPS, least=LAYER_NORM_LEAST,
                          most=LAYER_NORM_MOST)
     if any(isinstance(m, BATCH_OR_GROUP_NORM) for m in modules):
-        return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms', steps=(BATCH_NORM_STEPS, inf), most=BATCH_NORM_MOST)
+        return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms', steps=(BATCH_NORM_STEPS, inf), most=BATCH_NORM_MOST,
+                         power=BATCH_NORM_POWER)
     return BodyPrior(None, 'networks without norm layers')
