@@ -12,7 +12,7 @@ ARMS = 'floor', 'fine_tune', 'one_cycle', 'adamw_2e-4', 'ulmfit'
 # Cells on which designs were chosen, so their results are weaker evidence
 DESIGN = ('awd_trec6_100', 'awd_trec6_500', 'awd_ag_100', 'awd_ag_1000', 'awd_imdb_100', 'awd_imdb_2000',
           'awd_cr_800', 'awd_mpqa_800', 'awd_mr_800', 'awd_sst_800',
-          'minilm_trec6_100', 'minilm_trec6_300', 'minilm_ag_300',
+          'minilm_trec6_100', 'minilm_trec6_300', 'minilm_ag_300', 'minilm_sst_300', 'minilm_mr_200',
           'lite0_cifar10_10', 'lite0_cifar10_50', 'lite0_digits_10', 'lite0_digits_50')
 
 def compared(res, model) -> dict:

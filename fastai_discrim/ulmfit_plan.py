@@ -93,7 +93,7 @@ def ulmfit_plan(self:Learner,
     lr:float|HeadLR|None=None, # Peak rate of the head, η_L, or the result of `head_lr_find`; None for `learn.lr`
     body_lr:float|BodyLR|None=None, # Peak rate of the group below the head, from which the lower ones fall; None for a rule
     factor:float|None=None, # Each group's rate is that of the group above divided by this; None for 2.6, in some bodies less (below)
-    cut_frac:float|None=None, # Fraction of each cycle in which the rate rises; None for 0.1, in some fits 0.5 (below)
+    cut_frac:float|None=None, # Fraction of each cycle in which the rate rises; None for 0.1, in some fits up to 0.5 (below)
     ratio:float=32, # Each cycle starts and ends at the peak rate divided by this
     epochs=None, # Epochs before each next group opens, each a cycle: a number, or a list, head first; None for 8 % of the fit, in one cycle
     down_to:int=0, # Index of the lowest group that trains
@@ -110,7 +110,8 @@ def ulmfit_plan(self:Learner,
 ) -> Plan: # The plan, which `learn.fit_plan(plan)` runs
     """Plan gradual unfreezing, discriminative rates and slanted triangular schedules (ULMFiT, sections 3.2 and 3.3). Without `factor`,
     `span` or `decay`, each rate of the body is 0.9 times the rate above it in a network of over 5 groups. If `lr` was found, the rates in
-    the body of a recurrent classifier are equal in up to 5 groups, and all its rates rise in the first half of each cycle
+    the body of a recurrent classifier are equal in up to 5 groups, and all its rates rise in the first half of each cycle. In fewer than 60
+    steps, those of a network with layer norms rise for at least 10
 
     >>> learn.ulmfit_plan(3, 1e-2, epochs=1)
     Plan: 3 epochs, 3 phases, 3 groups; peak rates; η_L = 0.01, given
@@ -126,10 +127,11 @@ def ulmfit_plan(self:Learner,
     check_flag(gradual, 'gradual', 'to open a language model whole')
     groups,strategy = check_groups(self),_strategy(unfreezing, epochs, down_to)
     n,dead,prior = len(groups),check_some_train(self, groups),body_prior(self, groups)
-    sched = _shape(sched, cut_frac, ratio, prior.cut_frac if isinstance(lr, HeadLR) else STLR.cut_frac)
+    n_steps = fit_steps(self, n_epoch)
+    sched = _shape(sched, cut_frac, ratio, prior.cut_frac_in(n_steps) if isinstance(lr, HeadLR) else STLR.cut_frac)
     gradual = _is_gradual(self, gradual, epochs, unfreezing)
     phases,clip = _phases(self, n, dead, n_epoch, strategy, gradual, down_to),_clip(self, groups, clip)
-    n_steps,body_trains = fit_steps(self, n_epoch),any(i < n-1 for _,training in phases for i in training)
+    body_trains = any(i < n-1 for _,training in phases for i in training)
     rates,lrs = plan_rates(self, prior, n, lr, body_lr, n_steps, body_trains, factor, min_scale, span, decay)
     # Leave `train_bn` out of the plan if no norm layer is ever frozen
     if not _norms_freeze(self.model, groups, phases): train_bn = None

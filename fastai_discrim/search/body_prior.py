@@ -25,6 +25,8 @@ LAYER_NORM_LRS = {1024: 5e-5, 768: 1e-4, 0: 3e-4}
 # move the features further, by the square root of their number: the rate falls by that root, to at least a third. In thousands of steps, a
 # base model then has the rate of BERT's authors
 LAYER_NORM_STEPS,LAYER_NORM_LEAST,LAYER_NORM_MOST = (60, 250),1/3,2.5
+# At a higher rate, a rise of a few steps can destroy the features. So it has so many steps, or half of the fit
+LAYER_NORM_RISE = 10
 # Rate of a convolutional network under Adam: fastai's default for all layers
 BATCH_NORM_LR = 1e-3
 # A shorter fit than one of 200 steps needs a higher rate, too, by the square root of 200 / steps, at most three times as high (measured on
@@ -56,6 +58,7 @@ class BodyPrior:
     power: float = 1.
     factor: float = FACTOR # Ratio of the rate of a group of the body to that of the group below it
     cut_frac: float = STLR.cut_frac # Fraction of the cycle in which the rate rises
+    rise: int = 0 # In a shorter fit, the rate rises for at least so many steps, but at most for half of the cycle
 
     def lr_in(self,
         n_steps:int, # Number of steps of the fit
@@ -65,6 +68,13 @@ class BodyPrior:
         if n_steps < lowest: return self.lr*min((lowest/max(n_steps, 1))**self.power, self.most)
         if n_steps > highest: return self.lr*max(sqrt(highest/n_steps), self.least)
         return self.lr
+
+    def cut_frac_in(self,
+        n_steps:int, # Number of steps of the fit
+    ) -> float:
+        "Return the fraction of a cycle in which the rate rises, in a fit of `n_steps` steps"
+        if n_steps >= self.steps[0] or not self.rise: return self.cut_frac
+        return min(max(self.rise/max(n_steps, 1), self.cut_frac), .5)
 
     def origin(self,
         n_steps:int, # Number of steps of the fit
@@ -129,7 +139,7 @@ def body_prior(
     if widths:
         lr = next(lr for least,lr in LAYER_NORM_LRS.items() if max(widths) >= least)
         return BodyPrior(lr, 'networks with layer norms', is_limit=True, steps=LAYER_NORM_STEPS, least=LAYER_NORM_LEAST,
-                         most=LAYER_NORM_MOST)
+                         most=LAYER_NORM_MOST, rise=LAYER_NORM_RISE)
     if any(isinstance(m, BATCH_OR_GROUP_NORM) for m in modules):
         return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms', steps=(BATCH_NORM_STEPS, inf), most=BATCH_NORM_MOST,
                          power=BATCH_NORM_POWER)

@@ -76,6 +76,12 @@ def test_the_rate_of_a_transformer_falls_with_the_steps(n_steps, factor, width, 
     assert res.lr_in(n_steps) == pytest.approx(factor*lr, rel=1e-4)
     assert res.origin(n_steps) == f'what is usual in {n_steps} steps for networks with layer norms'
 
+@pytest.mark.parametrize('n_steps,want', [(0, .5), (1, .5), (15, .5), (20, .5), (40, .25), (59, 10/59), (60, .1), (1000, .1)])
+def test_the_higher_rate_of_a_short_fit_rises_for_longer(n_steps, want):
+    assert prior(learner(nn.LayerNorm(4))).cut_frac_in(n_steps) == pytest.approx(want)
+    # Others have one shape
+    assert prior(learner(nn.BatchNorm1d(4))).cut_frac_in(n_steps) == .1 and prior(learner(nn.LSTM(4, 4))).cut_frac_in(n_steps) == .5
+
 def test_the_kind_is_named():
     kinds = [prior(learner(*body)).kind for body in ([nn.LayerNorm(4)], [nn.BatchNorm1d(4)], [], [nn.LSTM(4, 4)])]
     assert kinds == ['networks with layer norms', 'networks with batch or group norms', 'networks without norm layers',
