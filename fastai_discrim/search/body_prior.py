@@ -21,10 +21,10 @@ from .accumulation import batches_per_step
 # base or a large model, over thousands of steps
 LAYER_NORM_LRS = {1024: 5e-5, 768: 1e-4, 0: 3e-4}
 # These are for fits of 60 to 250 steps. In fewer steps, features hardly move at such rates. So a shorter fit has a rate that is higher
-# in proportion, at most 2.5 times as high (measured on MiniLM by `benchmarks/rates.py`). In a longer fit, the steps that differ by chance
+# in proportion, at most twice as high (measured on MiniLM by `benchmarks/rates.py`). In a longer fit, the steps that differ by chance
 # move the features further, by the square root of their number: the rate falls by that root, to at least a third. In thousands of steps, a
 # base model then has the rate of BERT's authors
-LAYER_NORM_STEPS,LAYER_NORM_LEAST,LAYER_NORM_MOST = (60, 250),1/3,2.5
+LAYER_NORM_STEPS,LAYER_NORM_LEAST,LAYER_NORM_MOST = (60, 250),1/3,2.
 # At a higher rate, a rise of a few steps can destroy the features. So it has so many steps, or half of the fit
 LAYER_NORM_RISE = 10
 # Rate of a convolutional network under Adam: fastai's default for all layers
