@@ -6,7 +6,7 @@ from hashlib import sha256
 import matplotlib.pyplot as plt
 import numpy as np
 import sentences
-from real_models_data import CELLS
+from real_models_data import CELLS, SHORT
 from text_report import markdown, shown
 from vision import interval
 
@@ -179,7 +179,8 @@ def fingerprint(res) -> str:
 def plot(folder, file):
     "Plot test error against labelled examples, one panel for each model and data set (the paper's Figure 3)"
     res,panels = read(folder),defaultdict(list)
-    for k in res: panels[CELLS[k].model, CELLS[k].data].append(k)
+    for k in res:
+        if k not in SHORT: panels[CELLS[k].model, CELLS[k].data].append(k)
     panels = {o: cells for o,cells in panels.items() if len(cells) > 1}
     if not panels: raise SystemExit(f'no model has results for two numbers of labels in {folder}: expected at least one to plot')
     cols = min(len(panels), 3)
