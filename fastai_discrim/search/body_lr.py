@@ -9,7 +9,7 @@ from fastai.learner import Learner
 from ..plan.origin import BodyLR, HeadLR
 from ..plan.plan import Plan
 from .accumulation import batches_per_step, fit_steps
-from .choice import HIGHEST_USUAL, lowers
+from .choice import HIGHEST_USUAL
 from .restored import restored
 from .run_search import measure_nothing, run_search
 
@@ -49,15 +49,12 @@ def lower_lr(
     lrs,losses = [first],losses_at(first)
     while len(lrs) <= MAX_DOWN:
         lrs,losses = [lrs[0]/STEP, *lrs],losses_at(lrs[0]/STEP).joined(losses)
-        if not np.isfinite(losses.mean[1]) or _is_lower_better(losses): continue
+        is_better = losses.sizes.sum() >= LEAST_ITEMS and losses.is_clearly_lower(0, 1)
+        if not np.isfinite(losses.mean[1]) or is_better: continue
         if losses.mean[1] < destroyed: return np.array(lrs),losses,lrs[0 if _is_at_edge(losses, destroyed) else 1]
     # If every rate destroys the network, the lowest is no safer than the others
     all_bad = (losses.mean >= destroyed).any() and not (losses.mean < destroyed).any()
     return np.array(lrs),losses,lrs[np.nanargmin(losses.mean) if all_bad else 0]
-
-def _is_lower_better(losses):
-    "Tell whether the lowest rate is better than the next: clearly, by more than 1 % of the loss, and on more than a few items"
-    return losses.sizes.sum() >= LEAST_ITEMS and losses.is_clearly_lower(0, 1) and lowers(losses.mean[1], losses.mean[0])
 
 def _is_at_edge(losses, destroyed):
     "Tell whether the next higher rate destroys the network and the next lower one does not: in the longer whole fit this rate may too"
