@@ -111,7 +111,7 @@ def ulmfit_plan(self:Learner,
     """Plan gradual unfreezing, discriminative rates and slanted triangular schedules (ULMFiT, sections 3.2 and 3.3). Without `factor`,
     `span` or `decay`, each rate of the body is 0.9 times the rate above it in a network of over 5 groups. If `lr` was found, the rates in
     the body of a recurrent classifier are equal in up to 5 groups, and all its rates rise in the first half of each cycle. In fewer than 60
-    steps, those of a network with layer norms rise for at least 10
+    steps, those of a network with layer norms rise for 10 steps, or for half of the cycle if that is less
 
     >>> learn.ulmfit_plan(3, 1e-2, epochs=1)
     Plan: 3 epochs, 3 phases, 3 groups; peak rates; η_L = 0.01, given
@@ -128,7 +128,10 @@ def ulmfit_plan(self:Learner,
     groups,strategy = check_groups(self),_strategy(unfreezing, epochs, down_to)
     n,dead,prior = len(groups),check_some_train(self, groups),body_prior(self, groups)
     n_steps = fit_steps(self, n_epoch)
-    sched = _shape(sched, cut_frac, ratio, prior.cut_frac_in(n_steps) if isinstance(lr, HeadLR) else STLR.cut_frac)
+    def _sched(n_cycle):
+        usual_cut_frac = prior.cut_frac_in(n_steps, n_cycle) if isinstance(lr, HeadLR) else STLR.cut_frac
+        return _shape(sched, cut_frac, ratio, usual_cut_frac)
+    whole = _sched(n_steps)
     gradual = _is_gradual(self, gradual, epochs, unfreezing)
     phases,clip = _phases(self, n, dead, n_epoch, strategy, gradual, down_to),_clip(self, groups, clip)
     body_trains = any(i < n-1 for _,training in phases for i in training)
@@ -137,7 +140,7 @@ def ulmfit_plan(self:Learner,
     if not _norms_freeze(self.model, groups, phases): train_bn = None
     elif train_bn is None: train_bn = self.train_bn
     stops = _early_stops(early_stop, phases, strategy.in_shares)
-    phases = [Phase(length, training, lrs, sched, moms, stop) for (length,training),stop in zip(phases, stops)]
+    phases = [Phase(length, training, lrs, _sched(fit_steps(self, length)), moms, stop) for (length,training),stop in zip(phases, stops)]
     names = group_labels(self, groups)
     plan = Plan(phases, names, **rates, passed_over=[names[i] for i in dead], train_bn=train_bn, clip=clip)
-    return plan.under(sched, whole=True) if strategy.in_shares else plan
+    return plan.under(whole, whole=True) if strategy.in_shares else plan

@@ -1,8 +1,9 @@
 "Usual settings by kind of architecture: the body's rate, from which a search starts, and the norm to which gradients are clipped"
 __all__ = []
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import sqrt
 
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
@@ -20,18 +21,12 @@ from .accumulation import batches_per_step
 # (ELECTRA), table 7, for a large, a base and a small model. Devlin et al. 2019 (BERT), appendix A.3, use 2e-5 to 5e-5 for all layers of a
 # base or a large model, over thousands of steps
 LAYER_NORM_LRS = {1024: 5e-5, 768: 1e-4, 0: 3e-4}
-# These are for fits of 60 to 250 steps. In fewer steps, features hardly move at such rates. So a shorter fit has a rate that is higher
-# in proportion, at most twice as high (measured on MiniLM by `benchmarks/rates.py`). In a longer fit, the steps that differ by chance
-# move the features further, by the square root of their number: the rate falls by that root, to at least a third. In thousands of steps, a
-# base model then has the rate of BERT's authors
-LAYER_NORM_STEPS,LAYER_NORM_LEAST,LAYER_NORM_MOST = (60, 250),1/3,2.
-# At a higher rate, a rise of a few steps can destroy the features. So it has so many steps, or half of the fit
-LAYER_NORM_RISE = 10
-# Rate of a convolutional network under Adam: fastai's default for all layers
-BATCH_NORM_LR = 1e-3
-# A shorter fit than one of 200 steps needs a higher rate, too, by the square root of 200 / steps, at most three times as high (measured on
-# EfficientNet-Lite0 by `benchmarks/rates.py`)
-BATCH_NORM_STEPS,BATCH_NORM_POWER,BATCH_NORM_MOST = 200,.5,3.
+# These are for fits of so many steps
+LAYER_NORM_STEPS = 60,250
+# At a higher rate in a shorter fit, a rise of a few steps can destroy the features. So it has so many steps, or half of the cycle
+SHORT_FIT_RISE,MAX_CUT_FRAC = 10,.5
+# Rate of a convolutional network under Adam in a fit of at least so many steps: fastai's default for all layers
+BATCH_NORM_LR,BATCH_NORM_STEPS = 1e-3,200
 # Rate of a recurrent classifier's body, divided by the square root of the batch size, the scaling rule for Adam (Malladi et al. 2022), and
 # the smallest and the largest batch of the AWD-LSTM in `benchmarks/real_models.py`
 RECURRENT_LR,RECURRENT_SIZES = 1e-3,(8, 64)
@@ -52,35 +47,46 @@ class BodyPrior:
     kind: str # The networks that the rate is usual for
     is_limit: bool = False # Do higher rates destroy the pretrained features of such networks?
     is_settled: bool = False # Is a search unnecessary?
-    steps: tuple = (0, inf) # Numbers of steps, lowest and highest, of fits in which the rate is usual
-    least: float = 1. # In a longer fit, the rate is multiplied by the square root of highest / steps, but by at least this
-    most: float = 1. # In a shorter fit, the rate is multiplied by lowest / steps, raised to `power`, but by at most this
-    power: float = 1.
+    scale: Callable|None = None # Function that returns what the rate is multiplied by in a fit of so many steps; None for 1
     factor: float = FACTOR # Ratio of the rate of a group of the body to that of the group below it
     cut_frac: float = STLR.cut_frac # Fraction of the cycle in which the rate rises
-    rise: int = 0 # In a shorter fit, the rate rises for at least so many steps, but at most for half of the cycle
+    short_rise: int = 0 # If the rate is raised in a short fit, number of steps in which it rises, or half of the cycle if that is less
 
     def lr_in(self,
         n_steps:int, # Number of steps of the fit
     ) -> float|None: # None for the paper's, η_L / 2.6
         "Return the usual rate in a fit of `n_steps` steps"
-        lowest,highest = self.steps
-        if n_steps < lowest: return self.lr*min((lowest/max(n_steps, 1))**self.power, self.most)
-        if n_steps > highest: return self.lr*max(sqrt(highest/n_steps), self.least)
-        return self.lr
+        return self.lr and self.lr*self._scale_in(n_steps)
 
     def cut_frac_in(self,
         n_steps:int, # Number of steps of the fit
+        n_cycle:int, # Number of steps of the cycle: those of the fit, or of one of its phases
     ) -> float:
-        "Return the fraction of a cycle in which the rate rises, in a fit of `n_steps` steps"
-        if n_steps >= self.steps[0] or not self.rise: return self.cut_frac
-        return min(max(self.rise/max(n_steps, 1), self.cut_frac), .5)
+        "Return the fraction of a cycle in which the rate rises"
+        if self._scale_in(n_steps) <= 1: return self.cut_frac
+        return min(max(self.short_rise/max(n_cycle, 1), self.cut_frac), MAX_CUT_FRAC)
 
     def origin(self,
         n_steps:int, # Number of steps of the fit
     ) -> str:
         "Describe where the rate comes from"
-        return 'what is usual ' + (f'in {n_steps} steps ' if self.least < self.most else '') + f'for {self.kind}'
+        return 'what is usual ' + (f'in {n_steps} steps ' if self.scale else '') + f'for {self.kind}'
+
+    def _scale_in(self, n_steps): return self.scale(max(n_steps, 1)) if self.scale else 1.
+
+def layer_norm_scale(n_steps:int) -> float:
+    """Return what the rate of a transformer is multiplied by in a fit of `n_steps` steps. In few steps, features hardly move at the usual
+    rate, so it is higher in proportion, but at most doubled (measured on MiniLM by `benchmarks/rates.py`). In many steps, those that differ
+    by chance move the features further, by the square root of their number: the rate falls by that root, to a third. In thousands of steps,
+    a base model then has the rate of BERT's authors"""
+    lowest,highest = LAYER_NORM_STEPS
+    if n_steps < lowest: return min(lowest/n_steps, 2.)
+    return max(sqrt(min(highest/n_steps, 1.)), 1/3)
+
+def batch_norm_scale(n_steps:int) -> float:
+    """Return what the rate of a convolutional network is multiplied by in a fit of `n_steps` steps: in few steps it is higher, at most
+    three times as high (measured on EfficientNet-Lite0 by `benchmarks/rates.py`)"""
+    return min(max(sqrt(BATCH_NORM_STEPS/n_steps), 1.), 3.)
 
 def _is_layer_norm(m): return isinstance(m, nn.LayerNorm) or 'LayerNorm' in type(m).__name__ or 'RMSNorm' in type(m).__name__
 
@@ -138,9 +144,7 @@ def body_prior(
     widths = [_width(m) for m in telling if _is_layer_norm(m)]
     if widths:
         lr = next(lr for least,lr in LAYER_NORM_LRS.items() if max(widths) >= least)
-        return BodyPrior(lr, 'networks with layer norms', is_limit=True, steps=LAYER_NORM_STEPS, least=LAYER_NORM_LEAST,
-                         most=LAYER_NORM_MOST, rise=LAYER_NORM_RISE)
+        return BodyPrior(lr, 'networks with layer norms', is_limit=True, scale=layer_norm_scale, short_rise=SHORT_FIT_RISE)
     if any(isinstance(m, BATCH_OR_GROUP_NORM) for m in modules):
-        return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms', steps=(BATCH_NORM_STEPS, inf), most=BATCH_NORM_MOST,
-                         power=BATCH_NORM_POWER)
+        return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms', scale=batch_norm_scale)
     return BodyPrior(None, 'networks without norm layers')

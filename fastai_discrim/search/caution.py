@@ -8,8 +8,9 @@ from fastai.torch_core import find_bs
 from torch import Tensor
 
 from .choice import HIGHEST_USUAL, lowers
-from .frozen_head import FeatureHead, has_items_first, map_tensors
+from .frozen_head import FeatureHead, has_items_first, items, list_tensors, map_tensors
 from .losses import Losses
+from .split_head import CANNOT_RUN
 
 # The mean of the targets is far from that of the predictions if it differs by more than this many standard deviations, or units
 FAR = 2
@@ -26,9 +27,11 @@ def far_targets(learn:Learner, head:FeatureHead, batches:list) -> str|None:
     pred,y = head(features),torch.cat([t.flatten() for _,t in batches]).float()
     if pred.numel() != yb[0].numel(): return None
     mean,spread,guess = y.mean(),y.std(unbiased=False),pred.float().mean()
-    # Not so if the loss compares other values, as one for logits or for logarithms does
-    is_closer = learn.loss_func(pred + (mean-guess), *yb) < learn.loss_func(pred, *yb)/2
-    if not is_closer or abs(mean-guess) <= FAR*max(spread, 1): return None
+    if abs(mean-guess) <= FAR*max(spread, 1): return None
+    # Not so if the loss compares other values, as one for logits or for logarithms does, or has none so far from the predictions
+    try: is_closer = learn.loss_func(pred + (mean-guess), *yb) < learn.loss_func(pred, *yb)/2
+    except CANNOT_RUN: return None
+    if not is_closer: return None
     return (f'the targets have a mean of {mean:.3g} and a standard deviation of {spread:.3g}, and the network predicts {guess:.3g} before '
             'training: expected targets near the predictions, as the head may need a far higher rate than the body; scale the targets to '
             'a mean of 0 and a standard deviation of 1, or the predictions by `y_range`')
@@ -37,14 +40,18 @@ def far_targets(learn:Learner, head:FeatureHead, batches:list) -> str|None:
 def is_trained(learn:Learner, head:FeatureHead, batches:list) -> bool:
     "Tell whether the head predicts the targets in shuffled `batches` before the search: with those of other items, its loss is higher"
     own,other = 0.,0.
-    for features,*yb in batches:
+    # Beside the first batch is the last
+    for (features,*yb),(_,*beside) in zip(batches, batches[-1:] + batches):
         pred,n = head(features),find_bs(yb)
-        if not has_items_first([pred, yb], n): return False
+        others = map_tensors(_of_next_item, yb) if n > 1 else items(beside, 0, 1)
+        if not has_items_first([pred, yb], n) or _shapes(others) != _shapes(yb): return False
         own += float(learn.loss_func(pred, *yb))*n
-        other += float(learn.loss_func(pred, *map_tensors(_of_next_item, yb)))*n
+        other += float(learn.loss_func(pred, *others))*n
     return other-own > LEAST_LEARNT*abs(other)
 
 def _of_next_item(t): return t.roll(1, 0)
+
+def _shapes(o): return [t.shape for t in list_tensors(o)]
 
 def check_finite(losses:Losses):
     "Raise `ValueError` unless the loss is finite at one rate; the last of the `losses` is that of the head before training"

@@ -15,14 +15,14 @@ MAX_STEPS = 350
 # A head with this many parameters, or multiply-adds per item, is large: all its trials together cost at most about as much as 100 steps of
 # the whole network, as a range test does
 LARGE_HEAD,RANGE_TEST_STEPS = 100_000,100
-# In fewer steps, only rates would be found that are too high for the fit
+# In fewer steps, only rates would be found that are too high for the fit. So the trials of a head that is most of the network cost more
 LEAST_STEPS = 20
 
 
 def multiply_adds(call) -> int:
     "Estimate the multiply-adds of `call`, a module with its arguments: the size of its matrices times the positions that they apply to"
     m,args = call.module,[o.data if isinstance(o, PackedSequence) else o for o in (*call.args, *call.kwargs.values())]
-    inputs = [t for t in list_tensors(args) if t.is_floating_point() and t.ndim > 1]
+    inputs = [t for t in list_tensors(args) if t.is_floating_point() and t.ndim > 1 and t.numel()]
     weights = sum(p.numel() for p in own_params(m) if p.ndim > 1)
     # An embedding takes whole numbers, and only looks up its rows
     if not inputs or not weights: return 0

@@ -63,14 +63,14 @@ def _by_trials(learn, head, lrs, n_batch, runs, n_epoch, **fit_args):
     from .frozen_features import train_and_valid_features
     n_params = _size(head.params),_size(get_model(learn.model).parameters())
     most = most_steps(n_params, head.costs)
-    if is_large := most < MAX_STEPS: n_batch = min(n_batch, most)
+    if is_costly := most < MAX_STEPS: n_batch = min(n_batch, most)
     train,valid = train_and_valid_features(learn, head, n_batch)
     sets = folds(train, valid)
     # As many of the folds as there are steps for
-    if is_large: sets = sets[:max(1, most//len(sets[0][0]))]
+    if is_costly: sets = sets[:max(1, most//len(sets[0][0]))]
     n_epoch = min(n_epoch, max(1, most//sum(len(t) for t,_ in sets)))
     # With several folds, one run each is enough
-    if is_large or len(sets) > 1: runs = 1
+    if is_costly or len(sets) > 1: runs = 1
     losses_at = _losses_at(learn, head, sets, runs, n_epoch=n_epoch, **fit_args)
     tried,losses = search_lrs(losses_at, lrs)
     check_finite(losses)
@@ -115,8 +115,8 @@ def head_lr_find(self:Learner,
     wd:float|None=None, # Weight decay, as in `fit`
 ) -> HeadLR: # The chosen rate, the rates tried and their losses, and how they were found
     """Find η_L by fine-tuning only the head, once per rate, on frozen features, so that the body runs once. Choose the lowest rate that is
-    about as good as the best; with fewer than 500 items, by cross-validation unless the head is large. If the head can't run without the
-    body, run a range test and log that. Leave no trace on the learner; raise `ValueError` if no loss is finite
+    about as good as the best; with fewer than 500 items, by cross-validation, with fewer folds for a costly head. If the head can't run
+    without the body, run a range test and log that. Leave no trace on the learner; raise `ValueError` if no loss is finite
 
     >>> found = learn.head_lr_find(n_epoch=4, show_plot=False)
     >>> found

@@ -51,9 +51,7 @@ def _body_lr(prior, lr, below_head, body_lr, n_steps):
     if prior.lr is None: return None,''
     if isinstance(lr, HeadLR): return prior.lr_in(n_steps),prior.origin(n_steps)
     # The user chose the head's rate: that of the body follows, unless it destroys such networks
-    # In a long fit, the usual rate is lower, but higher rates destroy nothing
-    limit = max(prior.lr, prior.lr_in(n_steps))
-    if prior.is_limit and limit < below_head: return limit,f'lowered from {below_head:.1e} to the limit for {prior.kind}'
+    if prior.is_limit and prior.lr < below_head: return prior.lr,f'lowered from {below_head:.1e} to the limit for {prior.kind}'
     return None,''
 
 def _beside(lr, body_lr, ratio):

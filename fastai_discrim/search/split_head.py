@@ -117,6 +117,8 @@ def _other_weights(params):
 @torch.no_grad()
 def _check_features(learn, batch, params, calls, i, half):
     "Raise if the inputs of the head depend on its weights, as with a tied weight, whose module may not even be called"
+    # torch's own encoder makes these of a batch with padding
+    if any(t.is_nested for t in list_tensors(calls[i][1:])): raise HeadNotSeparable('the head takes nested tensors')
     with _other_weights(params): other = _trace(learn, batch)[0][i]
     pairs = zip(list_tensors(calls[i][1:]), list_tensors(other[1:]))
     if not all(_is_close(a, b, half) for a,b in pairs): raise HeadNotSeparable(USED_EARLY)

@@ -86,6 +86,17 @@ class Gated(Siblings):
 class Logits(Callback):
     def after_pred(self): self.learn.pred = self.pred['logits']
 
+class Padded(nn.Module):
+    "A head with torch's encoder, which takes the last token for padding"
+    def __init__(self):
+        super().__init__()
+        self.body,layer = nn.Embedding(20, 6),nn.TransformerEncoderLayer(6, 2, 8, batch_first=True)
+        self.head = nn.ModuleDict(dict(encoder=nn.TransformerEncoder(layer, 1), out=nn.Linear(6, 2)))
+    def groups(self): return [list(m.parameters()) for m in (self.body, self.head)]
+    def forward(self, x):
+        is_padding = (torch.arange(x.shape[1]) == x.shape[1]-1).expand(x.shape)
+        return {'logits': self.head.out(self.head.encoder(self.body(x), src_key_padding_mask=is_padding)[:,0])}
+
 def tokens(model):
     set_seed(1)
     x = torch.randint(0, 20, (64, 5))

@@ -6,6 +6,7 @@ import pytest
 from conftest import make_clas, make_mlp
 from fastai.callback.core import Callback
 from fastai.callback.training import GradientAccumulation
+from torch import nn
 
 from fastai_discrim.all import *
 from fastai_discrim.search.accumulation import batches_per_step, fit_steps
@@ -40,6 +41,16 @@ def test_the_batches_of_a_recurrent_classifier_are_those_of_a_step(tmp_path):
     found = HeadLR(5e-3, np.array([5e-3]), np.array([.5]), 'as told')
     learn = make_clas(tmp_path, cbs=GradientAccumulation(32))
     assert learn.ulmfit_plan(6, found).body_lr == pytest.approx(32**.5/1000)
+
+def test_the_callback_may_be_given_to_the_fit(tmp_path):
+    "The plan, too, is that of 16 steps: the rates rise for 10 of them, but at most for half"
+    found,plans = HeadLR(5e-3, np.array([5e-3]), np.array([.5]), 'as told'),[]
+    for of_learn,of_fit in ((GradientAccumulation(32), None), (None, GradientAccumulation(32))):
+        learn = make_mlp(tmp_path, n=256, norm=True, cbs=of_learn)
+        learn.model[3] = nn.LayerNorm(8)
+        with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(2, found, cbs=of_fit)
+        plans.append(learn.recorder.plan)
+    assert plans[0] == plans[1] and plans[1].phases[0].sched.cut_frac == .5
 
 def test_a_miniature_makes_steps(tmp_path):
     steps = []

@@ -78,9 +78,12 @@ def test_the_rate_of_a_transformer_falls_with_the_steps(n_steps, factor, width, 
 
 @pytest.mark.parametrize('n_steps,want', [(0, .5), (1, .5), (15, .5), (20, .5), (40, .25), (59, 10/59), (60, .1), (1000, .1)])
 def test_the_higher_rate_of_a_short_fit_rises_for_longer(n_steps, want):
-    assert prior(learner(nn.LayerNorm(4))).cut_frac_in(n_steps) == pytest.approx(want)
+    def _cut_frac(norm, n_cycle=n_steps): return prior(learner(norm)).cut_frac_in(n_steps, n_cycle)
+    assert _cut_frac(nn.LayerNorm(4)) == pytest.approx(want)
+    # A cycle that is one of several has as many steps of rise
+    assert _cut_frac(nn.LayerNorm(4), n_cycle=25) == pytest.approx(.4 if n_steps < 60 else .1)
     # Others have one shape
-    assert prior(learner(nn.BatchNorm1d(4))).cut_frac_in(n_steps) == .1 and prior(learner(nn.LSTM(4, 4))).cut_frac_in(n_steps) == .5
+    assert _cut_frac(nn.BatchNorm1d(4)) == .1 and _cut_frac(nn.LSTM(4, 4)) == .5
 
 def test_the_kind_is_named():
     kinds = [prior(learner(*body)).kind for body in ([nn.LayerNorm(4)], [nn.BatchNorm1d(4)], [], [nn.LSTM(4, 4)])]

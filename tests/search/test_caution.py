@@ -17,12 +17,12 @@ from fastai_discrim.search.collapse import has_collapsed
 
 
 # A body of one layer and a head of one layer, with 100 items for training and 40 for validation
-def learner(y, loss_func, *last, n_out=1):
+def learner(y, loss_func, *last, n_out=1, bs=10):
     set_seed(0)
     x = torch.randn(140, 4)
     ds = list(zip(x, y(x)))
     model = nn.Sequential(nn.Linear(4, 8), nn.Sequential(nn.ReLU(), nn.Linear(8, n_out), *last))
-    dls = DataLoaders.from_dsets(ds[:100], ds[100:], bs=10, device='cpu', num_workers=0)
+    dls = DataLoaders.from_dsets(ds[:100], ds[100:], bs=bs, device='cpu', num_workers=0)
     return Learner(dls, model, loss_func=loss_func, splitter=lambda m: [list(c.parameters()) for c in m])
 
 def warned(learn, text, **kwargs):
@@ -36,6 +36,10 @@ def ratings(x): return (3.5 + x[:,:1]).clamp(1, 5)
 def scaled(x): return x[:,:1]
 def classes(x): return (x[:,0] > 0).long()
 def labels(x): return (x[:,:1] > 1.5).float()
+def rare_labels(x): return (x[:,:1] > 2).float()
+def defined_below_1(pred, y):
+    if (pred > 1).any(): raise ValueError('a prediction is above 1')
+    return ((pred - y/100)**2).mean()
 def counts(x): return (50 + 2*x[:,:1]).round()
 def missing(x): return ratings(x).where(x[:,:1] > -1, float('nan'))
 def masked(pred, y): return ((pred-y)[~y.isnan()]**2).mean()
@@ -61,8 +65,10 @@ def test_ratings_are_far():
     lambda: learner(scaled, MSELossFlat()), lambda: learner(ratings, MSELossFlat(), SigmoidRange(0, 5.5)),
     lambda: learner(labels, BCEWithLogitsLossFlat()), lambda: learner(labels, BCEWithLogitsLossFlat(), Plus(-4)),
     lambda: learner(counts, nn.PoissonNLLLoss()), lambda: learner(missing, masked),
+    # These losses have no value where the prediction is not between 0 and 1
+    lambda: learner(rare_labels, nn.BCELoss(), nn.Sigmoid()), lambda: learner(counts, defined_below_1, nn.Sigmoid()),
     lambda: learner(classes, CrossEntropyLossFlat(), n_out=2)],
-    ids=['scaled', 'y_range', 'labels', 'rare labels', 'counts', 'missing', 'classes'])
+    ids=['scaled', 'y_range', 'labels', 'biased labels', 'counts', 'missing', 'probabilities', 'counts with an odd loss', 'classes'])
 def test_other_targets_are_not(make): assert not warned(make(), FAR)
 
 def test_a_trained_network_predicts_such_targets():
@@ -80,9 +86,11 @@ def test_a_network_that_learns_nothing_hears_of_far_targets(y):
 
 # A head that is trained
 
+@pytest.mark.parametrize('bs', [10, 33, 1])
 @pytest.mark.parametrize('y,loss_func,n_out', [(scaled, MSELossFlat(), 1), (classes, CrossEntropyLossFlat(), 2)])
-def test_a_trained_head_is_no_untrained_one(y, loss_func, n_out):
-    learn = learner(y, loss_func, n_out=n_out)
+def test_a_trained_head_is_no_untrained_one(y, loss_func, n_out, bs):
+    "Also if a batch, or the last one, has a single item"
+    learn = learner(y, loss_func, n_out=n_out, bs=bs)
     with learn.no_bar(),learn.no_logging():
         before = learn.head_lr_find(show_plot=False)
         learn.fit(20, 1e-2)

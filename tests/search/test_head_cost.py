@@ -67,8 +67,10 @@ class Own(nn.Module):
 def test_a_layer_of_ones_own_is_taken_for_a_linear_one():
     assert multiply_adds(_Call(Own(), (), dict(x=torch.randn(2, 7, 4)))) == 2*7*8
 
-def test_modules_without_matrices_cost_nothing():
-    for m,x in ((nn.BatchNorm2d(3), IMAGES), (nn.Embedding(20, 6), IDS), (nn.ReLU(), IMAGES), (nn.Linear(3, 2), torch.tensor(1.))):
+def test_modules_without_matrices_or_inputs_cost_nothing():
+    for m,x in ((nn.BatchNorm2d(3), IMAGES), (nn.Embedding(20, 6), IDS), (nn.ReLU(), IMAGES), (nn.Linear(3, 2), torch.tensor(1.)),
+                # A layer of one's own for inputs without a feature, as a table without continuous columns has
+                (Own(), torch.zeros(2, 0))):
         assert multiply_adds(_Call(m, (x,), {})) == 0
 
 @pytest.mark.parametrize('costs,want', [

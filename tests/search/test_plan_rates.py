@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from conftest import make_lm, make_mlp
 from fastai.callback.training import GradientAccumulation
+from torch import nn
 
 from fastai_discrim.all import *
 from fastai_discrim.search.body_prior import BATCH_NORM_LR
@@ -18,6 +19,22 @@ def test_the_heads_rate_stays_near_that_of_a_body_that_trains(normed):
     for lr,want in ((.5, body_lr*2.6), (body_lr, body_lr), (1e-5, body_lr/2.6)):
         plan = normed.ulmfit_plan(3, found(lr))
         assert plan.lr == pytest.approx(want) and plan.phases[0].lrs[1] == plan.body_lr == pytest.approx(body_lr)
+
+@pytest.fixture
+def layer_normed(normed):
+    normed.model[3] = nn.LayerNorm(8)
+    return normed
+
+def test_a_transformers_rate_is_doubled_in_a_short_fit_only_if_that_of_the_head_was_found(layer_normed):
+    "24 steps, in which the rates rise for 10; below a rate of the user's, the paper's tenth would be too short for twice the rate"
+    ours,users = layer_normed.ulmfit_plan(3, found(1e-2)),layer_normed.ulmfit_plan(3, 1e-2)
+    assert ours.body_lr == pytest.approx(6e-4) and ours.phases[0].sched.cut_frac == pytest.approx(10/24)
+    assert users.body_lr == pytest.approx(3e-4) and users.phases[0].sched.cut_frac == .1
+
+def test_each_cycle_of_a_short_fit_rises_for_as_many_steps(layer_normed):
+    plan = layer_normed.ulmfit_plan(6, found(1e-2), epochs=[1, 2])
+    assert [p.sched.cut_frac for p in plan.phases] == pytest.approx([.5, .5, 10/24])
+    assert len({p.sched.cut_frac for p in layer_normed.ulmfit_plan(8, found(1e-2), epochs=[1, 2]).phases}) == 1
 
 @pytest.mark.parametrize('lr', [.5, 1e-5])
 def test_the_head_alone_keeps_the_rate_that_was_found(normed, lr):

@@ -6,7 +6,7 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from groups.architectures import MODELS, build, two_items
-from search.split_models import HEADS, Bert, Cat, Gated, Late, Siblings, Skip, Tied, Uncalled, split, tokens
+from search.split_models import HEADS, Bert, Cat, Gated, Late, Padded, Siblings, Skip, Tied, Uncalled, split, tokens
 from torch import nn
 
 from fastai_discrim.groups.split import layerwise_split
@@ -53,6 +53,10 @@ def test_heads_that_can_not_be_run_alone(tmp_path, learn, why):
     before = [p.clone() for p in learn.model.parameters()]
     with pytest.raises(HeadNotSeparable, match=why): split(learn)
     assert all(map(torch.equal, before, learn.model.parameters()))
+
+def test_a_head_of_nested_tensors_can_not_be_run_alone():
+    "In evaluation mode, torch's encoder makes a nested tensor of a batch with padding"
+    with pytest.raises(HeadNotSeparable, match='nested tensors'): split(tokens(Padded()))
 
 def test_the_error_of_a_copy_is_told():
     "A batch of features meets one item from the body"
