@@ -27,6 +27,8 @@ LAYER_NORM_STEPS = 60,250
 SHORT_FIT_RISE,MAX_CUT_FRAC = 10,.5
 # Rate of a convolutional network under Adam in a fit of at least so many steps: fastai's default for all layers
 BATCH_NORM_LR,BATCH_NORM_STEPS = 1e-3,200
+# If its head had a higher rate than its body, the loss would rise (measured on EfficientNet-Lite0 by `benchmarks/rates.py`)
+BATCH_NORM_HEAD_RATIO = 1.
 # Rate of a recurrent classifier's body, divided by the square root of the batch size, the scaling rule for Adam (Malladi et al. 2022), and
 # the smallest and the largest batch of the AWD-LSTM in `benchmarks/real_models.py`
 RECURRENT_LR,RECURRENT_SIZES = 1e-3,(8, 64)
@@ -49,6 +51,7 @@ class BodyPrior:
     is_settled: bool = False # Is a search unnecessary?
     scale: Callable|None = None # Function that returns what the rate is multiplied by in a fit of so many steps; None for 1
     factor: float = FACTOR # Ratio of the rate of a group of the body to that of the group below it
+    head_ratio: float = FACTOR # Ratio of the head's rate to that of the group below it, at most, where the head's was found
     cut_frac: float = STLR.cut_frac # Fraction of the cycle in which the rate rises
     short_rise: int = 0 # If the rate is raised in a short fit, number of steps in which it rises, or half of the cycle if that is less
 
@@ -146,5 +149,5 @@ def body_prior(
         lr = next(lr for least,lr in LAYER_NORM_LRS.items() if max(widths) >= least)
         return BodyPrior(lr, 'networks with layer norms', is_limit=True, scale=layer_norm_scale, short_rise=SHORT_FIT_RISE)
     if any(isinstance(m, BATCH_OR_GROUP_NORM) for m in modules):
-        return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms', scale=batch_norm_scale)
+        return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms', scale=batch_norm_scale, head_ratio=BATCH_NORM_HEAD_RATIO)
     return BodyPrior(None, 'networks without norm layers')

@@ -35,7 +35,8 @@ def plan_rates(
     below_head = discriminative_lrs(rates['lr'], n_groups, **fall)[-2]
     body_lr,body_lr_from = _body_lr(prior, lr, below_head, body_lr, n_steps)
     if body_lr is not None:
-        if body_trains: rates |= _beside(lr, body_lr, rates['lr']/below_head)
+        users_ratio = 0. if factor is span is decay is None else rates['lr']/below_head
+        if body_trains: rates |= _beside(lr, body_lr, max(users_ratio, prior.head_ratio))
         rates |= dict(body_lr=body_lr, body_lr_from=body_lr_from)
     if factor is span is decay is None:
         fall['factor'] = _usual_factor(prior, n_groups, isinstance(lr, HeadLR))
@@ -55,16 +56,17 @@ def _body_lr(prior, lr, below_head, body_lr, n_steps):
     return None,''
 
 def _beside(lr, body_lr, ratio):
-    """Return η_L, with its origin, limited to the paper's ratio above and below `body_lr`, or to a larger `ratio` of the user; {} if it was
+    """Return η_L, with its origin, limited to `ratio` times `body_lr` and to the paper's ratio, or a larger `ratio`, below it; {} if it was
     not found on frozen features, or is within the limits. Above them, the logits move faster than the features of a training body can
     follow. With few labels and many epochs, the η_L found is so low that the body would have to fit the labels alone"""
     if not isinstance(lr, HeadLR): return {}
-    ratio = max(FACTOR, ratio)
-    bound = float(np.clip(lr.lr, body_lr/ratio, body_lr*ratio))
+    least_ratio = max(FACTOR, ratio)
+    bound = float(np.clip(lr.lr, body_lr/least_ratio, body_lr*ratio))
     # A body's rate that follows from η_L may differ from the limit by rounding
     if isclose(lr.lr, bound): return {}
-    what = f'at most {ratio:.3g}' if bound < lr.lr else f'at least 1/{ratio:.3g}'
-    return dict(lr=bound, lr_from=f'head_lr_find, {lr.how}: {lr.lr:.1e}, but {what} times the rate below it')
+    what = f'at most {ratio:.3g} times' if bound < lr.lr else f'at least 1/{least_ratio:.3g} of'
+    if bound == body_lr: what = 'at most'
+    return dict(lr=bound, lr_from=f'head_lr_find, {lr.how}: {lr.lr:.1e}, but {what} the rate below it')
 
 def _usual_factor(prior, n_groups, is_found):
     "Return the usual ratio of the rates of neighbouring groups of the body: the paper's with few groups and rates that the user chose"

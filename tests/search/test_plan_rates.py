@@ -14,16 +14,23 @@ def found(lr): return HeadLR(lr, np.array([lr]), np.array([.5]), 'as told')
 @pytest.fixture
 def normed(tmp_path): return make_mlp(tmp_path, norm=True)
 
-def test_the_heads_rate_stays_near_that_of_a_body_that_trains(normed):
-    body_lr = BATCH_NORM_LR*(200/24)**.5
-    for lr,want in ((.5, body_lr*2.6), (body_lr, body_lr), (1e-5, body_lr/2.6)):
-        plan = normed.ulmfit_plan(3, found(lr))
-        assert plan.lr == pytest.approx(want) and plan.phases[0].lrs[1] == plan.body_lr == pytest.approx(body_lr)
-
 @pytest.fixture
 def layer_normed(normed):
     normed.model[3] = nn.LayerNorm(8)
     return normed
+
+def test_the_heads_rate_stays_near_that_of_a_body_that_trains(layer_normed):
+    for lr,want in ((.5, 6e-4*2.6), (1e-3, 1e-3), (1e-5, 6e-4/2.6)):
+        plan = layer_normed.ulmfit_plan(3, found(lr))
+        assert plan.lr == pytest.approx(want) and plan.phases[0].lrs[1] == plan.body_lr == pytest.approx(6e-4)
+
+def test_the_head_of_a_convolutional_network_trains_no_faster_than_its_body(normed):
+    body_lr = BATCH_NORM_LR*(200/24)**.5
+    for lr,want in ((.5, body_lr), (body_lr, body_lr), (2e-3, 2e-3), (1e-5, body_lr/2.6)):
+        plan = normed.ulmfit_plan(3, found(lr))
+        assert plan.lr == pytest.approx(want) and plan.phases[0].lrs[1] == plan.body_lr == pytest.approx(body_lr)
+    assert normed.ulmfit_plan(3, found(.5)).lr_from == 'head_lr_find, as told: 5.0e-01, but at most the rate below it'
+    assert normed.ulmfit_plan(3, found(1e-5)).lr_from == 'head_lr_find, as told: 1.0e-05, but at least 1/2.6 of the rate below it'
 
 def test_a_transformers_rate_is_doubled_in_a_short_fit_only_if_that_of_the_head_was_found(layer_normed):
     "24 steps, in which the rates rise for 10; below a rate of the user's, the paper's tenth would be too short for twice the rate"
@@ -51,9 +58,14 @@ def test_no_rate_is_searched_for_a_body_that_does_not_train(normed):
 FALLS = [({}, 2.6), (dict(factor=4), 4), (dict(factor=2), 2.6), (dict(decay=.2), 5), (dict(span=100), 100**.5)]
 
 @pytest.mark.parametrize('kw,ratio', FALLS)
-def test_a_larger_ratio_of_the_user_is_the_limit(normed, kw, ratio):
-    plan = normed.ulmfit_plan(3, found(.9), **kw)
+def test_a_larger_ratio_of_the_user_is_the_limit(layer_normed, kw, ratio):
+    plan = layer_normed.ulmfit_plan(3, found(.9), **kw)
     assert plan.lr == pytest.approx(plan.body_lr*ratio) and f': 9.0e-01, but at most {ratio:.3g} times the rate below' in plan.lr_from
+
+@pytest.mark.parametrize('kw,ratio', [({}, 1), (dict(factor=1), 1), (dict(factor=2), 2), (dict(decay=.2), 5)])
+def test_so_it_is_in_a_convolutional_network(normed, kw, ratio):
+    plan = normed.ulmfit_plan(3, found(.9), **kw)
+    assert plan.lr == pytest.approx(plan.body_lr*ratio)
 
 @pytest.mark.parametrize('kw,ratio', [({}, '2.6'), (dict(factor=4), '4'), (dict(decay=.8), '1.25')])
 def test_what_body_lr_find_returns_without_a_search_changes_no_rate(tmp_path, kw, ratio):
