@@ -35,7 +35,7 @@ from fastai_discrim.search.restored import restored
 # search finds on CIFAR-10 with 50 labels per class
 MINILM = [(.056, 3e-4), (.01, 3e-4), (.003, 3e-4), (.001, 3e-4), (.00078, 3e-4), (.00052, 2e-4), (.00026, 1e-4), (.003, 1e-3),
           (.0013, 5e-4), (.0018, 7e-4), (.0026, 1e-3)]
-LITE0 = [(.0018, 1e-3), (.0018, 2e-3), (.0018, 3e-3)]
+LITE0 = [(.0018, 1e-3), (.0018, 2e-3), (.0018, 3e-3), (.0026, 1e-3), (.001, 1e-3)]
 AWD = [(.003, .001, 1., None), (.003, .003, 1., None), (.003, .003, 2.6, None), (.003, .0077, 1., None), (.003, .0077, 2.6, None),
        (.003, .003, 1., .5), (.003, .0077, 1., .5)]
 PAIRS = dict(minilm=[(*pair, None, None) for pair in MINILM], lite0=[(*pair, None, None) for pair in LITE0], awd=AWD)
