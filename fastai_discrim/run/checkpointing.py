@@ -59,9 +59,13 @@ class Checkpointing(FitCallback):
         if not state['batches']: self.state = None
         if state['epoch'] == self.n_epoch: self.learn.model.eval()
 
+    def callbacks_before(self) -> Counter:
+        "Count the callbacks that the resumed run had, by name"
+        return Counter(name for name,_ in learner_part(self.state)['callbacks'])
+
     def _check_callbacks(self):
         "Warn if the callbacks are not those that the run had before"
-        before = Counter(name for name,_ in learner_part(self.state)['callbacks'])
+        before = self.callbacks_before()
         now = Counter(cb.name for cb in self.learn.cbs if in_checkpoint(cb))
         if now != before:
             gone,new = before-now,now-before

@@ -99,8 +99,12 @@ def _warn_of_one_step(plan, n_iter):
         warn_user(f'phases {", ".join(map(str, low))}: each has a single step, at {share} of its peak rates: expected more steps; use '
                   'smaller batches, or give the phases more epochs, such as `epochs=5`')
 
-def _debias(learn, plan):
-    "Return a list with a `DebiasBatchNorm` if the fit is too short for a batch norm to forget its statistics, else an empty list"
+def _debias(learn, plan, cbs, saving):
+    """Return a list with a `DebiasBatchNorm` if the fit is too short for a batch norm to forget its statistics, else an empty list. A run
+    that goes on has one if it had one: its batch norms are no longer those that it began with"""
+    if saving is not None and saving.state:
+        ours,n_of_user = DebiasBatchNorm(),sum(is_kind(cb, DebiasBatchNorm) for cb in [*learn.cbs, *cbs])
+        return [ours] if saving.callbacks_before()[ours.name] > n_of_user else []
     n = len(biased_norms(learn.model, plan.n_epoch*len(learn.dls.train)))
     if not n: return []
     log_rank0(learn, f'DebiasBatchNorm: the fit is too short for {n} batch norm{"s" * (n != 1)} to forget the earlier running statistics, '
@@ -160,7 +164,7 @@ def run_checked(learn:Learner, plan:Plan, cbs, wd, checkpoint, checkpoint_every,
         if hasattr(learn, 'recorder'): ours.append(RunRecorder(plan))
         if any(p.early_stop for p in plan.phases): ours.append(PhaseEnding(plan, loop))
         if plan.clip is not None: ours.append(GradientClip(plan.clip))
-        cbs = [*ours, *_debias(learn, plan), *L(cbs)]
+        cbs = [*ours, *_debias(learn, plan, L(cbs), saving), *L(cbs)]
         if saving is not None:
             saving.loop = loop
             cbs.append(saving)

@@ -12,7 +12,7 @@ from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.metrics import AccumMetric
 from fastai.torch_core import set_seed
 from fastcore.foundation import L
-from run.resumed import MAKERS, check, check_maker, outcome, plan_of, strange
+from run.resumed import MAKERS, assert_equal, check, check_maker, go_on, outcome, plan_of, run, strange
 
 from fastai_discrim.plan.phase import EarlyStop
 from fastai_discrim.plan.schedules import OneCycle
@@ -25,6 +25,36 @@ from fastai_discrim.run.fit_plan import check_plan
 @pytest.mark.parametrize('every,stops', [(None, [(2, 3)]), (None, [(0, 1)]), (2, [(2, 3)]), (1, [(3, 0)]), (3, [(1, 5), (4, 4)]),
                                          (1, [(0, 2), (0, 3), (5, 5)])], ids=str)
 def test_bit_for_bit(tmp_path, name, every, stops): check_maker(tmp_path, name, stops, every=every)
+
+def plan_of_three(learn):
+    "A plan too short for batch norms to forget what they were pretrained on"
+    return learn.ulmfit_plan(3, 1e-2)
+
+@pytest.mark.parametrize('every', [None, 1])
+@pytest.mark.parametrize('stop', [(0, 1), (1, 3), (2, 7)], ids=str)
+@pytest.mark.parametrize('how', ['new', 'pretrained'])
+def test_the_same_learner_goes_on(tmp_path, how, stop, every):
+    "As after Ctrl-C in a notebook: its batch norms are no longer what they were when the run began"
+    def _make():
+        learn = make_mlp(tmp_path, norm=True)
+        if how == 'pretrained': learn.model[3].running_mean += 1000
+        return learn
+    learn = _make()
+    with warnings.catch_warnings():
+        warnings.filterwarnings('error', message='.*debias_batch_norm')
+        got = go_on(lambda: learn, [stop], plan=plan_of_three, every=every)
+    assert_equal(outcome(run(_make, plan_of_three)[0]), got)
+
+def test_another_learner_goes_on_with_the_callbacks_of_the_run(tmp_path):
+    "A run that corrects its pretrained batch norms does so, too, where those of the learner that goes on are new"
+    def _make(mean):
+        learn = make_mlp(tmp_path, norm=True)
+        learn.model[3].running_mean += mean
+        return learn
+    _,stopped = run(lambda: _make(1000), plan_of_three, cbs=[StopAt(1, 3)], checkpoint='r')
+    assert stopped
+    got,_ = run(lambda: _make(0), plan_of_three, seed=1, checkpoint='r')
+    assert_equal(outcome(run(lambda: _make(1000), plan_of_three)[0]), outcome(got))
 
 class StopInValidation(StopAt):
     def before_step(self): pass
