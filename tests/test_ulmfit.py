@@ -370,9 +370,10 @@ def test_unknown_arguments(mlp, call):
     for name,near in dict(lr_max='lr', facto='factor', pct_start='cut_frac', div='ratio').items():
         match = rf'^{call}\(\) has no argument {name!r}: did you mean `{near}`'
         with pytest.raises(TypeError, match=match): getattr(mlp, call)(3, **{name: 1})
-    # `epochs` is something else
-    with pytest.raises(TypeError, match=rf"^{call}\(\) has no argument 'freeze_epochs': expected n_epoch, lr, "):
-        getattr(mlp, call)(3, freeze_epochs=1)
+    # Ours of similar spelling, `epochs` and `n_epoch`, are something else
+    for name,advice in dict(freeze_epochs='`epochs=` says how long', start_epoch='give `checkpoint=` a name').items():
+        with pytest.raises(TypeError, match=rf"^{call}\(\) has no argument {name!r}: {advice}"): getattr(mlp, call)(3, **{name: 1})
+    with pytest.raises(TypeError, match=rf"^{call}\(\) has no argument 'color': expected n_epoch, lr, "): getattr(mlp, call)(3, color=1)
     assert mlp.opt is None
 
 @pytest.mark.parametrize('gradual', ['no', 0, 1, 'False', []])

@@ -27,6 +27,10 @@ def names_of_columns(df:pd.DataFrame, arg:str, cols) -> list:
     if twice: raise ValueError(f'{arg}={cols!r}: expected one column {twice[0]!r}, but the data frame has several; rename them')
     return res
 
+def hold_zeros_and_ones(df:pd.DataFrame, label_cols:list) -> bool:
+    "Tell whether there are several `label_cols` of 0 and 1, or of booleans, each for one label"
+    return len(label_cols) > 1 and bool(df[label_cols].isin([0, 1]).all(axis=None))
+
 def check_rows(df:pd.DataFrame, text_cols:list, label_cols:list):
     "Raise `ValueError` if a text is missing or empty, or a label is missing"
     for col in text_cols:

@@ -11,7 +11,7 @@ from fastai.data.core import DataLoaders
 from fastai.data.transforms import ColReader, ColSplitter, GrandparentSplitter, RandomSplitter, get_text_files, parent_label
 from fastcore.meta import delegates
 
-from .bad_input import check_rows, check_rows_train, check_valid_labels, names_of_columns
+from .bad_input import check_rows, check_rows_train, check_valid_labels, hold_zeros_and_ones, names_of_columns
 from .block import HFTextBlock
 
 
@@ -26,9 +26,9 @@ class HFTextDataLoaders(DataLoaders):
         valid_pct:float=0.2, # Fraction of the rows that validate, if there is no `valid_col`
         seed:int|None=None, # Seed of the random draw of those rows
         text_col=0, # Column of the texts, its name or number; two columns for pairs of texts, which are tuples in `predict`
-        label_col=1, # Column of the labels; several columns for several labels or values of each text
+        label_col=1, # Column of the labels; several columns, each with a label, or with 0 and 1 for the label that it is named after
         label_delim:str|None=None, # Separator of the labels in `label_col`, if a text has several
-        y_block=None, # Block of the targets, such as `RegressionBlock`; None for one label or several, depending on `label_col`
+        y_block=None, # Block of the targets, such as `RegressionBlock`; None for one label or several, by what `label_col` holds
         valid_col=None, # Column that tells whether a row validates
         max_length:int|None=None, # Most tokens of a text, as in `HFTextBlock`
         pad_to_multiple_of:int|None=None, # As in `HFTextBlock`
@@ -44,6 +44,8 @@ class HFTextDataLoaders(DataLoaders):
         get_y = ColReader(labels, label_delim=label_delim)
         splits = (ColSplitter(*valid) if valid else RandomSplitter(valid_pct, seed=seed))(df)
         check_rows_train(splits, *valid)
+        if y_block is None and label_delim is None and hold_zeros_and_ones(df, labels):
+            y_block = MultiCategoryBlock(encoded=True, vocab=labels)
         if y_block is None:
             def _labels(rows):
                 targets = [get_y(df.iloc[i]) for i in rows]

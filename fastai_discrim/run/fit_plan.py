@@ -97,7 +97,7 @@ def _warn_of_one_step(plan, n_iter):
     if low:
         share = f'{100*min(low.values()):.0f} %'
         warn_user(f'phases {", ".join(map(str, low))}: each has a single step, at {share} of its peak rates: expected more steps; use '
-                  'smaller batches, or give the phases more epochs, such as `epochs=5`')
+                  'smaller batches, or fit for more epochs')
 
 def _debias(learn, plan, cbs, saving):
     """Return a list with a `DebiasBatchNorm` if the fit is too short for a batch norm to forget its statistics, else an empty list. A run

@@ -6,6 +6,7 @@ from fastai.learner import Learner
 
 from ..plan.origin import HeadLR
 from ..user_warning import warn_user
+from .choice import HIGHEST_USUAL
 
 # A head that gains less than this fraction of the untrained loss is no reference: losses of other items differ by as much
 LEAST_GAIN = 0.1
@@ -36,6 +37,11 @@ def warn_of_collapse(learn:Learner, head:HeadLR):
     "Warn if the last fit left the network hardly better than an untrained head, while a head on frozen features does better"
     losses = _last_losses(learn)
     if not has_collapsed(losses, head): return
+    if head.lr > HIGHEST_USUAL:
+        advice = (f'The head alone needs a rate of {head.lr:.2g}, which destroys the body: scale the targets to a mean of 0 and a standard '
+                  'deviation of 1')
+    else:
+        advice = ('If the loss rose during the fit, the body has lost its pretrained features: start again from the pretrained weights '
+                  'with a lower `body_lr`. If not, give the fit more epochs or a higher `body_lr`')
     warn_user(f'the fit ended with a loss of {losses[-1]:.3g}, but an untrained head has {head.untrained:.3g} and a head trained on frozen '
-              f'features {_loss_alone(head):.3g}. If the loss rose during the fit, the body has lost its pretrained features: start again '
-              'from the pretrained weights with a lower `body_lr`. If not, give the fit more epochs or a higher `body_lr`')
+              f'features {_loss_alone(head):.3g}. {advice}')

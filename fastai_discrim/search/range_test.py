@@ -34,7 +34,8 @@ def range_test(
     why:str='', # Why the head can't run alone, for the log and the result
 ) -> tuple: # The `HeadLR`, and a warning or None
     "Choose a tenth of the rate with the lowest smoothed training loss, averaged over several range tests"
-    log_rank0(learn, f'head_lr_find: {why}, so the rate comes from a range test, averaged over {RUNS} runs')
+    log_rank0(learn, f"head_lr_find: the head can't train alone ({why}), so the rate comes from a range test like `lr_find`, averaged over "
+              f'{RUNS} runs')
     lr_min,lr_max = (LR_MIN, LR_MAX) if lrs is None else (float(lrs[0]), float(lrs[-1]))
     curves = []
     for _ in range(RUNS):

@@ -73,10 +73,12 @@ def test_a_row_without_any_of_many_labels():
     df.loc[0, 'many'] = ''
     assert [0]*5 in [y for _,y in rows(make_dls(df=df, label_col='many', label_delim=';').train)]
 
-def test_labels_in_columns_of_zeros_and_ones():
+@pytest.mark.parametrize('y_block', [None, MultiCategoryBlock(encoded=True, vocab=['x', 'y'])])
+@pytest.mark.parametrize('dtype', [int, bool, float])
+def test_labels_in_columns_of_zeros_and_ones(dtype, y_block):
     df = make_df()
-    for l in 'xy': df[l] = df.many.str.contains(l).astype(int)
-    dls = make_dls(df=df, label_col=['x', 'y'], y_block=MultiCategoryBlock(encoded=True, vocab=['x', 'y']))
+    for l in 'xy': df[l] = df.many.str.contains(l).astype(dtype)
+    dls = make_dls(df=df, label_col=['x', 'y'], y_block=y_block)
     learn = make_learner(dls=dls, n_out=2, metrics=accuracy_multi)
     assert learn.model.hf.config.id2label == {0: 'x', 1: 'y'}
     assert {tuple(y) for _,y in rows(dls.train)} == {(0., 1.), (1., 0.)} and len(learn.validate()) == 2

@@ -41,14 +41,18 @@ def said(learn, *args, **kwargs):
     with learn.no_bar(),learn.no_logging(),warnings.catch_warnings(record=True) as got:
         warnings.simplefilter('always')
         learn.fit_ulmfit(*args, **kwargs)
-    return [str(w.message) for w in got if 'rose during the fit, the body has lost its pretrained features' in str(w.message)]
+    return [str(w.message) for w in got if 'but an untrained head has' in str(w.message)]
 
 @pytest.mark.all_rates
 def test_a_body_that_is_lost_is_said(tmp_path):
     learn = make_mlp(tmp_path)
     found = learn.head_lr_find(n_epoch=4, show_plot=False)
     got, = said(learn, 4, found, cbs=LosesBody(), body_lr=1e-3)
-    assert f'an untrained head has {found.untrained:.3g} and a head trained on frozen' in got and 'lower `body_lr`' in got
+    assert f'an untrained head has {found.untrained:.3g} and a head trained on frozen' in got
+    assert 'rose during the fit, the body has lost its pretrained features' in got and 'lower `body_lr`' in got
+    # A rate that far up is one of targets that aren't scaled
+    got, = said(make_mlp(tmp_path), 4, found._replace(lr=31., lrs=found.lrs*31/found.lr), cbs=LosesBody(), body_lr=1e-3)
+    assert 'The head alone needs a rate of 31, which destroys the body: scale the targets' in got and '`body_lr`' not in got
     # Nothing is known of the head
     assert not said(make_mlp(tmp_path), 4, 1e-2, cbs=LosesBody())
 

@@ -15,8 +15,8 @@ def find(learn, **kw):
 
 def test_a_language_model_gets_a_range_test_that_says_so(lm, capsys):
     with lm.no_bar(): res = lm.head_lr_find(lrs=[1e-4, 1e-1])
-    said = 'the head, or the module that holds its parameters, is called before the end of the body, ' \
-           'so the rate comes from a range test, averaged over 3 runs'
+    said = "the head can't train alone (the head, or the module that holds its parameters, is called before the end of the body), " \
+           'so the rate comes from a range test like `lr_find`, averaged over 3 runs'
     assert said in capsys.readouterr().out
     assert res.how.startswith('range test') and plt.gca().get_ylabel() == 'training loss, smoothed'
     assert res.lr == res.lrs[res.losses.argmin()]/10 and res.lrs[0] >= 1e-4 and res.lrs[-1] <= 1e-1
