@@ -16,9 +16,9 @@ FALL = 'set how they fall with `span=`, the highest rate divided by the lowest, 
 # Other names of our arguments, in other libraries or in other methods of ours
 ALIASES = dict(lr='lr_max', lr_max='lr', max_lr='lr', base_lr='lr', learning_rate='lr', lrs='lr', head_lr='lr', epoch='n_epoch',
                num_epochs='n_epoch', pct_start='cut_frac', div='ratio', callbacks='cbs', weight_decay='wd')
-# Arguments of stock methods that are not like ours of similar spelling, and what to do instead
-UNLIKE_OURS = dict(freeze_epochs='`epochs=` says how long each layer group trains before the next one opens',
-                   start_epoch='give `checkpoint=` a name, and the same line resumes')
+# Arguments of stock methods that are not like ours of similar spelling: the one that does it instead, if there is one, and how
+UNLIKE_OURS = dict(freeze_epochs=('epochs', '`epochs=` says how long each layer group trains before the next one opens'),
+                   start_epoch=('checkpoint', 'give `checkpoint=` a name, and the same line resumes'))
 
 def plain_number(v):
     "Return a zero-dimensional tensor or array as a number, and any other value as it is"
@@ -64,12 +64,18 @@ def check_names(f):
     def _f(*args, **kwargs):
         for name in kwargs:
             if name in known: continue
-            near = [ALIASES[name]] if ALIASES.get(name) in known else get_close_matches(name, known, 1)
-            advice = f'did you mean `{near[0]}`?' if near else f'expected {", ".join(known[1:])}'
-            advice = UNLIKE_OURS.get(name, advice)
-            raise TypeError(f'{f.__name__}() has no argument {name!r}: {advice}')
+            raise TypeError(f'{f.__name__}() has no argument {name!r}: {_advice(name, known)}')
         return f(*args, **kwargs)
     return _f
+
+def _advice(name, known):
+    "Say what to give instead of the argument `name` to a function with the arguments `known`"
+    any_of_ours = f'expected {", ".join(known[1:])}'
+    if name in UNLIKE_OURS:
+        ours,how = UNLIKE_OURS[name]
+        return how if ours in known else any_of_ours
+    near = [ALIASES[name]] if ALIASES.get(name) in known else get_close_matches(name, known, 1)
+    return f'did you mean `{near[0]}`?' if near else any_of_ours
 
 def check_list(v, name:str, what:str) -> list:
     "Return the items of `v` as a list; raise unless it is a list, a tuple or the like, and say that the argument `name` should hold `what`"

@@ -1,6 +1,8 @@
 "Run ULMFiT in one line: find the rates, make the plan and fit"
 __all__ = []
 
+from functools import partial
+
 import numpy as np
 from fastai.learner import Learner
 from fastai.torch_core import rank_distrib
@@ -73,11 +75,9 @@ def fit_ulmfit(self:Learner,
     Plan: 3 epochs, 3 phases, 3 groups; peak rates; η_L = ..., head_lr_find, validation loss of the head...
     """
     if isinstance(n_epoch, Plan): raise TypeError('n_epoch is a Plan: expected a number of epochs; `learn.fit_plan(plan)` runs a plan')
+    make_plan = partial(self.ulmfit_plan, n_epoch, **kwargs)
     # Instantiate classes once, for the search and the fit
     cbs = L(cbs).map(lambda cb: cb() if isinstance(cb, type) else cb)
-    def make_plan(lr, body_lr):
-        # A `GradientAccumulation` among them decides how many steps the fit has
-        with self.added_cbs(cbs): return self.ulmfit_plan(n_epoch, lr, body_lr, **kwargs)
     # Check everything before the search, with a stand-in for an unknown rate
     check_checkpoint(checkpoint, checkpoint_every)
     # Nothing is searched if the user gives a number for `lr`
@@ -98,7 +98,9 @@ def fit_ulmfit(self:Learner,
             if body_lr is None:
                 body_lr = self.body_lr_find(n_epoch, lr, wd=wd, show_plot=False, **kwargs)
                 log_rank0(self, f'body_lr_find: {body_lr.lr:.2e}, {body_lr.how}')
-        plan = make_plan(lr, body_lr)
+    if searches or isinstance(lr, HeadLR):
+        # A `GradientAccumulation` among them decides how many steps the fit has, and so the usual rates
+        with self.added_cbs(cbs): plan = make_plan(lr, body_lr)
     if isinstance(lr, HeadLR) and plan.lr != lr.lr:
         log_rank0(self, f'the head trains at {plan.lr:.2e}, as the plan keeps it close to the rate below it, {plan.body_lr:.2e}')
     run_checked(self, plan, cbs, wd, checkpoint, checkpoint_every, reset_opt, state=state)

@@ -110,7 +110,7 @@ def ulmfit_plan(self:Learner,
 ) -> Plan: # The plan, which `learn.fit_plan(plan)` runs
     """Plan gradual unfreezing, discriminative rates and slanted triangular schedules (ULMFiT, sections 3.2 and 3.3). Without `factor`,
     `span` or `decay`, each rate of the body is 0.9 times the rate above it in a network of over 5 groups. If `lr` was found, the rates in
-    the body of a recurrent classifier are equal in up to 5 groups, and all its rates rise in the first half of each cycle. In fewer than 60
+    the body of a recurrent classifier are equal in up to 5 groups, and all its rates rise in the first half of each cycle; in fewer than 60
     steps, those of a network with layer norms rise for 10 steps, or for half of the cycle if that is less
 
     >>> learn.ulmfit_plan(3, 1e-2, epochs=1)
@@ -140,7 +140,8 @@ def ulmfit_plan(self:Learner,
     if not _norms_freeze(self.model, groups, phases): train_bn = None
     elif train_bn is None: train_bn = self.train_bn
     stops = _early_stops(early_stop, phases, strategy.in_shares)
-    phases = [Phase(length, training, lrs, _sched(fit_steps(self, length)), moms, stop) for (length,training),stop in zip(phases, stops)]
+    scheds = [whole if strategy.in_shares else _sched(fit_steps(self, length)) for length,_ in phases]
+    phases = [Phase(length, training, lrs, s, moms, stop) for (length,training),s,stop in zip(phases, scheds, stops)]
     names = group_labels(self, groups)
     plan = Plan(phases, names, **rates, passed_over=[names[i] for i in dead], train_bn=train_bn, clip=clip)
     return plan.under(whole, whole=True) if strategy.in_shares else plan

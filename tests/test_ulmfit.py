@@ -371,7 +371,8 @@ def test_unknown_arguments(mlp, call):
         match = rf'^{call}\(\) has no argument {name!r}: did you mean `{near}`'
         with pytest.raises(TypeError, match=match): getattr(mlp, call)(3, **{name: 1})
     # Ours of similar spelling, `epochs` and `n_epoch`, are something else
-    for name,advice in dict(freeze_epochs='`epochs=` says how long', start_epoch='give `checkpoint=` a name').items():
+    resume = 'give `checkpoint=` a name' if call == 'fit_ulmfit' else 'expected n_epoch, lr, '
+    for name,advice in dict(freeze_epochs='`epochs=` says how long', start_epoch=resume).items():
         with pytest.raises(TypeError, match=rf"^{call}\(\) has no argument {name!r}: {advice}"): getattr(mlp, call)(3, **{name: 1})
     with pytest.raises(TypeError, match=rf"^{call}\(\) has no argument 'color': expected n_epoch, lr, "): getattr(mlp, call)(3, color=1)
     assert mlp.opt is None

@@ -38,8 +38,8 @@ def warn_of_collapse(learn:Learner, head:HeadLR):
     losses = _last_losses(learn)
     if not has_collapsed(losses, head): return
     if head.lr > HIGHEST_USUAL:
-        advice = (f'The head alone needs a rate of {head.lr:.2g}, which destroys the body: scale the targets to a mean of 0 and a standard '
-                  'deviation of 1')
+        advice = (f'The head alone needs a rate of {head.lr:.2g}, far above what the body bears: if the targets are numbers, scale them to '
+                  'a mean of 0 and a standard deviation of 1')
     else:
         advice = ('If the loss rose during the fit, the body has lost its pretrained features: start again from the pretrained weights '
                   'with a lower `body_lr`. If not, give the fit more epochs or a higher `body_lr`')

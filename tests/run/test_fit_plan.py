@@ -275,6 +275,7 @@ REFUSED = {
                r'the plan is for 2 layer groups \(body, head\), the learner has 3 \(0, 2, head\)'),
     'no plan': (lambda l: l.fit_plan([1]), r'plan=\[1\]: expected a Plan'),
     'an early stop': (lambda l: l.fit_plan(PLAN, cbs=EarlyStop(2)), r'EarlyStop\(.*\) in `cbs`: expected callbacks; give it to the plan'),
+    'an early stop in one line': (lambda l: l.fit_ulmfit(3, 1e-2, cbs=[SaveModelCallback(), EarlyStop(2)]), r'EarlyStop\(.*\) in `cbs`'),
     'discriminative': (lambda l: l.fit_plan(PLAN, cbs=DiscriminativeLR), 'DiscriminativeLR together with a plan'),
     'unfreezing': (lambda l: l.fit_plan(PLAN, cbs=[ChainThaw()]), 'ChainThaw together with a plan'),
     'scheduler': (lambda l: l.fit_plan(PLAN, cbs=ParamScheduler({'lr': None})), 'ParamScheduler together with a plan'),
