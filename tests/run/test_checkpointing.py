@@ -31,7 +31,7 @@ def plan_of_three(learn):
     return learn.ulmfit_plan(3, 1e-2)
 
 @pytest.mark.parametrize('every', [None, 1])
-@pytest.mark.parametrize('stop', [(0, 1), (1, 3), (2, 7)], ids=str)
+@pytest.mark.parametrize('stop', [(0, 1), (1, 3)], ids=str)
 @pytest.mark.parametrize('how', ['new', 'pretrained'])
 def test_the_same_learner_goes_on(tmp_path, how, stop, every):
     "As after Ctrl-C in a notebook: its batch norms are no longer what they were when the run began"

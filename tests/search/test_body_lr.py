@@ -294,8 +294,8 @@ def test_the_miniatures_are_of_the_plans_that_would_run(tmp_path, seen, lr):
     for (plan,steps,n_items,wd),body in zip(seen, res.lrs[::-1]):
         want = learn.ulmfit_plan(10, lr, body, **kwargs)
         assert plan == want and plan.phases[0].lrs[-2] == body and (steps, n_items, wd) == (40, 500, .2)
-        # A found rate of the head is lowered with the body's
-        assert plan.phases[0].lrs[-1] == (1e-2 if lr == 1e-2 else min(.3, 2.6*body))
+        # A found rate of the head is lowered with the body's: `decay` is a ratio of 2
+        assert plan.phases[0].lrs[-1] == (1e-2 if lr == 1e-2 else 2*body)
 
 def test_weight_decay_and_schedule_matter(tmp_path):
     learn = make_mlp(tmp_path)
