@@ -99,7 +99,7 @@ def fit_ulmfit(self:Learner,
                 body_lr = self.body_lr_find(n_epoch, lr, wd=wd, show_plot=False, **kwargs)
                 log_rank0(self, f'body_lr_find: {body_lr.lr:.2e}, {body_lr.how}')
     if searches or isinstance(lr, HeadLR):
-        # A `GradientAccumulation` among them decides how many steps the fit has, and so the usual rates
+        # The usual rates depend on the number of steps, and so on a `GradientAccumulation` in `cbs`
         with self.added_cbs(cbs): plan = make_plan(lr, body_lr)
     if isinstance(lr, HeadLR) and plan.lr != lr.lr:
         log_rank0(self, f'the head trains at {plan.lr:.2e}, as the plan keeps it close to the rate below it, {plan.body_lr:.2e}')

@@ -101,8 +101,8 @@ def _warn_of_one_step(plan, n_iter):
                   f'smaller batches, or {advice}')
 
 def _debias(learn, plan, cbs, saving):
-    """Return a list with a `DebiasBatchNorm` if the fit is too short for a batch norm to forget its statistics, else an empty list. A run
-    that goes on has one if it had one: its batch norms are no longer those that it began with"""
+    """Return a list with a `DebiasBatchNorm` if the fit is too short for a batch norm to forget its statistics, else an empty list. A
+    resumed run has one if it had one before, as its batch norms have changed since it began"""
     if saving is not None and saving.state:
         ours,n_of_user = DebiasBatchNorm(),sum(is_kind(cb, DebiasBatchNorm) for cb in [*learn.cbs, *cbs])
         return [ours] if saving.callbacks_before()[ours.name] > n_of_user else []

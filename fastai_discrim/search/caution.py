@@ -40,10 +40,10 @@ def far_targets(learn:Learner, head:FeatureHead, batches:list) -> str|None:
 def is_trained(learn:Learner, head:FeatureHead, batches:list) -> bool:
     "Tell whether the head predicts the targets in shuffled `batches` before the search: with those of other items, its loss is higher"
     own,other = 0.,0.
-    # Beside the first batch is the last
-    for (features,*yb),(_,*beside) in zip(batches, batches[-1:] + batches):
+    # The batch before the first one is the last
+    for (features,*yb),(_,*previous) in zip(batches, batches[-1:] + batches):
         pred,n = head(features),find_bs(yb)
-        others = map_tensors(_of_next_item, yb) if n > 1 else items(beside, 0, 1)
+        others = map_tensors(_of_next_item, yb) if n > 1 else items(previous, 0, 1)
         if not has_items_first([pred, yb], n) or _shapes(others) != _shapes(yb): return False
         own += float(learn.loss_func(pred, *yb))*n
         other += float(learn.loss_func(pred, *others))*n

@@ -56,9 +56,9 @@ def _body_lr(prior, lr, below_head, body_lr, n_steps):
     return None,''
 
 def _beside(lr, body_lr, ratio):
-    """Return η_L, with its origin, limited to `ratio` times `body_lr` and to the paper's ratio, or a larger `ratio`, below it; {} if it was
-    not found on frozen features, or is within the limits. Above them, the logits move faster than the features of a training body can
-    follow. With few labels and many epochs, the η_L found is so low that the body would have to fit the labels alone"""
+    """Return η_L, with its origin, limited to at most `ratio` times `body_lr` and at least 1/2.6 of it, or 1/`ratio` if that is lower; {}
+    if it was not found on frozen features, or is within the limits. Above them, the logits move faster than the features of a training
+    body can follow. With few labels and many epochs, the η_L found is so low that the body would have to fit the labels alone"""
     if not isinstance(lr, HeadLR): return {}
     least_ratio = max(FACTOR, ratio)
     bound = float(np.clip(lr.lr, body_lr/least_ratio, body_lr*ratio))

@@ -63,7 +63,7 @@ def test_a_larger_ratio_of_the_user_is_the_limit(layer_normed, kw, ratio):
     assert plan.lr == pytest.approx(plan.body_lr*ratio) and f': 9.0e-01, but at most {ratio:.3g} times the rate below' in plan.lr_from
 
 @pytest.mark.parametrize('kw,ratio', [({}, 1), (dict(factor=1), 1), (dict(factor=2), 2), (dict(decay=.2), 5)])
-def test_so_it_is_in_a_convolutional_network(normed, kw, ratio):
+def test_the_same_holds_for_a_convolutional_network(normed, kw, ratio):
     plan = normed.ulmfit_plan(3, found(.9), **kw)
     assert plan.lr == pytest.approx(plan.body_lr*ratio)
 
