@@ -78,33 +78,34 @@ def fit_ulmfit(self:Learner,
     make_plan = partial(self.ulmfit_plan, n_epoch, **kwargs)
     # Instantiate classes once, for the search and the fit
     cbs = L(cbs).map(lambda cb: cb() if isinstance(cb, type) else cb)
-    # Check everything before the search, with a stand-in for an unknown rate
     check_checkpoint(checkpoint, checkpoint_every)
-    # Nothing is searched if the user gives a number for `lr`
-    searches = lr is None or isinstance(lr, HeadLR) and body_lr is None
+    # Check everything before the search, with a stand-in for an unknown rate
     plan = make_plan(ifnone(lr, defaults.lr), body_lr)
     check_plan(self, plan, cbs, reset_opt)
-    state = None
-    if searches:
-        state = checkpoint and read_checkpoint(self, checkpoint)
+    state = checkpoint and read_checkpoint(self, checkpoint)
+    # Nothing is searched if the user gives a number for `lr`
+    if lr is None or isinstance(lr, HeadLR):
         if state: lr,body_lr = map(ifnone, (lr, body_lr), _rates_of(checkpoint_plan(state)))
-        # The model may need the callbacks during the search, too
+        # The model may need the callbacks. Also, the usual rates depend on the number of steps, and so on a `GradientAccumulation` in `cbs`
         with self.added_cbs(cbs):
-            if lr is None:
-                # As `lr` is a stand-in, this is by default the paper's triangle; the plan at the rate found may have another
-                sched,moms = plan.phases[0].sched,plan.phases[0].moms
-                lr = self.head_lr_find(n_epoch=n_epoch, sched=sched, moms=moms, wd=wd, show_plot=False)
-                log_rank0(self, f'head_lr_find: η_L = {lr.lr:.2e}, {lr.how}')
-            if body_lr is None:
-                body_lr = self.body_lr_find(n_epoch, lr, wd=wd, show_plot=False, **kwargs)
-                log_rank0(self, f'body_lr_find: {body_lr.lr:.2e}, {body_lr.how}')
-    if searches or isinstance(lr, HeadLR):
-        # The usual rates depend on the number of steps, and so on a `GradientAccumulation` in `cbs`
-        with self.added_cbs(cbs): plan = make_plan(lr, body_lr)
+            lr,body_lr = _find_rates(self, plan, n_epoch, lr, body_lr, wd, kwargs)
+            plan = make_plan(lr, body_lr)
     if isinstance(lr, HeadLR) and plan.lr != lr.lr:
         log_rank0(self, f'the head trains at {plan.lr:.2e}, as the plan keeps it close to the rate below it, {plan.body_lr:.2e}')
     run_checked(self, plan, cbs, wd, checkpoint, checkpoint_every, reset_opt, state=state)
     if isinstance(lr, HeadLR) and rank_distrib() == 0: warn_of_collapse(self, lr)
+
+def _find_rates(learn, plan, n_epoch, lr, body_lr, wd, plan_args):
+    "Return the rates of the head and of the group below it; find those that are None. `plan` has a stand-in for an unknown rate"
+    if lr is None:
+        # With a stand-in, this is by default the paper's triangle; the plan at the rate found may have another
+        sched,moms = plan.phases[0].sched,plan.phases[0].moms
+        lr = learn.head_lr_find(n_epoch=n_epoch, sched=sched, moms=moms, wd=wd, show_plot=False)
+        log_rank0(learn, f'head_lr_find: η_L = {lr.lr:.2e}, {lr.how}')
+    if body_lr is None:
+        body_lr = learn.body_lr_find(n_epoch, lr, wd=wd, show_plot=False, **plan_args)
+        log_rank0(learn, f'body_lr_find: {body_lr.lr:.2e}, {body_lr.how}')
+    return lr,body_lr
 
 def _rates_of(plan):
     "Return the rates of the head and of the group below it in the `plan` of a checkpoint; one that was found, as the result of its search"

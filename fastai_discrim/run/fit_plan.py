@@ -97,8 +97,8 @@ def _warn_of_one_step(plan, n_iter):
     if low:
         share = f'{100*min(low.values()):.0f} %'
         advice = 'give the phases more epochs, such as `epochs=5`' if len(plan.phases) > 1 else 'fit for more epochs'
-        warn_user(f'phases {", ".join(map(str, low))}: each has a single step, at {share} of its peak rates: expected more steps; use '
-                  f'smaller batches, or {advice}')
+        warn_user(f'a single step in phase{"s" * (len(low) > 1)} {", ".join(map(str, low))}, at {share} of the peak rates: expected more '
+                  f'steps; use smaller batches, or {advice}')
 
 def _debias(learn, plan, cbs, saving):
     """Return a list with a `DebiasBatchNorm` if the fit is too short for a batch norm to forget its statistics, else an empty list. A

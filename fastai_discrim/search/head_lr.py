@@ -57,34 +57,35 @@ def _losses_at(learn, head, sets, runs, **fit_args):
 
 def _size(params): return sum(p.numel() for p in params)
 
+def _within(most, sets, runs, n_epoch):
+    "Return as many of the `sets`, of the `runs` on each, and of the epochs of a run as a head may train for in `most` steps"
+    is_costly = most < MAX_STEPS
+    if is_costly: sets = sets[:max(1, most//len(sets[0][0]))]
+    n_epoch = min(n_epoch, max(1, most//sum(len(t) for t,_ in sets)))
+    # With several folds, one run each is enough
+    return sets,1 if is_costly or len(sets) > 1 else runs,n_epoch
+
 def _by_trials(learn, head, lrs, n_batch, runs, n_epoch, **fit_args):
     "Choose by the validation loss of the head on frozen features; return the `HeadLR`, and a warning or None"
     from .folds import folds
     from .frozen_features import train_and_valid_features
     n_params = _size(head.params),_size(get_model(learn.model).parameters())
     most = most_steps(n_params, head.costs)
-    if is_costly := most < MAX_STEPS: n_batch = min(n_batch, most)
-    train,valid = train_and_valid_features(learn, head, n_batch)
-    sets = folds(train, valid)
-    # As many of the folds as there are steps for
-    if is_costly: sets = sets[:max(1, most//len(sets[0][0]))]
-    n_epoch = min(n_epoch, max(1, most//sum(len(t) for t,_ in sets)))
-    # With several folds, one run each is enough
-    if is_costly or len(sets) > 1: runs = 1
-    losses_at = _losses_at(learn, head, sets, runs, n_epoch=n_epoch, **fit_args)
-    tried,losses = search_lrs(losses_at, lrs)
+    train,valid = train_and_valid_features(learn, head, min(n_batch, most) if most < MAX_STEPS else n_batch)
+    sets,runs,n_epoch = _within(most, folds(train, valid), runs, n_epoch)
+    tried,losses = search_lrs(_losses_at(learn, head, sets, runs, n_epoch=n_epoch, **fit_args), lrs)
     check_finite(losses)
     good = about_as_good(losses.at(slice(-1)))
     lr = float(tried[good[0]])
-    *means,untrained = losses.mean
-    predict = FeatureHead(head).eval()
-    trained = is_trained(learn, predict, train)
-    if trained: untrained = float('nan')
     how = f'validation loss of the head, {n_epoch} epoch{"s" if n_epoch > 1 else ""} at each of {len(tried)} rates'
     if len(sets) > 1: how += f', {len(sets)}-fold cross-validation'
-    res = HeadLR(lr, tried, np.array(means), how, untrained, tuple(map(float, tried[good])))
+    *means,untrained = losses.mean
+    predict = FeatureHead(head).eval()
     # A trained head may have nothing left to learn
-    return res,None if trained else caution(losses, lr, far_targets(learn, predict, train))
+    trained = is_trained(learn, predict, train)
+    warning = None if trained else caution(losses, lr, far_targets(learn, predict, train))
+    if trained: untrained = float('nan')
+    return HeadLR(lr, tried, np.array(means), how, untrained, tuple(map(float, tried[good]))),warning
 
 def _head_lr(learn, n_groups, lrs, **trial_args):
     "Return the `HeadLR`, and a warning or None; `learn` is changed"

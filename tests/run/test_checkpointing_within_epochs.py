@@ -47,7 +47,7 @@ def test_where_the_stops_are(tmp_path):
         assert tuple(plan(learn).timeline(len(learn.dls.train)).ends for plan in PLANS) == want[name]
     assert stops_of(lambda: make_mlp(tmp_path), quarters) == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (0, 7), (1, 0), (1, 1)]
 
-@pytest.mark.filterwarnings('ignore:.*each has a single step')
+@pytest.mark.filterwarnings('ignore:.*a single step in phase')
 @pytest.mark.parametrize('every', [1, 3])
 @pytest.mark.parametrize('plan', PLANS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize('name', MAKERS)

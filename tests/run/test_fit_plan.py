@@ -315,8 +315,8 @@ def test_an_attached_callback_is_refused_too(mlp):
     with pytest.raises(ValueError, match='GradualUnfreezing together with a plan'): mlp.fit_plan(PLAN)
 
 @pytest.mark.parametrize('n,sched,whole,said', [
-    (8, None, False, 'phases 1, 2: .* 3 % of'), (16, None, False, None), (64, None, False, None), (8, Flat(), False, None),
-    (8, OneCycle(), False, 'phases 1, 2: .* 4 % of'), (8, OneCycle(), True, None)])
+    (8, None, False, 'a single step in phases 1, 2, at 3 % of'), (16, None, False, None), (64, None, False, None), (8, Flat(), False, None),
+    (8, OneCycle(), False, 'a single step in phases 1, 2, at 4 % of'), (8, OneCycle(), True, None)])
 def test_a_phase_that_never_comes_near_its_rate_is_said(tmp_path, n, sched, whole, said):
     "A triangle of one step is all corner"
     learn = make_mlp(tmp_path, n=n, bs=8)
@@ -327,6 +327,11 @@ def test_a_phase_that_never_comes_near_its_rate_is_said(tmp_path, n, sched, whol
         learn.fit_plan(plan)
     text = [str(w.message) for w in got if issubclass(w.category, UserWarning)]
     assert len(text) == bool(said) and all(re.search(said, t) for t in text)
+
+def test_one_phase_of_a_single_step_is_said(tmp_path):
+    learn = make_mlp(tmp_path, n=8, bs=8)
+    with pytest.warns(UserWarning, match='a single step in phase 1, at 3 % of the peak rates.* fit for more epochs'), learn.no_bar():
+        learn.fit_plan(learn.ulmfit_plan(1, 1e-2))
 
 def test_an_empty_training_set_is_refused(mlp):
     mlp.dls.train.dataset, mlp.dls.train.n = [], 0
