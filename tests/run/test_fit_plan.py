@@ -294,7 +294,7 @@ def test_refused_before_anything_changes(mlp, call, match):
 
 @pytest.mark.parametrize('make,fit', [(make_mlp, lambda l, cbs: l.fit_plan(PLAN, cbs=cbs)),
                                       (make_mlp, lambda l, cbs: l.fit_ulmfit(4, 1e-2, cbs=cbs)),
-                                      (make_clas, lambda l, cbs: l.apply_recipe(recipes.paper_clas, cbs=cbs))],
+                                      (partial(make_clas, n=8), lambda l, cbs: l.apply_recipe(recipes.paper_clas, cbs=cbs))],
                          ids=['plan', 'ulmfit', 'recipe'])
 def test_callbacks_of_an_iterator(tmp_path, make, fit):
     class Counts(Callback):
