@@ -22,7 +22,7 @@ from .plan.phase import EarlyStop, Phase
 from .plan.plan import Plan
 from .plan.schedules import STLR, Schedule
 from .search.accumulation import fit_steps
-from .search.body_prior import body_prior, usual_clip
+from .search.body_prior import body_prior, usual_clip, usual_moms
 from .search.plan_rates import plan_rates
 
 
@@ -98,7 +98,7 @@ def ulmfit_plan(self:Learner,
     epochs=None, # Epochs before each next group opens, each a cycle: a number, or a list, head first; None for 8 % of the fit, in one cycle
     down_to:int=0, # Index of the lowest group that trains
     gradual:bool|None=None, # Unfreeze one group after another? None: yes, except for a language model (section 3.2)
-    moms:tuple|None=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
+    moms:tuple|None=None, # Momentum: start, at the peak rate, end; None for `learn.moms`, in some fits lower (below)
     early_stop:EarlyStop|None=None, # When to end a phase early, if it would end with an epoch; None for never
     min_scale:float=0., # Lower bound of the rates, as a fraction of the body's highest rate if it has one of its own, else of the head's
     span:float|None=None, # Instead of `factor`: the same rate divided by that of the lowest group
@@ -141,6 +141,7 @@ def ulmfit_plan(self:Learner,
     elif train_bn is None: train_bn = self.train_bn
     stops = _early_stops(early_stop, phases, strategy.in_shares)
     scheds = [whole if strategy.in_shares else _sched(fit_steps(self, length)) for length,_ in phases]
+    if moms is None and 3 in whole.n_moms: moms = usual_moms(self, groups)
     phases = [Phase(length, training, lrs, s, moms, stop) for (length,training),s,stop in zip(phases, scheds, stops)]
     names = group_labels(self, groups)
     plan = Plan(phases, names, **rates, passed_over=[names[i] for i in dead], train_bn=train_bn, clip=clip)

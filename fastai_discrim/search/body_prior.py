@@ -3,6 +3,7 @@ __all__ = []
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from math import sqrt
 
 from fastai.learner import Learner
@@ -40,6 +41,10 @@ RECURRENT_CUT_FRAC = .5
 BLOCK_DECAY = 0.9
 # Largest norm of a transformer's gradients (BERT's `optimization.py`; also the default of Hugging Face's `Trainer`)
 LAYER_NORM_CLIP = 1.
+# Momentum of a transformer under Adam (β1) at the start of a cycle, at the peak rate and at the end: that of fastai's text learners. The
+# paper has 0.7 (section 4.1). In few steps, the usual higher one mostly delays learning (measured on MiniLM, `benchmarks/README.md`)
+LAYER_NORM_MOMS = .8,.7,.8
+LEARNER_MOMS = signature(Learner.__init__).parameters['moms'].default
 BATCH_OR_GROUP_NORM = nn.modules.batchnorm._BatchNorm,nn.GroupNorm
 
 @dataclass(frozen=True)
@@ -123,6 +128,14 @@ def usual_clip(
 ) -> float|None: # None for no clipping
     "Return the usual largest norm of the gradients for a model of this kind, judged by the layers of the body"
     return LAYER_NORM_CLIP if any(map(_is_layer_norm, _modules_below(learn, groups))) else None
+
+def usual_moms(
+    learn:Learner, # The learner
+    groups:list, # Its layer groups
+) -> tuple|None: # At the start of a cycle, at the peak rate, at the end; None for `learn.moms`
+    "Return the usual momentum for a model of this kind, judged by the layers of the body, unless the learner has a momentum of its own"
+    if tuple(learn.moms) != LEARNER_MOMS or not _is_adaptive(learn, groups[-1]): return None
+    return LAYER_NORM_MOMS if any(map(_is_layer_norm, _modules_below(learn, groups))) else None
 
 def _recurrent_prior(learn, groups):
     "Return the usual rate of a recurrent body. A search is unnecessary: in a few steps, ever higher rates seem better"
