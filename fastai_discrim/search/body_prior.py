@@ -1,4 +1,4 @@
-"Usual settings by kind of architecture: the body's rate, from which a search starts, and the norm to which gradients are clipped"
+"Usual settings by kind of architecture: the body's rate, from which a search starts, its momentum, and the norm for gradient clipping"
 __all__ = []
 
 from collections.abc import Callable
@@ -41,8 +41,8 @@ RECURRENT_CUT_FRAC = .5
 BLOCK_DECAY = 0.9
 # Largest norm of a transformer's gradients (BERT's `optimization.py`; also the default of Hugging Face's `Trainer`)
 LAYER_NORM_CLIP = 1.
-# Momentum of a transformer under Adam (β1) at the start of a cycle, at the peak rate and at the end: that of fastai's text learners. The
-# paper has 0.7 (section 4.1). In few steps, the usual higher one mostly delays learning (measured on MiniLM, `benchmarks/README.md`)
+# Momentum of a transformer under Adam (β1) at the start of a cycle, at the peak rate and at its end: that of fastai's text learners; the
+# paper has 0.7 (section 4.1). Measured on MiniLM by `benchmarks/rates.py`, against that of other learners, which is higher
 LAYER_NORM_MOMS = .8,.7,.8
 LEARNER_MOMS = signature(Learner.__init__).parameters['moms'].default
 BATCH_OR_GROUP_NORM = nn.modules.batchnorm._BatchNorm,nn.GroupNorm
@@ -59,6 +59,7 @@ class BodyPrior:
     head_ratio: float = FACTOR # Ratio of the head's rate to that of the group below it, at most, where the head's was found
     cut_frac: float = STLR.cut_frac # Fraction of the cycle in which the rate rises
     short_rise: int = 0 # If the rate is raised in a short fit, number of steps in which it rises, or half of the cycle if that is less
+    moms: tuple|None = None # Momentum at the start of a cycle, at the peak rate and at its end; None for that of the learner
 
     def lr_in(self,
         n_steps:int, # Number of steps of the fit
@@ -129,13 +130,11 @@ def usual_clip(
     "Return the usual largest norm of the gradients for a model of this kind, judged by the layers of the body"
     return LAYER_NORM_CLIP if any(map(_is_layer_norm, _modules_below(learn, groups))) else None
 
-def usual_moms(
-    learn:Learner, # The learner
-    groups:list, # Its layer groups
-) -> tuple|None: # At the start of a cycle, at the peak rate, at the end; None for `learn.moms`
-    "Return the usual momentum for a model of this kind, judged by the layers of the body, unless the learner has a momentum of its own"
-    if tuple(learn.moms) != LEARNER_MOMS or not _is_adaptive(learn, groups[-1]): return None
-    return LAYER_NORM_MOMS if any(map(_is_layer_norm, _modules_below(learn, groups))) else None
+def _layer_norm_prior(learn, width):
+    "Return the usual rate of a transformer, and its momentum unless the user gave the learner one"
+    lr = next(lr for least,lr in LAYER_NORM_LRS.items() if width >= least)
+    moms = LAYER_NORM_MOMS if tuple(learn.moms) == LEARNER_MOMS else None
+    return BodyPrior(lr, 'networks with layer norms', is_limit=True, scale=layer_norm_scale, short_rise=SHORT_FIT_RISE, moms=moms)
 
 def _recurrent_prior(learn, groups):
     "Return the usual rate of a recurrent body. A search is unnecessary: in a few steps, ever higher rates seem better"
@@ -158,9 +157,7 @@ def body_prior(
     if not _is_adaptive(learn, groups[-1]): return BodyPrior(None, 'any network under this optimiser')
     # Layer norms before batch norms: some transformers begin with convolutions and batch norms
     widths = [_width(m) for m in telling if _is_layer_norm(m)]
-    if widths:
-        lr = next(lr for least,lr in LAYER_NORM_LRS.items() if max(widths) >= least)
-        return BodyPrior(lr, 'networks with layer norms', is_limit=True, scale=layer_norm_scale, short_rise=SHORT_FIT_RISE)
+    if widths: return _layer_norm_prior(learn, max(widths))
     if any(isinstance(m, BATCH_OR_GROUP_NORM) for m in modules):
         return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms', scale=batch_norm_scale, head_ratio=BATCH_NORM_HEAD_RATIO)
     return BodyPrior(None, 'networks without norm layers')

@@ -25,13 +25,19 @@ def texts():
     rows = [' '.join([*rng.choice(words, 12), 'good' if y else 'bad']) for y in labels]
     return pd.DataFrame(dict(text=rows, label=np.where(labels, 'pos', 'neg'), is_valid=np.arange(N_TEXTS) % 4 == 0))
 
-def images(path):
-    "Loaders of dark and light images"
+def image_files(path):
+    "Write dark and light images, one folder for each, and return a data frame of their names, labels and ages"
     rng = np.random.default_rng(0)
     for i in range(N_IMAGES):
         pixels = rng.integers(0, 128, (IMAGE_SIZE, IMAGE_SIZE, 3)) + 127*(i % 2)
         (folder := path/'images'/('light' if i % 2 else 'dark')).mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels.astype('uint8')).save(folder/f'{i}.png')
+    names = [f"{'light' if i % 2 else 'dark'}/{i}.png" for i in range(N_IMAGES)]
+    return pd.DataFrame(dict(name=names, label=['light old' if i % 2 else 'dark' for i in range(N_IMAGES)], age=np.arange(N_IMAGES)*5.))
+
+def images(path):
+    "Loaders of dark and light images"
+    image_files(path)
     return ImageDataLoaders.from_folder(path/'images', valid_pct=0.25, seed=0, bs=8, num_workers=0, device='cpu')
 
 def rows():
@@ -71,6 +77,7 @@ def install(monkeypatch, path):
     for module in (text, vision, tabular): monkeypatch.setattr(module, 'untar_data', lambda url: path, raising=False)
     configs = dict(text_classifier_learner=text.awd_lstm_clas_config, language_model_learner=text.awd_lstm_lm_config)
     for name,config in configs.items(): monkeypatch.setattr(text, name, small(getattr(text, name), config))
+    monkeypatch.setattr(vision.ImageDataLoaders, 'from_df', partial(vision.ImageDataLoaders.from_df, bs=8, num_workers=0, device='cpu'))
     monkeypatch.setattr(vision, 'vision_learner', partial(vision.vision_learner, pretrained=False))
 
 def names(path, n) -> dict:
@@ -85,6 +92,7 @@ def prepare(block, names, path):
     "Put the data in place that a block needs"
     for words,make in LOADERS.items():
         if words in block.text: names['dls'] = make(path)
+    if 'ImageDataLoaders.from_df(' in block.text: names |= dict(df=image_files(path), path=path)
     if 'to.new(' in block.text: names |= dict(to=tabular.TabularPandas(rows(), **TABLE), train_df=rows(), valid_df=rows())
 
 def save_tiny_transformer(path):
