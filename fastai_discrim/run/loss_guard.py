@@ -51,7 +51,10 @@ class LossGuard(FitCallback):
         if self.first is None: self.first = first
         if last > EXPLODED*self.first > 0 and not self.warned:
             self.warned = True
-            warn_user(f'the training loss rose from {self.first:.3g} to {last:.3g} {self._where()}: expected it to fall; {self._advice()}')
+            # The next checkpoint would have the weights that went wrong
+            stop = '' if self.checkpoint is None else 'stop the fit before it writes the next checkpoint, and '
+            warn_user(f'the training loss rose from {self.first:.3g} to {last:.3g} {self._where()}: expected it to fall; '
+                      f'{stop}{self._advice()}')
 
     def _where(self):
         "Return the step, the phase and the peak rates of the groups that train, in words"

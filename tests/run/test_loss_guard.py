@@ -53,6 +53,12 @@ def test_it_is_said_once_where_it_explodes(mlp, n, where):
     assert now == pytest.approx(100*began, rel=.1) and began == pytest.approx(np.log(2), rel=.3)
     assert len(mlp.recorder.losses) == 32
 
+def test_a_checkpoint_is_of_use_until_the_next_one(mlp):
+    (said,),_ = fit(mlp, after(8, 100.), checkpoint='r')
+    assert said.endswith('stop the fit before it writes the next checkpoint, and start again from the pretrained weights, or from '
+                         "`learn.load_checkpoint('r')`, with a lower `body_lr` (`lr` if only the head trains)")
+    assert 'stop the fit' not in fit(mlp, after(8, 100.))[0][0]
+
 def test_the_phase_is_told_by_its_position(mlp):
     "Two phases may be equal"
     a,b = PLAN.phases[0],Phase(1, (0, 1, 2), LRS, Flat())
