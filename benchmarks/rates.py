@@ -1,7 +1,6 @@
 """Measure how a fit depends on the rates of head and body, and whether a short fit in miniature tells which rates are best.
 
     python benchmarks/rates.py [--cells minilm_trec6_300 minilm_trec6_100 ..] [--seeds 1] [--heads 0.00078 ..] [--unclipped] [--epochs 1]
-        [--moms .8 .7 .8]
     python benchmarks/rates.py --table
 
 The cells are those of real_models.py. For each pair of rates the plan of `fit_ulmfit` runs whole, and in miniature as in `body_lr_find`:
@@ -41,7 +40,7 @@ AWD = [(.003, .001, 1., None), (.003, .003, 1., None), (.003, .003, 2.6, None), 
        (.003, .003, 1., .5), (.003, .0077, 1., .5)]
 PAIRS = dict(minilm=[(*pair, None, None) for pair in MINILM], lite0=[(*pair, None, None) for pair in LITE0], awd=AWD)
 # Fields of a result that say which fit it is
-KEYS = 'cell', 'seed', 'epochs', 'head', 'body', 'clipped', 'factor', 'cut_frac', 'moms'
+KEYS = 'cell', 'seed', 'epochs', 'head', 'body', 'clipped', 'factor', 'cut_frac'
 # Items on which a fit is evaluated, at most
 N_ITEMS,N_ITEMS_AWD = 400,1500
 
@@ -62,13 +61,13 @@ def others(learn, name, seed, args):
     if is_awd: return DataLoaders(*learn.dls.loaders[:2]).test_dl(train.iloc[idxs], with_labels=True)
     return loaders([], [], _by_length([train[i] for i in idxs]), 64, _padded).loaders[2]
 
-def losses(args, cell, seed, epochs, head, body, clipped, factor=None, cut_frac=None, moms=None) -> dict:
+def losses(args, cell, seed, epochs, head, body, clipped, factor=None, cut_frac=None) -> dict:
     "Run the fit in miniature and whole, and return the losses and the error on unused items"
     learn = learner(cell, seed, args)
     dl = others(learn, cell, seed, args)
     n_fit = epochs*len(learn.dls.train)
     steps = n_steps(n_fit)
-    plan = learn.ulmfit_plan(epochs, head, body, factor, cut_frac, moms=moms or learn.moms, clip=None if clipped else math.inf)
+    plan = learn.ulmfit_plan(epochs, head, body, factor, cut_frac, clip=None if clipped else math.inf)
     with learn.no_bar(),learn.no_logging():
         set_seed(seed)
         with restored(learn):
@@ -86,19 +85,16 @@ def read(path) -> list:
 def table(runs) -> str:
     "Make a table with one row for each pair of rates: mean losses after the miniature and after the fit, and the mean error of the fit"
     rows = []
-    def _key(r):
-        how = r.get('factor'),r.get('cut_frac', STLR.cut_frac),tuple(r.get('moms', ()))
-        return r['cell'],r['steps'],r['head'],r['body'],r['clipped'],*how
+    def _key(r): return r['cell'],r['steps'],r['head'],r['body'],r['clipped'],r.get('factor'),r.get('cut_frac', STLR.cut_frac)
     by_cell = sorted(runs, key=lambda r: list(CELLS).index(r['cell']))
     for key in dict.fromkeys(map(_key, by_cell)):
-        same,(cell,steps,head,body,clipped,factor,cut_frac,moms) = [r for r in runs if _key(r) == key],key
+        same,(cell,steps,head,body,clipped,factor,cut_frac) = [r for r in runs if _key(r) == key],key
         mean = {k: np.mean([r[k] for r in same]) for k in ('miniature_loss', 'loss', 'error')}
         shown = f'{mean["miniature_loss"]:.2f}',f'{mean["loss"]:.2f}',f'{100*mean["error"]:.1f}'
-        rates = f'{head:g}',f'{body:g}',f'{factor:g}' if factor else ''
-        how = f'{cut_frac:g}',', '.join(map(str, moms)),'yes' if clipped else 'no'
-        rows.append((f'{CELLS[cell].model}, {title(cell)}', steps, *rates, *how, *shown, len(same)))
-    how = 'head at', 'body at', 'factor', 'rise', 'momentum', 'clipped'
-    return markdown(('cell', 'steps', *how, 'loss, miniature', 'loss, whole fit', 'error, %', 'seeds'), *rows)
+        how = f'{head:g}', f'{body:g}', f'{factor:g}' if factor else '', f'{cut_frac:g}', 'yes' if clipped else 'no'
+        rows.append((f'{CELLS[cell].model}, {title(cell)}', steps, *how, *shown, len(same)))
+    columns = 'cell', 'steps', 'head at', 'body at', 'factor', 'rise', 'clipped', 'loss, miniature', 'loss, whole fit', 'error, %', 'seeds'
+    return markdown(columns, *rows)
 
 def main():
     "Run the chosen fits, and print the table"
@@ -107,7 +103,6 @@ def main():
                         default=['minilm_trec6_300', 'minilm_trec6_100', 'lite0_cifar10_50'], help='cells of real_models.py')
     parser.add_argument('--heads', nargs='+', type=float, metavar='LR', help='only pairs with these rates of the head')
     parser.add_argument('--unclipped', action='store_true', help='do not clip the gradients of a transformer')
-    parser.add_argument('--moms', nargs=3, type=float, help="momentum at the start, at the peak rate and at the end, if not the learner's")
     parser.add_argument('--epochs', type=int, help='epochs of a fit, if not those of the cell')
     parser.add_argument('--seeds', type=int, default=1, help='number of seeds')
     parser.add_argument('--cache', type=Path, default=Path('text_cache'), help='folder for tokens')
@@ -125,7 +120,7 @@ def main():
     for cell,seed,head,body,factor,cut_frac in todo:
         clipped = CELLS[cell].model == 'minilm' and not args.unclipped
         what = dict(cell=cell, seed=seed, epochs=args.epochs or CELLS[cell].epochs, head=head, body=body, clipped=clipped)
-        what |= {k: v for k,v in dict(factor=factor, cut_frac=cut_frac, moms=args.moms).items() if v}
+        what |= {k: v for k,v in dict(factor=factor, cut_frac=cut_frac).items() if v}
         if any(what == {k: v for k,v in r.items() if k in KEYS} for r in read(args.out)): continue
         measured = losses(args, **what)
         with args.out.open('a') as f: f.write(json.dumps(what | measured | how) + '\n')

@@ -98,7 +98,7 @@ def ulmfit_plan(self:Learner,
     epochs=None, # Epochs before each next group opens, each a cycle: a number, or a list, head first; None for 8 % of the fit, in one cycle
     down_to:int=0, # Index of the lowest group that trains
     gradual:bool|None=None, # Unfreeze one group after another? None: yes, except for a language model (section 3.2)
-    moms:tuple|None=None, # Momentum: start, at the peak rate, end; None for `learn.moms`, in some fits less (below)
+    moms:tuple|None=None, # Momentum: start, at the peak rate, end; None for `learn.moms`
     early_stop:EarlyStop|None=None, # When to end a phase early, if it would end with an epoch; None for never
     min_scale:float=0., # Lower bound of the rates, as a fraction of the body's highest rate if it has one of its own, else of the head's
     span:float|None=None, # Instead of `factor`: the same rate divided by that of the lowest group
@@ -111,8 +111,7 @@ def ulmfit_plan(self:Learner,
     """Plan gradual unfreezing, discriminative rates and slanted triangular schedules (ULMFiT, sections 3.2 and 3.3). Without `factor`,
     `span` or `decay`, each rate of the body is 0.9 times the rate above it in a network of over 5 groups. If `lr` was found, the rates in
     the body of a recurrent classifier are equal in up to 5 groups, and all its rates rise in the first half of each cycle; in fewer than 60
-    steps, those of a network with layer norms rise for 10 steps, or for half of the cycle if that is less. Its momentum is (0.8, 0.7, 0.8),
-    as that of fastai's text learners, unless you gave `Learner` another one
+    steps, those of a network with layer norms rise for 10 steps, or for half of the cycle if that is less
 
     >>> learn.ulmfit_plan(3, 1e-2, epochs=1)
     Plan: 3 epochs, 3 phases, 3 groups; peak rates; η_L = 0.01, given
@@ -142,7 +141,6 @@ def ulmfit_plan(self:Learner,
     elif train_bn is None: train_bn = self.train_bn
     stops = _early_stops(early_stop, phases, strategy.in_shares)
     scheds = [whole if strategy.in_shares else _sched(fit_steps(self, length)) for length,_ in phases]
-    if moms is None and 3 in whole.n_moms: moms = prior.moms
     phases = [Phase(length, training, lrs, s, moms, stop) for (length,training),s,stop in zip(phases, scheds, stops)]
     names = group_labels(self, groups)
     plan = Plan(phases, names, **rates, passed_over=[names[i] for i in dead], train_bn=train_bn, clip=clip)

@@ -58,11 +58,6 @@ def make_mlp(path, n=64, bs=8, norm=False, **kwargs):
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), *mid, nn.ReLU(), nn.Linear(8, 2))
     return Learner(dls, model, **{'splitter': layerwise_split, **kwargs}, loss_func=CrossEntropyLossFlat(), metrics=accuracy, path=path)
 
-def make_transformer(path, **kwargs):
-    "A learner of three groups, the body with a layer norm"
-    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 2))
-    return Learner(make_mlp(path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat(), path=path, **kwargs)
-
 def _docs(n, vocab, length=12):
     g = torch.Generator().manual_seed(3)
     xs = torch.randint(3, vocab, (n, length), generator=g)

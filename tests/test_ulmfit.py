@@ -1,13 +1,11 @@
 "`ulmfit_plan` and `fit_ulmfit`: the paper's sequence, with any schedule and any strategy"
 import json
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from conftest import MAKERS, in_turn, make_mlp, make_transformer, same, snapshot
-from fastai.callback.core import Callback
+from conftest import MAKERS, in_turn, make_mlp, same, snapshot
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
@@ -402,23 +400,6 @@ def test_the_heads_rate_is_printed_if_it_is_not_the_one_that_was_found(tmp_path,
         out,plan = capsys.readouterr().out,learn.recorder.plan
         assert (f'the head trains at {plan.lr:.2e}, as the plan keeps it close to the rate below it, {plan.body_lr:.2e}' in out) == limited
         assert (plan.lr < .1) == limited
-
-def test_the_momentum_of_a_transformer(tmp_path):
-    plan_at = partial(make_transformer(tmp_path).ulmfit_plan, 3, 1e-2)
-    assert plan_at().phases[0].moms == plan_at(sched=OneCycle(), gradual=False).phases[0].moms == (.8, .7, .8)
-    # A momentum that the user gives is kept, to the plan or to the learner
-    for moms in ((.9, .8, .9), (.95, .85, .95)): assert plan_at(moms=moms).phases[0].moms == moms
-    assert plan_at(sched=CLRBeta(), moms=(.9, .8)).phases[0].moms == (.9, .8)
-    assert make_transformer(tmp_path, moms=(.9, .8, .9)).ulmfit_plan(3).phases[0].moms is None
-    class MomentumRecorder(Callback):
-        def before_fit(self): self.seen = []
-        def after_step(self): self.seen.append([h['mom'] for h in self.opt.hypers])
-    for kwargs,(edge,peak) in (({}, (.8, .7)), (dict(moms=(.9, .6, .9)), (.9, .6)), (dict(moms=(.95, .85, .95)), (.95, .85))):
-        learn,recorder = make_transformer(tmp_path),MomentumRecorder()
-        with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(5, cbs=recorder, cut_frac=.25, **kwargs)
-        n = len(recorder.seen)
-        assert n == 40 and all(m == pytest.approx([peak + (edge-peak)*abs(i-n/4)/(n/4 if i < n/4 else 3*n/4)]*3)
-                               for i,m in enumerate(recorder.seen))
 
 def test_nothing_is_printed_without_a_bar(mlp, capsys):
     with mlp.no_bar(),mlp.no_logging():

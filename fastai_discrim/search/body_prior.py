@@ -1,9 +1,8 @@
-"Usual settings by kind of architecture: the body's rate, from which a search starts, its momentum, and the norm for gradient clipping"
+"Usual settings by kind of architecture: the body's rate, from which a search starts, and the norm to which gradients are clipped"
 __all__ = []
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from inspect import signature
 from math import sqrt
 
 from fastai.learner import Learner
@@ -41,10 +40,6 @@ RECURRENT_CUT_FRAC = .5
 BLOCK_DECAY = 0.9
 # Largest norm of a transformer's gradients (BERT's `optimization.py`; also the default of Hugging Face's `Trainer`)
 LAYER_NORM_CLIP = 1.
-# Momentum of a transformer under Adam (β1) at the start of a cycle, at the peak rate and at its end: that of fastai's text learners; the
-# paper has 0.7 (section 4.1). Measured on MiniLM by `benchmarks/rates.py`, against that of other learners, which is higher
-LAYER_NORM_MOMS = .8,.7,.8
-LEARNER_MOMS = signature(Learner.__init__).parameters['moms'].default
 BATCH_OR_GROUP_NORM = nn.modules.batchnorm._BatchNorm,nn.GroupNorm
 
 @dataclass(frozen=True)
@@ -59,7 +54,6 @@ class BodyPrior:
     head_ratio: float = FACTOR # Ratio of the head's rate to that of the group below it, at most, where the head's was found
     cut_frac: float = STLR.cut_frac # Fraction of the cycle in which the rate rises
     short_rise: int = 0 # If the rate is raised in a short fit, number of steps in which it rises, or half of the cycle if that is less
-    moms: tuple|None = None # Momentum at the start of a cycle, at the peak rate and at its end; None for that of the learner
 
     def lr_in(self,
         n_steps:int, # Number of steps of the fit
@@ -130,12 +124,6 @@ def usual_clip(
     "Return the usual largest norm of the gradients for a model of this kind, judged by the layers of the body"
     return LAYER_NORM_CLIP if any(map(_is_layer_norm, _modules_below(learn, groups))) else None
 
-def _layer_norm_prior(learn, width):
-    "Return the usual rate of a transformer, and its momentum unless the user gave the learner one"
-    lr = next(lr for least,lr in LAYER_NORM_LRS.items() if width >= least)
-    moms = LAYER_NORM_MOMS if tuple(learn.moms) == LEARNER_MOMS else None
-    return BodyPrior(lr, 'networks with layer norms', is_limit=True, scale=layer_norm_scale, short_rise=SHORT_FIT_RISE, moms=moms)
-
 def _recurrent_prior(learn, groups):
     "Return the usual rate of a recurrent body. A search is unnecessary: in a few steps, ever higher rates seem better"
     if is_language_model(learn) or not _is_adaptive(learn, groups[-1]): return BodyPrior(None, 'recurrent networks', is_settled=True)
@@ -157,7 +145,9 @@ def body_prior(
     if not _is_adaptive(learn, groups[-1]): return BodyPrior(None, 'any network under this optimiser')
     # Layer norms before batch norms: some transformers begin with convolutions and batch norms
     widths = [_width(m) for m in telling if _is_layer_norm(m)]
-    if widths: return _layer_norm_prior(learn, max(widths))
+    if widths:
+        lr = next(lr for least,lr in LAYER_NORM_LRS.items() if max(widths) >= least)
+        return BodyPrior(lr, 'networks with layer norms', is_limit=True, scale=layer_norm_scale, short_rise=SHORT_FIT_RISE)
     if any(isinstance(m, BATCH_OR_GROUP_NORM) for m in modules):
         return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms', scale=batch_norm_scale, head_ratio=BATCH_NORM_HEAD_RATIO)
     return BodyPrior(None, 'networks without norm layers')

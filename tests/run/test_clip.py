@@ -4,11 +4,15 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import everything, make_mlp, make_transformer
+from conftest import everything, make_mlp
 from fastai.callback.core import Callback
 from fastai.callback.training import GradientClip
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
 from run.resumed import check
+from torch import nn
 
+from fastai_discrim.groups.split import layerwise_split
 from fastai_discrim.search.miniature import miniature
 
 # Below the norm of the gradients in every step of `make_mlp`
@@ -22,6 +26,11 @@ class Norms(Callback):
     def before_step(self):
         grads = [p.grad for p in self.model.parameters() if p.grad is not None]
         self.norms.append(torch.stack([g.norm() for g in grads]).norm().item())
+
+def make_transformer(path, **kwargs):
+    "A learner of three groups, the body with a layer norm"
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 2))
+    return Learner(make_mlp(path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat(), path=path, **kwargs)
 
 def fitted(path, clip=None, cbs=(), learner_cbs=None):
     "Run a plan with `clip`; return the learner and the norms of its gradients"

@@ -1,6 +1,5 @@
 "What is known of the body's rate is judged by the layers of the body and by the optimiser"
 from functools import partial
-from inspect import signature
 
 import pytest
 import torch
@@ -9,7 +8,6 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import SGD, Adam, OptimWrapper, RMSProp, ranger
-from fastai.text.learner import TextLearner
 from fastai.torch_core import params
 from fastcore.foundation import L
 from torch import nn
@@ -132,14 +130,6 @@ def test_gradients_of_a_body_with_layer_norms_are_clipped(opt):
     assert [_clip(norm) for norm in (nn.LayerNorm(4), LlamaRMSNorm(4))] == [1, 1]
     assert [_clip(m) for m in (nn.BatchNorm1d(4), nn.LSTM(4, 4), nn.ReLU())] == [None]*3
     assert _clip(top=head(nn.LayerNorm(4))) is None
-
-def test_transformers_have_the_momentum_of_text_learners():
-    def _moms(*body, **kwargs): return prior(learner(*body, **kwargs)).moms
-    of_text = signature(TextLearner.__init__).parameters['moms'].default
-    assert [_moms(norm) for norm in (nn.LayerNorm(4), LlamaRMSNorm(4))] == [of_text]*2
-    assert [_moms(m) for m in (nn.BatchNorm1d(4), nn.LSTM(4, 4), nn.ReLU())] == [None]*3
-    # Under other optimisers less momentum means shorter steps, and a momentum of the user's own is kept
-    assert _moms(nn.LayerNorm(4), opt_func=SGD) is None and _moms(nn.LayerNorm(4), moms=(.9, .9, .9)) is None
 
 TORCH = {k: partial(OptimWrapper, opt=getattr(torch.optim, k)) for k in ('AdamW', 'RAdam', 'RMSprop', 'SGD')}
 OPTS = dict(adam=(Adam, True), rms=(RMSProp, True), ranger=(ranger, True), partial=(partial(Adam, sqr_mom=.9), True), sgd=(SGD, False),
