@@ -86,9 +86,9 @@ def fit_ulmfit(self:Learner,
     # Nothing is searched if the user gives a number for `lr`
     if lr is None or isinstance(lr, HeadLR):
         if state: lr,body_lr = map(ifnone, (lr, body_lr), _rates_of(checkpoint_plan(state)))
-        # The model may need the callbacks. Also, the usual rates depend on the number of steps, and so on a `GradientAccumulation` in `cbs`
+        # The model may need the callbacks, and the usual rates depend on a `GradientAccumulation` among them
         with self.added_cbs(cbs):
-            lr,body_lr = _find_rates(self, plan, n_epoch, lr, body_lr, wd, kwargs)
+            if not state: lr,body_lr = _find_rates(self, plan, n_epoch, lr, body_lr, wd, kwargs)
             plan = make_plan(lr, body_lr)
     if isinstance(lr, HeadLR) and plan.lr != lr.lr:
         log_rank0(self, f'the head trains at {plan.lr:.2e}, as the plan keeps it close to the rate below it, {plan.body_lr:.2e}')
@@ -98,7 +98,7 @@ def fit_ulmfit(self:Learner,
 def _find_rates(learn, plan, n_epoch, lr, body_lr, wd, plan_args):
     "Return the rates of the head and of the group below it; find those that are None. `plan` has a stand-in for an unknown rate"
     if lr is None:
-        # With a stand-in, this is by default the paper's triangle; the plan at the rate found may have another
+        # The plan with a stand-in has the paper's triangle, unless the user gave a schedule; the plan at the rate found may differ
         sched,moms = plan.phases[0].sched,plan.phases[0].moms
         lr = learn.head_lr_find(n_epoch=n_epoch, sched=sched, moms=moms, wd=wd, show_plot=False)
         log_rank0(learn, f'head_lr_find: η_L = {lr.lr:.2e}, {lr.how}')

@@ -108,10 +108,11 @@ def ulmfit_plan(self:Learner,
     unfreezing:Unfreezing|None=None, # Strategy that unfreezes the groups; None for `GradualUnfreezing(epochs, down_to)`
     clip:float|None=None, # Largest norm of the gradients, `inf` for no clipping; None for 1 if the body has layer norms
 ) -> Plan: # The plan, which `learn.fit_plan(plan)` runs
-    """Plan gradual unfreezing, discriminative rates and slanted triangular schedules (ULMFiT, sections 3.2 and 3.3). Without `factor`,
-    `span` or `decay`, each rate of the body is 0.9 times the rate above it in a network of over 5 groups. If `lr` was found, the rates in
-    the body of a recurrent classifier are equal in up to 5 groups, and all its rates rise in the first half of each cycle; in fewer than 60
-    steps, those of a network with layer norms rise for 10 steps, or for half of the cycle if that is less
+    """Plan gradual unfreezing, discriminative rates and slanted triangular schedules (ULMFiT, sections 3.2 and 3.3). In a network of over 5
+    groups, each rate of the body is 0.9 times the rate above it, unless you give `factor`, `span` or `decay`. More rules hold if `lr` was
+    found. In a recurrent classifier of up to 5 groups, all rates of the body are equal, and in any recurrent classifier, all rates rise in
+    the first half of each cycle. In a network with layer norms, the rates fall by 0.8 from group to group in 200 steps or more. In fewer
+    than 60 steps, they rise for 10 steps, or for half of the cycle if that is less
 
     >>> learn.ulmfit_plan(3, 1e-2, epochs=1)
     Plan: 3 epochs, 3 phases, 3 groups; peak rates; η_L = 0.01, given

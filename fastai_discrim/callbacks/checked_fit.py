@@ -4,12 +4,13 @@ If none of our callbacks takes part, the wrapper only calls the original method.
 `@patch` keeps a single `_orig_fit` and would drop the patches of other packages."""
 __all__ = []
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 
 from fastai.learner import Learner
 from fastcore.foundation import L
 
+from ..autocast_state import autocast_closed
 from ..groups.by_hand import renew_opt
 from .base import FitArgs, group_callbacks, instantiate_ours, is_nested
 from .checked_fine_tune import wrap_fine_tune
@@ -28,6 +29,15 @@ def _clean_up(learn, ours):
         cb.undo(learn)
     for p in learn.model.parameters(): p.grad = None
 
+@contextmanager
+def _loss_kept(learn):
+    "After an error or Ctrl-C, restore the loss function: fastai calls no callback then, so `MixUp` leaves its own"
+    loss_func = learn.loss_func
+    try: yield
+    except BaseException:
+        learn.loss_func = loss_func
+        raise
+
 def checked(fit):
     "Wrap `fit`, so that our callbacks check the fit before it changes anything, and are undone however it ends"
     @wraps(fit)
@@ -42,7 +52,7 @@ def checked(fit):
         fit_args = FitArgs(self, given['n_epoch'], given.get('lr'), every, given.get('reset_opt', False))
         for cb in ours: cb.check_fit(fit_args)
         opens_groups = any(isinstance(cb, Unfreezing) and not cb.idle for cb in ours)
-        with ExitStack() as stack:
+        with autocast_closed(),_loss_kept(self),ExitStack() as stack:
             if opens_groups and (fit_args.reset_opt or self.opt is None):
                 renew_opt(self)
                 given['reset_opt'] = False

@@ -41,7 +41,7 @@ class Unfreezing(GroupCallback):
     def schedule(self,
         n_groups:int, # Number of layer groups
         n_epoch:int, # Number of epochs
-    ) -> list: # Pairs of a phase's epochs, perhaps fractional, and the groups that train in it; the last phase has its fewest epochs
+    ) -> list: # Pairs of a phase's epochs, perhaps fractional, and the groups that train in it; `fill` adds what is left to the last phase
         "List the phases of the fit, with the layer groups that train in each"
         raise NotImplementedError(f'{type(self).__name__} has no `schedule`')
 

@@ -15,8 +15,8 @@ from ..user_warning import warn_user
 N_LOSSES = 10
 # First steps, whose mean loss is that of the untrained head: a cycle begins at low rates, but a few steps later the loss may explode
 N_FIRST = 2
-# Ratio of an exploded loss to the first losses. If these are those of an untrained head, noise of small batches stays below 2. Those of a
-# trained head may be near 0, and a single hard batch has many times that: so the median of the last half of a check counts
+# An exploded loss is this many times the first losses. Small batches of an untrained head vary by less than 2. For a trained head, whose
+# losses may be near 0, one hard batch can exceed it, so the median of the last half of a check counts
 EXPLODED = 4
 
 

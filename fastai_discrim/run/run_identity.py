@@ -51,7 +51,7 @@ def run_identity(learn:Learner, plan:Plan, wd:float|None=None, reset_opt:bool=Fa
         'batches per epoch': len(train),
         'optimiser': func_name(learn.opt_func),
         'weight decay': [wd.start, wd.stop] if isinstance(wd, slice) else np.asarray(wd).tolist(),
-        'momentum': list(learn.moms),
+        'momentum': np.asarray(learn.moms).tolist(),
         'loss function': _loss_name(learn),
         'metrics': list(learn.metrics.attrgot('name')),
         'processes': n_processes()}

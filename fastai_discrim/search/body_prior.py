@@ -17,7 +17,7 @@ from ..plan.rates import FACTOR
 from ..plan.schedules import STLR
 from .accumulation import batches_per_step
 
-# Rate of a pretrained transformer's top block under Adam, by the least width of its layers, widest first. Source: Clark et al. 2020
+# Rate of a pretrained transformer's top block under Adam, for models of at least this width, widest first. Source: Clark et al. 2020
 # (ELECTRA), table 7, for a large, a base and a small model. Devlin et al. 2019 (BERT), appendix A.3, use 2e-5 to 5e-5 for all layers of a
 # base or a large model, over thousands of steps
 LAYER_NORM_LRS = {1024: 5e-5, 768: 1e-4, 0: 3e-4}
@@ -53,7 +53,7 @@ class BodyPrior:
     is_settled: bool = False # Is a search unnecessary?
     scale: Callable|None = None # Function that returns what the rate is multiplied by in a fit of so many steps; None for 1
     factor: float = FACTOR # Ratio of the rate of a group of the body to that of the group below it
-    head_ratio: float = FACTOR # Ratio of the head's rate to that of the group below it, at most, where the head's was found
+    head_ratio: float = FACTOR # Highest ratio of the head's rate to that of the group below it, if the head's rate was found
     cut_frac: float = STLR.cut_frac # Fraction of the cycle in which the rate rises
     block_decay: Callable|None = None # Function that returns the ratio of a block's rate to that of the block above it; None for 0.9
     short_rise: int = 0 # If the rate is raised in a short fit, number of steps in which it rises, or half of the cycle if that is less
@@ -127,7 +127,8 @@ def _is_adaptive(learn, group):
     opt = learn.opt
     # fastai uses an existing optimiser as it is
     if opt is None: opt = learn.opt_func if isinstance(learn.opt_func, OptimWrapper) else learn.opt_func([group], lr=learn.lr)
-    return 'sqr_mom' in opt.hypers[0]
+    # fastai calls the `alpha` of torch's ASGD, an average of its rates, `sqr_mom`, too
+    return 'sqr_mom' in opt.hypers[0] and 'lambd' not in opt.hypers[0]
 
 def _modules_below(learn, groups):
     "List the modules below the head"

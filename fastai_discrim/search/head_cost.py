@@ -15,7 +15,8 @@ MAX_STEPS = 350
 # A head with this many parameters, or multiply-adds per item, is large: all its trials together cost at most about as much as 100 steps of
 # the whole network, as a range test does
 LARGE_HEAD,RANGE_TEST_STEPS = 100_000,100
-# In fewer steps, only rates would be found that are too high for the fit. So the trials of a head that is most of the network cost more
+# Fewer steps would favour rates that are too high for the fit. So the trials of a head that is most of the network may cost more than a
+# range test
 LEAST_STEPS = 20
 
 

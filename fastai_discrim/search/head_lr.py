@@ -57,8 +57,8 @@ def _losses_at(learn, head, sets, runs, **fit_args):
 
 def _size(params): return sum(p.numel() for p in params)
 
-def _within(most, sets, runs, n_epoch):
-    "Return as many of the `sets`, of the `runs` on each, and of the epochs of a run as a head may train for in `most` steps"
+def _limited(most, sets, runs, n_epoch):
+    "Limit the trials at one rate to about `most` steps: return fewer `sets`, fewer runs on each and fewer epochs if need be"
     is_costly = most < MAX_STEPS
     if is_costly: sets = sets[:max(1, most//len(sets[0][0]))]
     n_epoch = min(n_epoch, max(1, most//sum(len(t) for t,_ in sets)))
@@ -72,7 +72,7 @@ def _by_trials(learn, head, lrs, n_batch, runs, n_epoch, **fit_args):
     n_params = _size(head.params),_size(get_model(learn.model).parameters())
     most = most_steps(n_params, head.costs)
     train,valid = train_and_valid_features(learn, head, min(n_batch, most) if most < MAX_STEPS else n_batch)
-    sets,runs,n_epoch = _within(most, folds(train, valid), runs, n_epoch)
+    sets,runs,n_epoch = _limited(most, folds(train, valid), runs, n_epoch)
     tried,losses = search_lrs(_losses_at(learn, head, sets, runs, n_epoch=n_epoch, **fit_args), lrs)
     check_finite(losses)
     good = about_as_good(losses.at(slice(-1)))

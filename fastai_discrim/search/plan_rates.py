@@ -36,7 +36,7 @@ def plan_rates(
     body_lr,body_lr_from = _body_lr(prior, lr, below_head, body_lr, n_steps)
     if body_lr is not None:
         users_ratio = 0. if factor is span is decay is None else rates['lr']/below_head
-        if body_trains: rates |= _beside(lr, body_lr, max(users_ratio, prior.head_ratio))
+        if body_trains: rates |= _limited_head_lr(lr, body_lr, max(users_ratio, prior.head_ratio))
         rates |= dict(body_lr=body_lr, body_lr_from=body_lr_from)
     if factor is span is decay is None:
         fall['factor'] = _usual_factor(prior, n_groups, n_steps, isinstance(lr, HeadLR))
@@ -55,10 +55,10 @@ def _body_lr(prior, lr, below_head, body_lr, n_steps):
     if prior.is_limit and prior.lr < below_head: return prior.lr,f'lowered from {below_head:.1e} to the limit for {prior.kind}'
     return None,''
 
-def _beside(lr, body_lr, ratio):
-    """Return η_L, with its origin, limited to at most `ratio` times `body_lr` and at least 1/2.6 of it, or 1/`ratio` if that is lower; {}
-    if it was not found on frozen features, or is within the limits. Above them, the logits move faster than the features of a training
-    body can follow. With few labels and many epochs, the η_L found is so low that the body would have to fit the labels alone"""
+def _limited_head_lr(lr, body_lr, ratio):
+    """Limit an η_L that was found to at most `ratio` times `body_lr`, and at least 1/2.6 of it, or 1/`ratio` if that is lower; return it
+    with its origin, or {} if nothing changes. Above these limits, the logits move faster than the features of a training body can follow.
+    With few labels and many epochs, the η_L found is so low that the body would have to fit the labels alone"""
     if not isinstance(lr, HeadLR): return {}
     least_ratio = max(FACTOR, ratio)
     bound = float(np.clip(lr.lr, body_lr/least_ratio, body_lr*ratio))

@@ -14,6 +14,7 @@ from fastcore.basics import first
 from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
+from ..autocast_state import autocast_closed
 from ..data_state import first_batch
 from ..groups.modules import own_params
 from ..module_state import modules_kept
@@ -45,7 +46,7 @@ def _trace(learn, batch):
         calls.append(_Call(m, args, kwargs))
         half.append(torch.is_autocast_enabled(device) or any(map(_is_half, list_tensors((args, kwargs)))))
     # `forward` may make buffers that fit two items only
-    with modules_kept(model),ExitStack() as hooks:
+    with autocast_closed(),modules_kept(model),ExitStack() as hooks:
         for m in model.modules(): hooks.enter_context(m.register_forward_pre_hook(_note, with_kwargs=True))
         learn.validate(dl=[batch])
     if not calls: raise HeadNotSeparable('a callback skips batches of few items')

@@ -244,11 +244,17 @@ def test_eta_is_not_looked_for_again(tmp_path, monkeypatch, kw):
     with pytest.raises(ValueError, match='r.ckpt belongs to another run: its plan is'): c.fit_ulmfit(6, checkpoint='r')
     with pytest.raises(ValueError, match='r.ckpt belongs to another run: its plan is'): c.fit_ulmfit(5, 3e-2, checkpoint='r')
 
-def test_a_run_whose_rates_were_given_goes_on_without_them(tmp_path):
+@pytest.mark.parametrize('kw', [dict(body_lr=3e-3), {}], ids=str)
+def test_a_run_whose_rates_were_given_goes_on_without_them(tmp_path, monkeypatch, kw):
     a,b = make_mlp(tmp_path),make_mlp(tmp_path)
-    with pytest.raises(KeyboardInterrupt), a.no_bar(): a.fit_ulmfit(3, 1e-2, body_lr=3e-3, checkpoint='r', cbs=StopAt(1, 0))
+    for name in ('head_lr_find', 'body_lr_find'): monkeypatch.setattr(type(b), name, lambda *args, **kw: pytest.fail('it was looked for'))
+    with pytest.raises(KeyboardInterrupt), a.no_bar(): a.fit_ulmfit(3, 1e-2, checkpoint='r', cbs=StopAt(1, 0), **kw)
     with b.no_bar(), b.no_logging(): b.fit_ulmfit(3, checkpoint='r')
     assert b.recorder.plan.lr_from == 'given' and b.recorder.ran['finished']
+
+def test_a_learner_without_momentum(tmp_path):
+    "Where the plan has one"
+    check(lambda: make_mlp(tmp_path, moms=None), [(1, 3)], plan=lambda l: l.ulmfit_plan(3, 1e-2, moms=(.9, .8, .9)))
 
 def test_checkpoint_arguments_are_looked_at_before_eta_is_looked_for(clas, monkeypatch):
     monkeypatch.setattr(type(clas), 'head_lr_find', lambda *args, **kw: pytest.fail('it was looked for'))

@@ -138,10 +138,10 @@ def test_gradients_of_a_body_with_layer_norms_are_clipped(opt):
     assert [_clip(m) for m in (nn.BatchNorm1d(4), nn.LSTM(4, 4), nn.ReLU())] == [None]*3
     assert _clip(top=head(nn.LayerNorm(4))) is None
 
-TORCH = {k: partial(OptimWrapper, opt=getattr(torch.optim, k)) for k in ('AdamW', 'RAdam', 'RMSprop', 'SGD')}
+TORCH = {k: partial(OptimWrapper, opt=getattr(torch.optim, k)) for k in ('AdamW', 'RAdam', 'RMSprop', 'SGD', 'ASGD')}
 OPTS = dict(adam=(Adam, True), rms=(RMSProp, True), ranger=(ranger, True), partial=(partial(Adam, sqr_mom=.9), True), sgd=(SGD, False),
             momentum=(partial(SGD, mom=.9), False), adamw=(TORCH['AdamW'], True), radam=(TORCH['RAdam'], True),
-            rmsprop=(TORCH['RMSprop'], True), sgd_torch=(TORCH['SGD'], False))
+            rmsprop=(TORCH['RMSprop'], True), sgd_torch=(TORCH['SGD'], False), asgd=(TORCH['ASGD'], False))
 
 @pytest.mark.parametrize('made', [False, True], ids=['no optimiser yet', 'an optimiser'])
 @pytest.mark.parametrize('opt,is_adaptive', OPTS.values(), ids=OPTS)
