@@ -147,7 +147,7 @@ def ours(module, everywhere=True):
     return [m.removeprefix('fastai_discrim.') for m,_ in imports(module, everywhere) if m.split('.')[0] == 'fastai_discrim' and '.' in m]
 
 # Each may import those before it, and of its own folder; those on one line don't import each other
-RANKS = [['checks', 'distributed', 'data_state', 'module_state', 'optional', 'portable', 'user_warning'],
+RANKS = [['autocast_state', 'checks', 'distributed', 'data_state', 'module_state', 'optional', 'portable', 'user_warning'],
          ['plan'], ['groups'], ['callbacks'], ['run'], ['search'],
          ['ulmfit_plan'], ['ulmfit', 'recipes', 'huggingface'], ['all', 'typed'], ['demo'], ['__main__']]
 RANK = {folder: i for i,folders in enumerate(RANKS) for folder in folders}
