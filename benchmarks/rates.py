@@ -1,7 +1,6 @@
 """Measure how a fit depends on the rates of head and body, and whether a short fit in miniature tells which rates are best.
 
     python benchmarks/rates.py [--cells minilm_trec6_300 minilm_trec6_100 ..] [--seeds 1] [--heads 0.00078 ..] [--unclipped] [--epochs 1]
-        [--factor 1.25]
     python benchmarks/rates.py --table
 
 The cells are those of real_models.py. For each pair of rates the plan of `fit_ulmfit` runs whole, and in miniature as in `body_lr_find`:
@@ -104,7 +103,6 @@ def main():
                         default=['minilm_trec6_300', 'minilm_trec6_100', 'lite0_cifar10_50'], help='cells of real_models.py')
     parser.add_argument('--heads', nargs='+', type=float, metavar='LR', help='only pairs with these rates of the head')
     parser.add_argument('--unclipped', action='store_true', help='do not clip the gradients of a transformer')
-    parser.add_argument('--factor', type=float, help='factor by which the rates of the body fall, if not that of the pairs')
     parser.add_argument('--epochs', type=int, help='epochs of a fit, if not those of the cell')
     parser.add_argument('--seeds', type=int, default=1, help='number of seeds')
     parser.add_argument('--cache', type=Path, default=Path('text_cache'), help='folder for tokens')
@@ -122,7 +120,7 @@ def main():
     for cell,seed,head,body,factor,cut_frac in todo:
         clipped = CELLS[cell].model == 'minilm' and not args.unclipped
         what = dict(cell=cell, seed=seed, epochs=args.epochs or CELLS[cell].epochs, head=head, body=body, clipped=clipped)
-        what |= {k: v for k,v in dict(factor=args.factor or factor, cut_frac=cut_frac).items() if v}
+        what |= {k: v for k,v in dict(factor=factor, cut_frac=cut_frac).items() if v}
         if any(what == {k: v for k,v in r.items() if k in KEYS} for r in read(args.out)): continue
         measured = losses(args, **what)
         with args.out.open('a') as f: f.write(json.dumps(what | measured | how) + '\n')

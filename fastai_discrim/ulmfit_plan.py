@@ -111,8 +111,8 @@ def ulmfit_plan(self:Learner,
     """Plan gradual unfreezing, discriminative rates and slanted triangular schedules (ULMFiT, sections 3.2 and 3.3). In a network of over 5
     groups, each rate of the body is 0.9 times the rate above it, unless you give `factor`, `span` or `decay`. More rules hold if `lr` was
     found. In a recurrent classifier of up to 5 groups, all rates of the body are equal, and in any recurrent classifier, all rates rise in
-    the first half of each cycle. In a network with layer norms, the rates fall by 0.8 from group to group in 200 steps or more. In fewer
-    than 60 steps, they rise for 10 steps, or for half of the cycle if that is less
+    the first half of each cycle. In a network with layer norms and a fit of fewer than 60 steps, they rise for 10 steps, or for half of the
+    cycle if that is less
 
     >>> learn.ulmfit_plan(3, 1e-2, epochs=1)
     Plan: 3 epochs, 3 phases, 3 groups; peak rates; η_L = 0.01, given

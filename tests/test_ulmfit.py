@@ -340,17 +340,6 @@ def test_a_slow_fall_is_only_the_default(tmp_path):
     assert learn.ulmfit_plan(3, found).phases[0].lrs == tuple(discriminative_lrs(1e-2, 8, 1/.9, body_lr=1e-2/2.6))
     assert learn.ulmfit_plan(3, found, 5e-3).phases[0].lrs == tuple(discriminative_lrs(1e-2, 8, 1/.9, body_lr=5e-3))
 
-def test_rates_of_a_deep_transformer_fall_faster_in_a_long_fit_if_they_are_found(tmp_path):
-    model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(6)], nn.LayerNorm(4), nn.Linear(4, 4))
-    learn = Learner(make_mlp(tmp_path).dls, model, splitter=layerwise_split, loss_func=CrossEntropyLossFlat())
-    found = HeadLR(5e-4, [5e-4], [1.], 'as told')
-    def _ratios(n_epoch, lr, **kw):
-        lrs = np.array(learn.ulmfit_plan(n_epoch, lr, **kw).phases[0].lrs[:-1])
-        return lrs[:-1]/lrs[1:]
-    # An epoch has 8 steps
-    for n_epoch,want in ((12, .9), (25, .8), (100, .8)): assert _ratios(n_epoch, found) == pytest.approx([want]*len(_ratios(3, found)))
-    for lr,kw in ((1e-2, {}), (found, dict(decay=.9))): assert _ratios(25, lr, **kw) == pytest.approx([.9]*len(_ratios(3, found)))
-
 def test_a_result_of_lr_find(mlp):
     with mlp.no_bar(): res = mlp.lr_find(num_it=30, show_plot=False)
     plan = mlp.ulmfit_plan(3, res, body_lr=res)

@@ -3,7 +3,7 @@ __all__ = []
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import log, sqrt
+from math import sqrt
 
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
@@ -36,10 +36,8 @@ RECURRENT_LR,RECURRENT_SIZES = 1e-3,(8, 64)
 RECURRENT_FACTOR = 1.
 # A group that opens near the peak takes full steps at once, which can destroy its features. So the rate rises for half of the fit
 RECURRENT_CUT_FRAC = .5
-# Ratio of a block's rate to that of the block above it in a network of many groups (Clark et al. 2020 for large models)
+# Ratio of a block's rate to that of the block above it (Clark et al. 2020: 0.8 for small models, 0.9 for large ones)
 BLOCK_DECAY = 0.9
-# That of a small or base transformer in a long fit, and the number of steps from which on it falls, and from which on it is reached
-LONG_FIT_DECAY,LONG_FIT_STEPS = 0.8,(100, 200)
 # Largest norm of a transformer's gradients (BERT's `optimization.py`; also the default of Hugging Face's `Trainer`)
 LAYER_NORM_CLIP = 1.
 BATCH_OR_GROUP_NORM = nn.modules.batchnorm._BatchNorm,nn.GroupNorm
@@ -55,7 +53,6 @@ class BodyPrior:
     factor: float = FACTOR # Ratio of the rate of a group of the body to that of the group below it
     head_ratio: float = FACTOR # Highest ratio of the head's rate to that of the group below it, if the head's rate was found
     cut_frac: float = STLR.cut_frac # Fraction of the cycle in which the rate rises
-    block_decay: Callable|None = None # Function that returns the ratio of a block's rate to that of the block above it; None for 0.9
     short_rise: int = 0 # If the rate is raised in a short fit, number of steps in which it rises, or half of the cycle if that is less
 
     def lr_in(self,
@@ -63,12 +60,6 @@ class BodyPrior:
     ) -> float|None: # None for the paper's, η_L / 2.6
         "Return the usual rate in a fit of `n_steps` steps"
         return self.lr and self.lr*self._scale_in(n_steps)
-
-    def block_decay_in(self,
-        n_steps:int, # Number of steps of the fit
-    ) -> float:
-        "Return the ratio of a block's rate to that of the block above it, in a network of many groups"
-        return self.block_decay(n_steps) if self.block_decay else BLOCK_DECAY
 
     def cut_frac_in(self,
         n_steps:int, # Number of steps of the fit
@@ -94,14 +85,6 @@ def layer_norm_scale(n_steps:int) -> float:
     lowest,highest = LAYER_NORM_STEPS
     if n_steps < lowest: return min(lowest/n_steps, 2.)
     return max(sqrt(min(highest/n_steps, 1.)), 1/3)
-
-def layer_norm_decay(n_steps:int) -> float:
-    """Return the ratio of the rate of a block of a transformer to that of the block above it in a fit of `n_steps` steps: from 0.9 in up to
-    100 steps to 0.8 in 200 or more (Clark et al. 2020 for small and base models). In many steps, all blocks would move so far that the
-    network is too sure of its errors (measured on MiniLM by `benchmarks/rates.py`)"""
-    first,last = LONG_FIT_STEPS
-    part = log(min(max(n_steps, first), last)/first)/log(last/first)
-    return BLOCK_DECAY + part*(LONG_FIT_DECAY-BLOCK_DECAY)
 
 def batch_norm_scale(n_steps:int) -> float:
     """Return what the rate of a convolutional network is multiplied by in a fit of `n_steps` steps: in few steps it is higher, at most
@@ -142,12 +125,6 @@ def usual_clip(
     "Return the usual largest norm of the gradients for a model of this kind, judged by the layers of the body"
     return LAYER_NORM_CLIP if any(map(_is_layer_norm, _modules_below(learn, groups))) else None
 
-def _layer_norm_prior(width):
-    "Return the usual rate of a transformer whose widest layers have `width` features"
-    lr = next(lr for least,lr in LAYER_NORM_LRS.items() if width >= least)
-    decay = None if width >= max(LAYER_NORM_LRS) else layer_norm_decay
-    return BodyPrior(lr, 'networks with layer norms', is_limit=True, scale=layer_norm_scale, block_decay=decay, short_rise=SHORT_FIT_RISE)
-
 def _recurrent_prior(learn, groups):
     "Return the usual rate of a recurrent body. A search is unnecessary: in a few steps, ever higher rates seem better"
     if is_language_model(learn) or not _is_adaptive(learn, groups[-1]): return BodyPrior(None, 'recurrent networks', is_settled=True)
@@ -169,7 +146,9 @@ def body_prior(
     if not _is_adaptive(learn, groups[-1]): return BodyPrior(None, 'any network under this optimiser')
     # Layer norms before batch norms: some transformers begin with convolutions and batch norms
     widths = [_width(m) for m in telling if _is_layer_norm(m)]
-    if widths: return _layer_norm_prior(max(widths))
+    if widths:
+        lr = next(lr for least,lr in LAYER_NORM_LRS.items() if max(widths) >= least)
+        return BodyPrior(lr, 'networks with layer norms', is_limit=True, scale=layer_norm_scale, short_rise=SHORT_FIT_RISE)
     if any(isinstance(m, BATCH_OR_GROUP_NORM) for m in modules):
         return BodyPrior(BATCH_NORM_LR, 'networks with batch or group norms', scale=batch_norm_scale, head_ratio=BATCH_NORM_HEAD_RATIO)
     return BodyPrior(None, 'networks without norm layers')

@@ -39,7 +39,7 @@ def plan_rates(
         if body_trains: rates |= _limited_head_lr(lr, body_lr, max(users_ratio, prior.head_ratio))
         rates |= dict(body_lr=body_lr, body_lr_from=body_lr_from)
     if factor is span is decay is None:
-        fall['factor'] = _usual_factor(prior, n_groups, n_steps, isinstance(lr, HeadLR))
+        fall['factor'] = _usual_factor(prior, n_groups, isinstance(lr, HeadLR))
         # From the head to the body, the paper's factor holds
         if fall['factor'] != FACTOR and body_lr is None:
             rates |= dict(body_lr=rates['lr']/FACTOR, body_lr_from=f"1/{FACTOR} of the head's")
@@ -68,7 +68,7 @@ def _limited_head_lr(lr, body_lr, ratio):
     if bound == body_lr: what = 'at most'
     return dict(lr=bound, lr_from=f'head_lr_find, {lr.how}: {lr.lr:.1e}, but {what} the rate below it')
 
-def _usual_factor(prior, n_groups, n_steps, is_found):
+def _usual_factor(prior, n_groups, is_found):
     "Return the usual ratio of the rates of neighbouring groups of the body: the paper's with few groups and rates that the user chose"
-    if n_groups > PAPER_GROUPS: return 1/(prior.block_decay_in(n_steps) if is_found else BLOCK_DECAY)
+    if n_groups > PAPER_GROUPS: return 1/BLOCK_DECAY
     return prior.factor if is_found else FACTOR

@@ -85,13 +85,6 @@ def test_the_higher_rate_of_a_short_fit_rises_for_longer(n_steps, want):
     # Others have one shape
     assert _cut_frac(nn.BatchNorm1d(4)) == .1 and _cut_frac(nn.LSTM(4, 4)) == .5
 
-@pytest.mark.parametrize('n_steps,want', [(0, .9), (1, .9), (60, .9), (100, .9), (141, .85), (199, .8), (200, .8), (10_000, .8)])
-def test_rates_of_the_blocks_of_a_transformer_fall_faster_in_a_long_fit(n_steps, want):
-    def _decay(m): return prior(learner(m)).block_decay_in(n_steps)
-    assert _decay(nn.LayerNorm(4)) == _decay(nn.LayerNorm(768)) == pytest.approx(want, abs=1e-3)
-    # Not those of a large one
-    assert _decay(nn.LayerNorm(1024)) == _decay(nn.BatchNorm1d(4)) == _decay(nn.ReLU()) == .9
-
 def test_the_kind_is_named():
     kinds = [prior(learner(*body)).kind for body in ([nn.LayerNorm(4)], [nn.BatchNorm1d(4)], [], [nn.LSTM(4, 4)])]
     assert kinds == ['networks with layer norms', 'networks with batch or group norms', 'networks without norm layers',
