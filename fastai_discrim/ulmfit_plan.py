@@ -66,12 +66,12 @@ def _norms_freeze(model, groups, phases):
     if frozen and any(keeps_stats(m) and not own_params(m) for m in model.modules()): return True
     return any(id(p) in norms for i in frozen for p in groups[i])
 
-def _early_stops(early_stop, phases, whole):
+def _early_stops(early_stop, phases, is_one_cycle):
     """Return for each phase `early_stop`, or None. Only a phase that ends with an epoch can stop early, as the loss is measured there; if
-    the `whole` fit is one cycle, only the last phase can"""
+    the fit `is_one_cycle`, only the last phase can"""
     ends = accumulate(n for n,_ in phases)
     stops = [early_stop if float(round(end, 6)).is_integer() else None for end in ends]
-    return [None]*(len(stops)-1) + stops[-1:] if whole else stops
+    return [None]*(len(stops)-1) + stops[-1:] if is_one_cycle else stops
 
 def _phases(learn, n_groups, dead, n_epoch, strategy, gradual, down_to):
     "List pairs of epochs and groups, without groups in which the user froze all parameters"
@@ -132,7 +132,7 @@ def ulmfit_plan(self:Learner,
     def _sched(n_cycle):
         usual_cut_frac = prior.cut_frac_in(n_steps, n_cycle) if isinstance(lr, HeadLR) else STLR.cut_frac
         return _shape(sched, cut_frac, ratio, usual_cut_frac)
-    whole = _sched(n_steps)
+    whole_sched = _sched(n_steps)
     gradual = _is_gradual(self, gradual, epochs, unfreezing)
     phases,clip = _phases(self, n, dead, n_epoch, strategy, gradual, down_to),_clip(self, groups, clip)
     body_trains = any(i < n-1 for _,training in phases for i in training)
@@ -141,8 +141,8 @@ def ulmfit_plan(self:Learner,
     if not _norms_freeze(self.model, groups, phases): train_bn = None
     elif train_bn is None: train_bn = self.train_bn
     stops = _early_stops(early_stop, phases, strategy.in_shares)
-    scheds = [whole if strategy.in_shares else _sched(fit_steps(self, length)) for length,_ in phases]
+    scheds = [whole_sched if strategy.in_shares else _sched(fit_steps(self, length)) for length,_ in phases]
     phases = [Phase(length, training, lrs, s, moms, stop) for (length,training),s,stop in zip(phases, scheds, stops)]
     names = group_labels(self, groups)
     plan = Plan(phases, names, **rates, passed_over=[names[i] for i in dead], train_bn=train_bn, clip=clip)
-    return plan.under(whole, whole=True) if strategy.in_shares else plan
+    return plan.under(whole_sched, whole=True) if strategy.in_shares else plan

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback
+from fastai.callback.fp16 import MixedPrecision
 from fastai.data.core import DataLoaders, Transform
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
@@ -105,6 +106,12 @@ class StopAt(Callback):
     def at(self): return self.ep,self.it
     def before_step(self):
         if (self.epoch, self.iter) == self.at: raise KeyboardInterrupt
+
+class HalfPrecision(MixedPrecision):
+    "Mixed precision on the CPU"
+    def before_fit(self):
+        super().before_fit()
+        self.autocast = torch.autocast('cpu', torch.bfloat16)
 
 @pytest.fixture
 def mlp(tmp_path): return make_mlp(tmp_path)

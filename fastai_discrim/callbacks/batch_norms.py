@@ -1,9 +1,11 @@
 "Correct the running statistics of batch norms for the pretrained ones, which outlast a short fit"
 __all__ = ['DebiasBatchNorm']
 
+from fastai.learner import Learner
 from fastai.torch_core import get_model
 from torch import nn
 
+from ..distributed import n_processes
 from ..groups.norms import keeps_stats
 from .base import FitCallback, is_first
 
@@ -26,6 +28,11 @@ def biased_norms(model:nn.Module, n_steps:int) -> dict:
         return _kept_share(m, n_steps) > LITTLE and not _is_new(m)
     return {name: m for name,m in get_model(model).named_modules() if _is_biased(m)}
 
+def n_updates(learn:Learner, n_epoch:int) -> int:
+    "Return how often a batch norm updates its running statistics in `n_epoch` epochs: once per batch of its process"
+    # `DistributedTrainer` shares the batches later in `before_fit` than `DebiasBatchNorm` counts them
+    return n_epoch*len(learn.dls.train)//n_processes()
+
 class DebiasBatchNorm(FitCallback):
     """Remove the statistics from before the fit from the running statistics of batch norms, as Adam removes the bias of its averages
     (Kingma & Ba 2015, section 3). A batch norm with a momentum of 0.01, as in torchvision's MobileNetV3, takes 459 steps to forget 99 % of
@@ -41,7 +48,7 @@ class DebiasBatchNorm(FitCallback):
 
     def before_fit(self):
         # `fit_plan` may add a second one, which would correct twice
-        norms = biased_norms(self.model, self.n_epoch*len(self.dls.train)) if is_first(self) else {}
+        norms = biased_norms(self.model, n_updates(self.learn, self.n_epoch)) if is_first(self) else {}
         self.begun,self.earlier = {k: int(m.num_batches_tracked) for k,m in norms.items()},{}
 
     def before_train(self):

@@ -8,7 +8,7 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 
 from ..callbacks.base import is_kind
-from ..callbacks.batch_norms import DebiasBatchNorm, biased_norms
+from ..callbacks.batch_norms import DebiasBatchNorm, biased_norms, n_updates
 from ..callbacks.discriminative import DiscriminativeLR
 from ..callbacks.unfreezing import Unfreezing
 from ..checks import check_data, check_names, has_valid
@@ -106,7 +106,7 @@ def _debias(learn, plan, cbs, saving):
     if saving is not None and saving.state:
         ours,n_of_user = DebiasBatchNorm(),sum(is_kind(cb, DebiasBatchNorm) for cb in [*learn.cbs, *cbs])
         return [ours] if saving.callbacks_before()[ours.name] > n_of_user else []
-    n = len(biased_norms(learn.model, plan.n_epoch*len(learn.dls.train)))
+    n = len(biased_norms(learn.model, n_updates(learn, plan.n_epoch)))
     if not n: return []
     log_rank0(learn, f'DebiasBatchNorm: the fit is too short for {n} batch norm{"s" * (n != 1)} to forget the earlier running statistics, '
               'which are corrected where they change')

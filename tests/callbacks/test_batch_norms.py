@@ -85,6 +85,17 @@ def test_norms_that_forget_in_time_stay_as_they_are(tmp_path):
         states.append(learn.model.state_dict())
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
 
+def test_processes_share_the_batches(tmp_path, monkeypatch):
+    "At a momentum of 0.1, 48 batches are enough, but not for two processes"
+    def _means(n):
+        monkeypatch.setattr('fastai_discrim.callbacks.batch_norms.n_processes', lambda: n)
+        learn,_ = make(tmp_path, .1)
+        set_seed(0)
+        fit(learn, 6, cbs=DebiasBatchNorm())
+        return learn.model[3].running_mean
+    alone,shared = _means(1),_means(2)
+    assert not torch.equal(alone, shared) and alone.abs().max() > shared.abs().max()
+
 @pytest.mark.parametrize('momentum,n_steps,want', [(.01, 458, 1), (.01, 459, 0), (.1, 43, 1), (.1, 44, 0), (None, 1, 0), (0., 1, 0),
                                                    (1., 1, 0)])
 def test_which_norms_are_biased(momentum, n_steps, want):

@@ -3,7 +3,8 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import make_mlp, pairs
+import torch
+from conftest import HalfPrecision, make_mlp, pairs
 from fastai.callback.core import Callback
 from fastai.optimizer import SGD
 from fastcore.foundation import L
@@ -64,6 +65,14 @@ def test_an_inner_fit_with_a_new_optimiser(tmp_path, event):
         warnings.simplefilter('error', UserWarning)
         _,seen = fitted(tmp_path, GradualUnfreezing(1), event, lambda learn: learn.fit(1, 1e-3, reset_opt=True))
     assert seen.outer == fitted(tmp_path, GradualUnfreezing(1))[1].outer
+
+@pytest.mark.parametrize('event', ['before_epoch', 'before_train', 'after_batch', 'after_train', 'after_epoch'])
+def test_mixed_precision_goes_on_after_an_inner_fit(tmp_path, event):
+    "The inner fit ends with neither a context nor a scaler"
+    def _cbs(): return [GradualUnfreezing(1), HalfPrecision('bf16')]
+    learn,seen = fitted(tmp_path, _cbs(), event, NESTED['fit'])
+    assert seen.outer == fitted(tmp_path, _cbs())[1].outer and len(seen.inner) == 8
+    assert learn.scaler is None and not torch.is_autocast_enabled('cpu')
 
 def test_an_inner_fit_with_the_same_callback(tmp_path):
     names = []

@@ -58,10 +58,10 @@ def test_a_weight_decay_for_each_group_is_compared(tmp_path):
     for _ in range(2): run(slice(.01, .1), 'b')
     with pytest.raises(ValueError, match=r'weight decay: \[0.1, 0.2, 0.3\] there, \[0.1, 0.2, 0.4\] here'): run([.1, .2, .4])
 
-def test_after_ctrl_c_mixup_leaves_its_loss(tmp_path):
-    "It is the run's own all the same"
+def test_after_ctrl_c_in_a_stock_fit_mixup_leaves_its_loss(tmp_path):
+    "A run has that of the learner all the same"
     learn = make_mlp(tmp_path)
-    with learn.no_bar(), pytest.raises(KeyboardInterrupt): learn.fit_plan(plan_of(learn), checkpoint='r', cbs=[MixUp(), StopAt(2, 4)])
+    with learn.no_bar(), pytest.raises(KeyboardInterrupt): learn.fit(3, cbs=[MixUp(), StopAt(2, 4)])
     assert func_name(learn.loss_func) == 'lf' and run_identity(learn, plan_of(learn))['loss function'] == 'CrossEntropyLoss'
 
 def test_names_of_functions():

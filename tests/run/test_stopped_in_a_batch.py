@@ -3,8 +3,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import StopAt, make_mlp
-from fastai.callback.fp16 import MixedPrecision
+from conftest import HalfPrecision, StopAt, make_mlp
 from fastai.callback.mixup import CutMix, MixUp
 from run.resumed import assert_equal, check, outcome, run
 from torch import nn
@@ -15,12 +14,6 @@ class StopInForward(StopAt):
     def before_step(self): pass
     def after_pred(self):
         if self.training and (self.epoch, self.iter) == self.at: raise KeyboardInterrupt
-
-class HalfPrecision(MixedPrecision):
-    "Mixed precision on the CPU"
-    def before_fit(self):
-        super().before_fit()
-        self.autocast = torch.autocast('cpu', torch.bfloat16)
 
 def half_precision(): return [HalfPrecision('bf16')]
 
