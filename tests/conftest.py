@@ -109,6 +109,7 @@ class StopAt(Callback):
 
 class HalfPrecision(MixedPrecision):
     "Mixed precision on the CPU"
+    def __init__(self): super().__init__('bf16')
     def before_fit(self):
         super().before_fit()
         self.autocast = torch.autocast('cpu', torch.bfloat16)

@@ -1,4 +1,5 @@
 "The tables in README.md, benchmarks/README.md and docs/ are those that the benchmarks make of the results that are kept"
+import json
 import re
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def test_sentences_about_the_results_hold(tables):
         mean,half = report.interval(diffs)
         assert abs(mean-diff) < .4 and abs(mean) < half
     mean,half = report.interval(report.minus(res['minilm_imdb_300']['ulmfit'], res['minilm_imdb_300']['floor_whole']))
-    assert abs(mean) < half
+    assert abs(mean) < half and abs(_error('minilm_imdb_300', 'ulmfit') - _error('minilm_imdb_300', 'floor_whole') - .02) < .003
     fits = [r for arm,runs in res['awd_imdb_100'].items() if arm not in report.FLOORS for r in runs.values()]
     assert len(fits) > 2 and all(r['test_error'] > r['chance']-.1 for r in fits)
     lost = [r for k in res if k.startswith('minilm') for r in res[k]['ulmfit'].values() if r['test_error'] > r['chance']-.1]
@@ -74,6 +75,12 @@ def test_sentences_about_the_results_hold(tables):
     for cell,arm,diff,beyond_chance in many:
         mean,half = report.interval(report.minus(res[cell]['ulmfit'], res[cell][arm]))
         assert abs(mean-diff) < .3 and (abs(mean) > half) == beyond_chance
+
+def test_sentences_about_the_cost_of_the_searches_hold():
+    "docs/faq.md says how long they take beside the fit"
+    runs = [json.loads(o) for o in (TOP/'benchmarks/results/search_cost.jsonl').read_text().splitlines()]
+    shares = {r['steps']: round((r['head']+r['body'])/r['fit'], 1) for r in runs}
+    assert shares == {60: 1.2, 125: 1.3, 300: .2} and len(runs) == 3
 
 def test_sentences_about_the_parts_hold(tables):
     "benchmarks/README.md says what `fit_ulmfit` loses without the body's rate, gradual unfreezing and clipping"

@@ -8,6 +8,7 @@ from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.torch_core import get_model
 
+from ..autocast_state import autocast_closed
 from ..data_state import loader_state, own_attrs, random_states, set_loader, set_random
 from ..module_state import COLLECTIONS, GENERATORS, containers, content, keep, set_content
 
@@ -55,7 +56,8 @@ def restored_weights(learn:Learner):
 @contextmanager
 def restored(learn:Learner):
     """Restore at the end of the context what training changes: weights, `requires_grad`, gradients, optimiser, callbacks, recorder,
-    metrics, loss, random states, and the order of the batches. If one part fails, restore the other parts, then raise the error"""
+    metrics, loss, random states, `autocast`, and the order of the batches. If one part fails, restore the other parts, then raise the
+    error"""
     rec = getattr(learn, 'recorder', None)
     with ExitStack() as stack:
         # The stack restores in reverse order: the random states come last, as restoring other parts may draw random numbers
@@ -69,6 +71,7 @@ def restored(learn:Learner):
         if rec is not None: stack.callback(_set_attrs, rec, {k: v if k == 'learn' else deepcopy(v) for k,v in vars(rec).items()})
         stack.callback(_set_attrs, learn, dict(vars(learn)))
         stack.enter_context(restored_weights(learn))
+        stack.enter_context(autocast_closed())
         yield
 
 def _loader_parts(dl):

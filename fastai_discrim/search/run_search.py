@@ -7,7 +7,6 @@ from fastai.callback.core import Callback, CancelEpochException, CancelFitExcept
 from fastai.learner import Learner, Metric
 from fastcore.basics import defaults
 
-from ..autocast_state import autocast_closed
 from ..callbacks.ddp import single_process
 from ..distributed import on_rank0
 from .restored import restored
@@ -38,7 +37,7 @@ def run_search(learn:Learner, search:Callable, what:str):
     """Run `search`, which trains `learn`, on rank 0, restore all that it changes, and return its result in all processes. Raise
     `ValueError` if a callback cancels the search for `what`"""
     def _search():
-        with autocast_closed(),restored(learn),single_process(learn):
+        with restored(learn),single_process(learn):
             try:
                 with learn.added_cbs(PauseTrackers()): return search()
             except (CancelFitException, CancelEpochException, CancelTrainException, CancelValidException) as e:

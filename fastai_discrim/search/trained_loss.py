@@ -6,7 +6,6 @@ import math
 from fastai.callback.core import Callback, CancelFitException
 from fastai.learner import Learner
 
-from ..autocast_state import autocast_closed
 from ..callbacks.base import group_callbacks
 from ..data_state import first_batch
 from .restored import restored
@@ -42,7 +41,7 @@ def check_trained_loss(learn:Learner, ndim:int):
     """Raise `HeadNotSeparable` unless the training loss is `loss_func` of a prediction with `ndim` dimensions, as in validation, since a
     head alone trains with that; restore the learner"""
     cb = SeeLoss()
-    with autocast_closed(),restored(learn):
+    with restored(learn):
         # An error in training comes up again in the fit, as in stock fastai
         try: _run_batch(learn, cb)
         except Exception: return

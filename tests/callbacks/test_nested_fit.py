@@ -69,7 +69,7 @@ def test_an_inner_fit_with_a_new_optimiser(tmp_path, event):
 @pytest.mark.parametrize('event', ['before_epoch', 'before_train', 'after_batch', 'after_train', 'after_epoch'])
 def test_mixed_precision_goes_on_after_an_inner_fit(tmp_path, event):
     "The inner fit ends with neither a context nor a scaler"
-    def _cbs(): return [GradualUnfreezing(1), HalfPrecision('bf16')]
+    def _cbs(): return [GradualUnfreezing(1), HalfPrecision()]
     learn,seen = fitted(tmp_path, _cbs(), event, NESTED['fit'])
     assert seen.outer == fitted(tmp_path, _cbs())[1].outer and len(seen.inner) == 8
     assert learn.scaler is None and not torch.is_autocast_enabled('cpu')

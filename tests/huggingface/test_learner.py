@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import moved, needs_stock_export_transforms, weights
-from fastai.callback.core import Callback
-from fastai.callback.fp16 import MixedPrecision
+from conftest import HalfPrecision, moved, needs_stock_export_transforms, weights
 from fastai.callback.training import GradientAccumulation
 from fastai.learner import load_learner
-from fastai.torch_core import set_seed, to_float
+from fastai.torch_core import set_seed
 from test_tokens import by_hand
 from tiny import MODELS, Pooled, make_df, make_dls, make_learner, make_tokenizer
 from torch import nn
@@ -190,23 +188,14 @@ def test_the_model_pads_by_the_tokens_of_the_tokenizer():
 
 # Precision
 
-class HalfOnTheCPU(Callback):
-    "What `MixedPrecision` does, on the CPU"
-    order = MixedPrecision.order
-    def before_batch(self):
-        self.autocast = torch.autocast('cpu', torch.bfloat16)
-        self.autocast.__enter__()
-    def after_pred(self): self.learn.pred = to_float(self.pred)
-    def after_loss(self): self.autocast.__exit__(None, None, None)
-
 @pytest.mark.parametrize('model_loss', [False, True])
 def test_half_precision(model_loss):
     learn = make_learner(model_loss=model_loss)
     full = learn.get_preds()[0]
-    half = learn.get_preds(cbs=HalfOnTheCPU())[0]
+    half = learn.get_preds(cbs=HalfPrecision())[0]
     assert half.dtype == torch.float and torch.allclose(half, full, atol=0.02) and not torch.equal(half, full)
     before = weights(learn)
-    with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(6, 1e-2, cbs=HalfOnTheCPU())
+    with learn.no_bar(),learn.no_logging(): learn.fit_ulmfit(6, 1e-2, cbs=HalfPrecision())
     assert len(moved(learn, before)) > 40 and not learn.recorder.losses[-1].isnan()
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')

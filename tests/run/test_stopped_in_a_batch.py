@@ -15,7 +15,7 @@ class StopInForward(StopAt):
     def after_pred(self):
         if self.training and (self.epoch, self.iter) == self.at: raise KeyboardInterrupt
 
-def half_precision(): return [HalfPrecision('bf16')]
+def half_precision(): return [HalfPrecision()]
 
 @pytest.mark.parametrize('every', [None, 2])
 def test_mixed_precision_goes_on_with_current_weights(tmp_path, every):
@@ -42,7 +42,7 @@ def test_a_search_that_fails_on_two_items_closes_autocast(tmp_path):
     with learn.no_bar(),learn.no_logging():
         found = learn.head_lr_find(show_plot=False)
         assert 'range test' in found.how and not torch.is_autocast_enabled('cpu')
-        learn.add_cb(HalfPrecision('bf16'))
+        learn.add_cb(HalfPrecision())
         assert 'range test' in learn.head_lr_find(show_plot=False).how and not torch.is_autocast_enabled('cpu')
 
 @pytest.mark.parametrize('mix', [MixUp, CutMix])

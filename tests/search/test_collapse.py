@@ -56,7 +56,7 @@ def test_a_body_that_is_lost_is_said(tmp_path):
     # Nothing is known of the head
     assert not said(make_mlp(tmp_path), 4, 1e-2, cbs=LosesBody())
 
-@pytest.mark.usefixtures('one_range_test')
+@pytest.mark.all_rates
 @pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS)
 def test_usual_fits_are_silent(tmp_path, make): assert not said(make(tmp_path), 8)
 

@@ -1,12 +1,10 @@
 "What the frozen body gives the head is collected in one pass"
 import pytest
 import torch
-from conftest import make_clas, make_mlp
+from conftest import HalfPrecision, make_clas, make_mlp
 from fastai.callback.core import Callback, CancelValidException
-from fastai.callback.fp16 import MixedPrecision
 from fastai.data.core import DataLoaders
 from search.split_models import Bert, Siblings, images, split, table, tokens
-from torch.amp import GradScaler
 
 from fastai_discrim.search import folds
 from fastai_discrim.search.frozen_features import frozen_features, train_and_valid_features
@@ -48,13 +46,6 @@ def test_a_pass_that_is_called_off_is_an_error(mlp):
     mlp.add_cb(CallOff())
     with mlp.no_bar(), pytest.raises(CancelValidException): frozen_features(mlp, head, mlp.dls.valid)
 
-class Half(MixedPrecision):
-    "fastai's, on a CPU"
-    def __init__(self): super().__init__(amp_mode='bf16')
-    def before_fit(self):
-        self.autocast,self.scales = torch.autocast('cpu', torch.bfloat16),[]
-        self.learn.scaler = self.scaler = GradScaler('cpu', enabled=False)
-
 def trains_lstms_in_bf16():
     "Not every CPU does"
     xs = torch.zeros(2, 3, 4, requires_grad=True)
@@ -66,7 +57,7 @@ def trains_lstms_in_bf16():
 @pytest.mark.parametrize('make', [make_clas, make_mlp])
 def test_mixed_precision(tmp_path, make):
     if make is make_clas and not trains_lstms_in_bf16(): pytest.skip('this CPU does not train LSTMs in bfloat16')
-    learn = make(tmp_path, cbs=Half())
+    learn = make(tmp_path, cbs=HalfPrecision())
     with learn.no_bar(): learn.fit(1, 1e-2)
     head = split(learn)
     with learn.no_bar():
